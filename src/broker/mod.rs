@@ -1,0 +1,424 @@
+//! The two contracts that everything durable or shared goes through: [`Broker`] (events) and
+//! [`Store`] (records). One line of configuration chooses the implementation of both.
+//!
+//! Not for: deciding who may publish or read (`session::access`, `http`), or encoding frames (`ws`).
+//!
+//! Every implementation passes `tests/broker_contract.rs`.
+
+pub mod embedded;
+pub mod faulty;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::protocol::{ChannelKey, Event, Position};
+
+/// What an asynchronous method of a contract returns. May be dropped before it is ready: a write
+/// that was begun is then carried out or not, and nobody is told.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// Why a broker or store could not do what it was asked. Each variant asks for one reaction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The backend cannot be reached. Nothing is known about a write in flight; trying again later
+    /// may work. HTTP 503 with `Retry-After`.
+    #[error("the backend is unavailable")]
+    Unavailable,
+    /// More is waiting than the queue holds; nothing was done. HTTP 503 with `Retry-After`.
+    #[error("the backend is overloaded")]
+    Overloaded,
+    /// `limits.store_bytes` is reached; nothing was written, reads and live events go on. HTTP 507.
+    #[error("the store is full")]
+    Full,
+    /// The storage itself answered with an error; the write did not happen. HTTP 500.
+    #[error("storage: {0}")]
+    Storage(Arc<str>),
+    /// It was closed: the process is stopping. HTTP 503.
+    #[error("the backend is closed")]
+    Closed,
+}
+
+impl Error {
+    /// A storage error with its cause's text.
+    pub fn storage(cause: impl fmt::Display) -> Self {
+        Self::Storage(cause.to_string().into())
+    }
+}
+
+/// Whether the backend can serve, for `/ready` and the metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Reads and writes work.
+    Up,
+    /// It works, but not as it should: why (no secrets).
+    Degraded(String),
+    /// It does not work: why (no secrets).
+    Down(String),
+}
+
+/// Where a [`Broker`] delivers. Implemented by the router.
+pub trait Deliver: Send + Sync {
+    /// Takes one event to fan out on this node. Never blocks and never fails: what a worker cannot
+    /// take is a gap that the worker's members are told of. For one channel, calls are made in the
+    /// order of the channel and one at a time.
+    fn deliver(&self, delivery: Delivery);
+
+    /// Events of `channel` (of every channel if `None`) may have been lost on the way to this node.
+    fn gap(&self, channel: Option<&ChannelKey>);
+}
+
+/// One event on its way to this node's subscribers.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The channel it was published to.
+    pub channel: ChannelKey,
+    /// The event as published.
+    pub event: Event,
+    /// Where it stands in the channel's history, if the channel keeps one.
+    pub position: Option<Position>,
+}
+
+/// How much history a channel keeps. No `Retention` means none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Events, at least 1.
+    pub entries: usize,
+    /// Age after which an event is forgotten.
+    pub ttl: Duration,
+}
+
+/// An event to publish.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// Where to.
+    pub channel: ChannelKey,
+    /// What.
+    pub event: Event,
+    /// The channel's history rule, `None` if it keeps none.
+    pub retention: Option<Retention>,
+    /// Publishing again with the same key within a day publishes nothing and gives the first answer.
+    /// Keys are the caller's to scope.
+    pub idempotency_key: Option<String>,
+}
+
+/// What became of a publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Its place in the history, where the channel keeps one. Then it is durable.
+    pub position: Option<Position>,
+    /// It had been published before under the same idempotency key; this is the first answer.
+    pub repeated: bool,
+}
+
+/// An event of a channel's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its offset in the channel's current epoch.
+    pub offset: u64,
+    /// The event as published.
+    pub event: Event,
+}
+
+/// What a client that was away has missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// The channel's current position: that of the last event in `missed`, if there is one.
+    pub position: Position,
+    /// Everything after the client's position, oldest first and without a hole; or why that cannot
+    /// be proven.
+    pub missed: Result<Vec<Entry>, Unrecoverable>,
+}
+
+/// Why a position cannot be recovered from. Contract section 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unrecoverable {
+    /// The position is of another incarnation of the history, or ahead of it.
+    EpochChanged,
+    /// The events after it are too old to be kept.
+    HistoryExpired,
+    /// More events came after it than are kept.
+    TooFar,
+}
+
+impl Unrecoverable {
+    /// The `reason` that the client is told.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EpochChanged => "epoch_changed",
+            Self::HistoryExpired => "history_expired",
+            Self::TooFar => "too_far",
+        }
+    }
+}
+
+/// Events: publish to channels, follow them, look back.
+///
+/// Guarantees of every implementation:
+/// - For one channel every node delivers in the same order, which is that of the offsets; the node
+///   that publishes gets its own events the same way as all others. No event is delivered twice.
+/// - [`Published`] with a position means that the event survives the loss of the process.
+/// - After `Err(Unavailable)` from [`Broker::publish`] the event may or may not have been published;
+///   after every other error it was not.
+pub trait Broker: Send + Sync {
+    /// Begins to deliver to `sink`. Called once, before anything else; history is readable after it.
+    fn start(&self, sink: Arc<dyn Deliver>) -> Answer<'_, ()>;
+
+    /// Asks for the events of a channel on this node. Idempotent. Events published after it has
+    /// answered are delivered.
+    fn subscribe(&self, channel: &ChannelKey) -> Answer<'_, ()>;
+
+    /// Takes [`Broker::subscribe`] back. Deliveries may still arrive for a moment.
+    fn unsubscribe(&self, channel: &ChannelKey) -> Answer<'_, ()>;
+
+    /// Publishes: with retention, appends to the history and fans out as one step.
+    fn publish(&self, publication: Publication) -> Answer<'_, Published>;
+
+    /// The current position of a channel with history. A channel that never had an event has an
+    /// epoch and the offset 0. Any event delivered with a larger offset was published later.
+    fn position(&self, channel: &ChannelKey) -> Answer<'_, Position>;
+
+    /// What came after `since`: all of it or a reason, never a part.
+    fn recover(&self, channel: &ChannelKey, since: &Position) -> Answer<'_, Recovery>;
+
+    /// The newest `limit` events before offset `before` (from the end if `None`), oldest first, and
+    /// the current position.
+    fn history(
+        &self,
+        channel: &ChannelKey,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Answer<'_, (Position, Vec<Entry>)>;
+
+    /// Whether publishing works now. Cheap; never waits.
+    fn health(&self) -> Health;
+
+    /// Ends it: what was accepted is finished first, everything later answers [`Error::Closed`].
+    fn close(&self) -> Answer<'_, ()>;
+}
+
+/// A value of the key-value part with its revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The bytes that were set.
+    pub value: Bytes,
+    /// Changes with every write of this key; for [`Store::compare_and_set`].
+    pub revision: u64,
+}
+
+/// Someone with an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The application's id, or one made up here for a wallet seen first.
+    pub id: String,
+    /// The address that signs in as this user. Belongs to one user at a time.
+    pub wallet: Option<String>,
+    /// What the application calls them.
+    pub nickname: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_at_ms: u64,
+}
+
+/// What to change of a user; `None` leaves a member as it is.
+#[derive(Debug, Clone, Default)]
+pub struct UserChange {
+    /// The new wallet. It is taken from whoever had it.
+    pub wallet: Option<String>,
+    /// The new nickname.
+    pub nickname: Option<String>,
+}
+
+/// A durable message to one user.
+#[derive(Debug, Clone)]
+pub struct Notification {
+    /// Unique, made by the store.
+    pub id: String,
+    /// Its owner.
+    pub user_id: String,
+    /// The application's kind, such as `NEW_SUBSCRIBER`.
+    pub kind: String,
+    /// One line.
+    pub title: String,
+    /// The text.
+    pub message: String,
+    /// Whether the owner has seen it.
+    pub is_read: bool,
+    /// Anything the application added, as JSON.
+    pub metadata: Option<Box<RawValue>>,
+    /// Milliseconds since 1970.
+    pub created_at_ms: u64,
+}
+
+/// A notification before it has an id and a time.
+#[derive(Debug, Clone)]
+pub struct NewNotification {
+    /// Its owner.
+    pub user_id: String,
+    /// See [`Notification::kind`].
+    pub kind: String,
+    /// See [`Notification::title`].
+    pub title: String,
+    /// See [`Notification::message`].
+    pub message: String,
+    /// See [`Notification::metadata`].
+    pub metadata: Option<Box<RawValue>>,
+}
+
+/// What became of a new notification.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// The notification as stored.
+    pub notification: Notification,
+    /// The owner's unread ones, this one included.
+    pub unread: u64,
+    /// It had been added before under the same idempotency key.
+    pub repeated: bool,
+}
+
+/// Which notifications to list.
+#[derive(Debug, Clone, Default)]
+pub struct NotificationQuery {
+    /// Leave out the read ones.
+    pub unread_only: bool,
+    /// At most so many.
+    pub limit: usize,
+    /// [`NotificationPage::next_cursor`] of the page before; an unknown one gives an empty page or
+    /// starts in the middle, never an error and never another user's.
+    pub cursor: Option<String>,
+}
+
+/// A page of notifications.
+#[derive(Debug, Clone)]
+pub struct NotificationPage {
+    /// Newest first.
+    pub notifications: Vec<Notification>,
+    /// All of the owner's unread ones.
+    pub unread: u64,
+    /// Where the next page starts; `None` on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// Which of a user's notifications to mark as read.
+#[derive(Debug, Clone)]
+pub enum ReadMark {
+    /// One, to this state.
+    One {
+        /// [`Notification::id`].
+        id: String,
+        /// The new state.
+        is_read: bool,
+    },
+    /// These, as read; ids that are not the user's are passed over.
+    Many(Vec<String>),
+    /// All, as read.
+    All,
+}
+
+/// What is left after notifications changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// How many notifications were changed or deleted.
+    pub count: u64,
+    /// Unread ones afterwards.
+    pub unread: u64,
+    /// For [`ReadMark::One`] and deleting one: whether the user has a notification of that id.
+    pub found: bool,
+}
+
+/// Figures of a store, for the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreFigures {
+    /// Bytes that count against `limits.store_bytes`.
+    pub bytes: u64,
+    /// Writes waiting to be committed.
+    pub queued_writes: u64,
+    /// Commits since the start.
+    pub commits: u64,
+    /// Writes in them.
+    pub writes: u64,
+    /// Writes that failed.
+    pub failures: u64,
+    /// Channels that have history.
+    pub history_channels: u64,
+    /// Events in all histories.
+    pub history_events: u64,
+}
+
+/// Records: keys with a time to live, users, notifications.
+///
+/// Guarantees of every implementation:
+/// - `Ok` of a write means it survives the loss of the process (embedded: on disk; Redis: acknowledged).
+/// - Reads see every write that was answered before they began.
+/// - A write is whole or absent. After `Err(Unavailable)` it may or may not have happened; after
+///   every other error it has not.
+/// - Nothing of one user is ever in an answer about another.
+pub trait Store: Send + Sync {
+    /// Sets a key of a namespace, for `ttl` or for good.
+    fn set(&self, space: &str, key: &str, value: Bytes, ttl: Option<Duration>) -> Answer<'_, ()>;
+
+    /// The value of a key, unless it is absent or past its time.
+    fn get(&self, space: &str, key: &str) -> Answer<'_, Option<Stored>>;
+
+    /// Removes a key; whether it was there.
+    fn delete(&self, space: &str, key: &str) -> Answer<'_, bool>;
+
+    /// Sets a key if its revision is still `expected` (`None`: if it is absent); whether it did.
+    fn compare_and_set(
+        &self,
+        space: &str,
+        key: &str,
+        expected: Option<u64>,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Answer<'_, bool>;
+
+    /// The user of this id.
+    fn user(&self, id: &str) -> Answer<'_, Option<User>>;
+
+    /// The user that this wallet signs in as.
+    fn user_by_wallet(&self, wallet: &str) -> Answer<'_, Option<User>>;
+
+    /// The user of this wallet, made now if there is none; two callers at once get the same one.
+    fn provision_user(&self, wallet: &str) -> Answer<'_, User>;
+
+    /// Creates or changes the user of this id.
+    fn put_user(&self, id: &str, change: UserChange) -> Answer<'_, User>;
+
+    /// Adds a notification. Past `limits.notifications_per_user` the oldest read ones go, then the
+    /// oldest. With a key, adding again within a day gives the first one.
+    fn add_notification(
+        &self,
+        new: NewNotification,
+        idempotency_key: Option<String>,
+    ) -> Answer<'_, Added>;
+
+    /// A page of a user's notifications.
+    fn notifications(
+        &self,
+        user_id: &str,
+        query: NotificationQuery,
+    ) -> Answer<'_, NotificationPage>;
+
+    /// Marks notifications of a user.
+    fn mark_notifications(&self, user_id: &str, mark: ReadMark) -> Answer<'_, Changed>;
+
+    /// Deletes one notification of a user.
+    fn delete_notification(&self, user_id: &str, id: &str) -> Answer<'_, Changed>;
+
+    /// Deletes all read notifications of a user.
+    fn clear_read_notifications(&self, user_id: &str) -> Answer<'_, Changed>;
+
+    /// Whether writing works now. Cheap; never waits.
+    fn health(&self) -> Health;
+
+    /// Figures for the metrics. Cheap; never waits.
+    fn figures(&self) -> StoreFigures;
+
+    /// Ends it: what was accepted is finished first, everything later answers [`Error::Closed`].
+    fn close(&self) -> Answer<'_, ()>;
+}

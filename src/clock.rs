@@ -1,0 +1,154 @@
+//! The only place that asks what time it is.
+//!
+//! Everything else is told: decisions take a [`Moment`] as an argument, so that a test can replay a
+//! day in a millisecond. Wall-clock time (`unix_ms`) is for what leaves the process or survives it
+//! (tokens, stored rows, log lines); monotonic time (`mono_ms`) is for waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// One reading of both clocks, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Milliseconds since this clock was made. Never goes back.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970-01-01T00:00:00Z. May jump when the machine's clock is set.
+    pub unix_ms: u64,
+}
+
+/// A source of [`Moment`]s, cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Clock(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    System {
+        origin: Instant,
+    },
+    Manual {
+        unix_ms: Arc<AtomicU64>,
+        origin_ms: u64,
+    },
+}
+
+impl Clock {
+    /// The machine's clocks.
+    #[allow(clippy::disallowed_methods)] // the one place
+    pub fn system() -> Self {
+        Self(Source::System {
+            origin: Instant::now(),
+        })
+    }
+
+    /// A clock that stands still until [`Clock::advance`] moves it.
+    pub fn manual(unix_ms: u64) -> Self {
+        Self(Source::Manual {
+            unix_ms: Arc::new(AtomicU64::new(unix_ms)),
+            origin_ms: unix_ms,
+        })
+    }
+
+    /// Moves a manual clock forward; the system's clock ignores it.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Manual { unix_ms, .. } = &self.0 {
+            unix_ms.fetch_add(millis(by), Ordering::Relaxed);
+        }
+    }
+
+    /// Both clocks at once.
+    #[allow(clippy::disallowed_methods)] // the one place
+    pub fn now(&self) -> Moment {
+        match &self.0 {
+            Source::System { origin } => Moment {
+                mono_ms: millis(origin.elapsed()),
+                unix_ms: SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .map_or(0, millis),
+            },
+            Source::Manual { unix_ms, origin_ms } => {
+                let unix_ms = unix_ms.load(Ordering::Relaxed);
+                Moment {
+                    mono_ms: unix_ms - origin_ms,
+                    unix_ms,
+                }
+            }
+        }
+    }
+
+    /// Wall-clock time alone, in milliseconds since 1970.
+    pub fn unix_ms(&self) -> u64 {
+        self.now().unix_ms
+    }
+}
+
+/// A duration in whole milliseconds, saturating.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `2026-11-23T04:05:06.789Z`, as JavaScript's `toISOString()` writes it (RFC 3339, UTC, milliseconds).
+pub fn rfc3339(unix_ms: u64) -> String {
+    let time = calendar(unix_ms);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        time.year(),
+        u8::from(time.month()),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    )
+}
+
+/// `2026-11-23`, in UTC.
+pub fn date(unix_ms: u64) -> String {
+    let time = calendar(unix_ms);
+    format!(
+        "{:04}-{:02}-{:02}",
+        time.year(),
+        u8::from(time.month()),
+        time.day()
+    )
+}
+
+/// The UTC calendar; what lies past the year 9999 is shown as its last second.
+fn calendar(unix_ms: u64) -> time::OffsetDateTime {
+    const LAST_MS: u64 = 253_402_300_799_999;
+    time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms.min(LAST_MS)) * 1_000_000)
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = Clock::manual(1_000);
+        assert_eq!(
+            clock.now(),
+            Moment {
+                mono_ms: 0,
+                unix_ms: 1_000
+            }
+        );
+        clock.clone().advance(Duration::from_secs(2));
+        assert_eq!(
+            clock.now(),
+            Moment {
+                mono_ms: 2_000,
+                unix_ms: 3_000
+            }
+        );
+    }
+
+    #[test]
+    fn times_are_written_as_javascript_writes_them() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_795_406_706_789), "2026-11-23T04:05:06.789Z");
+        assert_eq!(date(1_795_406_706_789), "2026-11-23");
+        assert_eq!(date(u64::MAX), "9999-12-31");
+    }
+}

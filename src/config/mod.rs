@@ -1,0 +1,192 @@
+//! The configuration as the server uses it: validated, typed, with every default filled in.
+
+mod secret;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use secret::Secret;
+
+use crate::broker::Retention;
+
+/// Everything that can be configured. Contract section 1; `config.toml` is the manual.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `--dev`: a laptop, loopback only, wallets are believed.
+    pub dev: bool,
+    /// `server.*`
+    pub server: Server,
+    /// `data_dir`: the database and the generated secret.
+    pub data_dir: PathBuf,
+    /// `auth.*`
+    pub auth: Auth,
+    /// `metrics.*`
+    pub metrics: Metrics,
+    /// `logs.*`
+    pub logs: Logs,
+    /// `stats.console_interval`; `None` is off.
+    pub console_interval: Option<Duration>,
+    /// `channels.*`
+    pub channels: ChannelRules,
+    /// `limits.*`
+    pub limits: Limits,
+}
+
+/// `server.*`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where HTTP and WebSockets are served.
+    pub listen: SocketAddr,
+    /// Connection threads, at least 1 (0 in the file became the number of cores).
+    pub workers: usize,
+    /// What browsers use, without a trailing slash; empty if not told.
+    pub public_url: String,
+    /// Which origins browsers may come from.
+    pub allowed_origins: AllowedOrigins,
+    /// Whose `X-Forwarded-For` and `X-Real-IP` count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Over how long a stop spreads its disconnects.
+    pub shutdown_grace: Duration,
+    /// Whether `/test/jwt-websocket` is served.
+    pub test_page: bool,
+}
+
+/// `server.allowed_origins`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// Any.
+    Any,
+    /// The host that the request names, and these (`scheme://host[:port]`, lower case); requests
+    /// without `Origin` always pass.
+    SameHostAnd(Vec<String>),
+}
+
+/// `auth.*`
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// The HS256 key, 32 bytes at least; `None`: one is generated and kept in `data_dir`.
+    pub secret: Option<Secret>,
+    /// `iss` of every token.
+    pub issuer: String,
+    /// `aud` of every token.
+    pub audience: String,
+    /// Life of an access token.
+    pub token_ttl: Duration,
+    /// Life of a refresh token.
+    pub refresh_ttl: Duration,
+    /// How long a refresh token whose reply was lost gives the same successor again.
+    pub refresh_grace: Duration,
+    /// What a wallet has to show.
+    pub wallet_proof: WalletProof,
+    /// Whether a wallet seen first creates its user.
+    pub auto_provision: bool,
+    /// Whether `x-user-wallet` and `?wallet=` count as identity.
+    pub legacy_wallet_identity: bool,
+    /// What backends may present, as SHA-256.
+    pub api_keys: Vec<[u8; 32]>,
+}
+
+/// `auth.wallet_proof`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalletProof {
+    /// A signed challenge.
+    Signature,
+    /// None: whoever names an address is its owner.
+    None,
+}
+
+/// `metrics.*`
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Where `/stats` and `/metrics` are served.
+    pub listen: SocketAddr,
+}
+
+/// `logs.*`
+#[derive(Debug, Clone)]
+pub struct Logs {
+    /// Folder of the daily event logs.
+    pub dir: PathBuf,
+    /// Days that are kept, today included; at least 1.
+    pub keep_days: u32,
+}
+
+/// `channels.*`: a rule per channel type.
+#[derive(Debug, Clone)]
+pub struct ChannelRules(pub BTreeMap<String, ChannelRule>);
+
+/// What clients may do with the channels of one type, and what these keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelRule {
+    /// Who may subscribe.
+    pub subscribe: Access,
+    /// Which clients may publish (backends always may).
+    pub publish: Access,
+    /// How much history is kept; `None`: none.
+    pub history: Option<Retention>,
+    /// Whether it is known who is there.
+    pub presence: bool,
+}
+
+/// Who may do a thing with a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everyone with a token.
+    Any,
+    /// The user whose id is the channel's ID.
+    Own,
+    /// Whose token names the channel in its `channels` claim.
+    Token,
+    /// No client.
+    None,
+}
+
+impl ChannelRules {
+    /// The rule for channels of this type, if it is built in or configured.
+    pub fn rule(&self, kind: &str) -> Option<&ChannelRule> {
+        self.0.get(kind)
+    }
+}
+
+/// `limits.*`; for counts and sizes, 0 in the file is `usize::MAX` or `u64::MAX` here: no limit.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Sockets on this node (0 in the file: nine tenths of the file descriptors, found at start).
+    pub connections: usize,
+    /// Sockets of one user.
+    pub connections_per_user: usize,
+    /// Sockets of one address (IPv6: of one /64).
+    pub connections_per_address: usize,
+    /// Upgrades a second on this node.
+    pub accepts_per_second: u32,
+    /// Sign-in requests a minute of one address.
+    pub sign_in_per_minute: u32,
+    /// HTTP requests a second of one address.
+    pub requests_per_second: u32,
+    /// Commands a second of one socket; five times that in a burst.
+    pub commands_per_second: u32,
+    /// A WebSocket message.
+    pub message_bytes: usize,
+    /// A published event.
+    pub event_bytes: usize,
+    /// A request body.
+    pub body_bytes: usize,
+    /// Subscriptions of one socket.
+    pub channels_per_connection: usize,
+    /// A channel's key.
+    pub channel_key_bytes: usize,
+    /// Outgoing bytes that wait for one socket.
+    pub queue_bytes: usize,
+    /// For the head of a request.
+    pub header_timeout: Duration,
+    /// For its body.
+    pub body_timeout: Duration,
+    /// Notifications that one user can have.
+    pub notifications_per_user: usize,
+    /// The database.
+    pub store_bytes: u64,
+}

@@ -1,0 +1,11 @@
+//! Fanfare: the realtime layer of an application, as one binary.
+//!
+//! The layers are described in `ARCHITECTURE.md`; an import may only point down that list.
+
+pub mod auth;
+pub mod broker;
+pub mod clock;
+pub mod config;
+pub mod event_log;
+pub mod metrics;
+pub mod protocol;

@@ -1,0 +1,2 @@
+//! The `fanfare` binary.
+fn main() {}

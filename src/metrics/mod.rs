@@ -1,0 +1,161 @@
+//! Counters: where the rest of the server counts, and nothing else.
+//!
+//! Rendering is `render`, serving is `server`. A worker has its own [`WorkerCounters`], which nobody
+//! else writes, so that counting costs an uncontended store.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts under names that partly come from outside: at most [`Names::MOST`] of them, cut to
+/// [`Names::LONGEST`] bytes; what comes later is counted under `other`.
+#[derive(Debug, Default)]
+pub struct Names(Mutex<BTreeMap<Box<str>, u64>>);
+
+impl Names {
+    /// Distinct names that are kept.
+    pub const MOST: usize = 1_000;
+    /// Bytes of a name that are kept.
+    pub const LONGEST: usize = 64;
+
+    /// Counts one under `name`.
+    pub fn increment(&self, name: &str) {
+        let mut cut = name.len().min(Self::LONGEST);
+        while !name.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let name = &name[..cut];
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(name) {
+            *count += 1;
+        } else {
+            let name = if counts.len() < Self::MOST - 1 {
+                name
+            } else {
+                "other"
+            };
+            *counts.entry(name.into()).or_default() += 1;
+        }
+    }
+
+    /// Adds everything counted so far to `sums`.
+    pub fn add_to(&self, sums: &mut BTreeMap<String, u64>) {
+        for (name, count) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            *sums.entry(name.to_string()).or_default() += count;
+        }
+    }
+}
+
+/// What one worker counts. Aligned so that two workers never share a cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    /// Sockets that were authenticated.
+    pub connections_opened: Counter,
+    /// Of those, the ones that ended.
+    pub connections_closed: Counter,
+    /// Messages that clients sent.
+    pub messages: Counter,
+    /// Bytes read from sockets after the upgrade.
+    pub received_bytes: Counter,
+    /// Bytes written to sockets after the upgrade.
+    pub sent_bytes: Counter,
+    /// Write calls that carried them.
+    pub writes: Counter,
+    /// Events put into a socket's queue.
+    pub deliveries: Counter,
+    /// Turns of the worker.
+    pub turns: Counter,
+    /// Events that did not fit into the mailbox; each is a gap for the worker's members.
+    pub gaps: Counter,
+    /// Error replies to clients.
+    pub error_replies: Counter,
+    /// Messages by their `type`.
+    pub messages_by_type: Names,
+    /// Closes by code and reason, such as `4102 too slow`.
+    pub closes: Names,
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Counters {
+    /// One per worker.
+    pub workers: Box<[Arc<WorkerCounters>]>,
+    /// Refused tokens, keys and origins, by the check that failed.
+    pub auth_failures: Names,
+    /// Faults of the server itself: store, broker, internal.
+    pub errors: Counter,
+    /// HTTP responses, by `METHOD route status` with the route's pattern, never a path from outside.
+    pub http_responses: Names,
+    /// Requests and sockets refused by a limit, by the key of the limit.
+    pub limited: Names,
+    /// Tokens issued.
+    pub tokens_issued: Counter,
+    /// Events published, by `client`, `backend` or `server`.
+    pub publications: Names,
+    /// Notifications created.
+    pub notifications: Counter,
+}
+
+impl Counters {
+    /// Zeros, for so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            auth_failures: Names::default(),
+            errors: Counter::default(),
+            http_responses: Names::default(),
+            limited: Names::default(),
+            tokens_issued: Counter::default(),
+            publications: Names::default(),
+            notifications: Counter::default(),
+        }
+    }
+
+    /// The sum of one counter over all workers.
+    pub fn sum(&self, counter: impl Fn(&WorkerCounters) -> &Counter) -> u64 {
+        self.workers
+            .iter()
+            .map(|worker| counter(worker).value())
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_outside_are_bounded() {
+        let names = Names::default();
+        for n in 0..5_000 {
+            names.increment(&format!("{n}é{}", "é".repeat(100)));
+        }
+        let mut sums = BTreeMap::new();
+        names.add_to(&mut sums);
+        assert_eq!(sums.len(), Names::MOST);
+        assert_eq!(sums.values().sum::<u64>(), 5_000);
+        assert!(sums.keys().all(|name| name.len() <= Names::LONGEST));
+    }
+}
