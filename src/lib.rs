@@ -9,3 +9,4 @@ pub mod config;
 pub mod event_log;
 pub mod metrics;
 pub mod protocol;
+pub mod web;
