@@ -11,8 +11,6 @@ use ipnet::IpNet;
 
 pub use secret::Secret;
 
-use crate::broker::Retention;
-
 /// Everything that can be configured. Contract section 1; `config.toml` is the manual.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -130,6 +128,15 @@ pub struct ChannelRule {
     pub history: Option<Retention>,
     /// Whether it is known who is there.
     pub presence: bool,
+}
+
+/// How much history a channel keeps. No `Retention` means none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Events, at least 1.
+    pub entries: usize,
+    /// Age after which an event is forgotten.
+    pub ttl: Duration,
 }
 
 /// Who may do a thing with a channel.
