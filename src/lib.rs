@@ -2,6 +2,7 @@
 //!
 //! The layers are described in `ARCHITECTURE.md`; an import may only point down that list.
 
+pub mod admission;
 pub mod auth;
 pub mod broker;
 pub mod clock;

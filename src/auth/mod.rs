@@ -1,6 +1,12 @@
 //! Who is asking: a token or an API key becomes an [`Identity`] or a [`Refusal`].
 
+pub mod api_key;
+pub mod keys;
+pub mod token;
+pub mod wallet;
+
 pub use crate::session::Identity;
+pub use token::{Authority, Issued, TokenSubject};
 
 /// Why a token is not believed; what the client is told, and which check the log names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
