@@ -263,6 +263,18 @@ impl Session {
         &self.subscriptions
     }
 
+    /// Forgets every channel it follows or is about to, and names them.
+    pub fn leave_all(&mut self) -> Vec<ChannelKey> {
+        let mut channels = std::mem::take(&mut self.subscriptions);
+        if let Stage::Busy(pending) = &self.stage
+            && let Asked::Subscribe { key, .. } = &pending.asked
+        {
+            channels.push(key.clone());
+        }
+        self.stage = Stage::Closed;
+        channels
+    }
+
     /// Whether a call is out: then no request may be handed in.
     pub const fn is_busy(&self) -> bool {
         matches!(self.stage, Stage::Busy(_))

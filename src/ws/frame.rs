@@ -74,6 +74,13 @@ pub fn encode_event(channel: &ChannelKey, event: &Event, position: Option<&Posit
     bytes.freeze().slice(start..)
 }
 
+/// The text that a subscriber gets for an event, for what is sent to one client only.
+pub fn event_text(channel: &ChannelKey, event: &Event, position: Option<&Position>) -> String {
+    let mut text = BytesMut::new();
+    event.write_with_meta(channel, position, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
