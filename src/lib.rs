@@ -13,5 +13,6 @@ pub mod metrics;
 pub mod protocol;
 pub mod router;
 pub mod session;
+pub mod web;
 pub mod worker;
 pub mod ws;

@@ -1,0 +1,111 @@
+// The server under test: the real binary, on free loopback ports, in folders of its own.
+
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const START_PATIENCE_MS = 20_000;
+const repository = fileURLToPath(new URL('../..', import.meta.url));
+/** Cargo's output folder, absolute. */
+export const target = path.resolve(repository, process.env.CARGO_TARGET_DIR ?? 'target');
+const binary = process.env.FANFARE_TEST_BINARY ?? path.join(target, 'debug', 'fanfare');
+
+export const API_KEY = 'an-api-key-for-tests-alone';
+
+/**
+ * Starts `fanfare` with these arguments and environment variables, and nothing inherited that it
+ * would read; resolves when it is ready.
+ */
+export async function startServer({ args = [], env = {} } = {}) {
+  const home = await mkdtemp(path.join(tmpdir(), 'fanfare-'));
+  const inherited = Object.entries(process.env).filter(
+    ([name]) => !/^(FANFARE_.*|NEXTAUTH_SECRET|WS_PORT|METRICS_PORT|REDIS_URL|RUST_LOG)$/.test(name),
+  );
+  const child = spawn(binary, args, {
+    cwd: home,
+    env: { ...Object.fromEntries(inherited), ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  let stdout = '';
+  child.stdout.on('data', (data) => {
+    output += data;
+    stdout += data;
+  });
+  child.stderr.on('data', (data) => (output += data));
+  let failure;
+  child.on('error', (error) => (failure = error));
+  const ended = new Promise((resolve) => child.on('close', resolve));
+
+  const server = {
+    url: '',
+    metricsUrl: '',
+    output: () => output,
+    stdout: () => stdout,
+    /** kill -9, and gone. */
+    async kill() {
+      child.kill('SIGKILL');
+      if (!failure) await ended;
+    },
+    /** Kills it if it still runs and removes its folders; throws if it panicked. */
+    async stop() {
+      await server.kill();
+      await rm(home, { recursive: true, force: true });
+      if (output.includes('panicked at')) throw new Error(`the server panicked:\n${output}`);
+    },
+  };
+  try {
+    await until('the server is ready', START_PATIENCE_MS, async () => {
+      if (failure) throw failure;
+      if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
+      server.url ||= /^listening on (http:\/\/\S+)$/m.exec(stdout)?.[1] ?? '';
+      server.metricsUrl ||= /^metrics on (http:\/\/\S+)$/m.exec(stdout)?.[1] ?? '';
+      if (!server.url || !server.metricsUrl) return false;
+      const answer = await fetch(`${server.url}/ready`).catch(() => null);
+      return answer?.status === 200;
+    });
+  } catch (error) {
+    await server.stop().catch(() => {});
+    throw new Error(`${error.message}\n--- the server said:\n${output}---`);
+  }
+  return server;
+}
+
+/** Starts the server as on a laptop: `--dev`, an API key, free ports. */
+export function startDevServer() {
+  return startServer({
+    args: [
+      'serve',
+      '--dev',
+      '--set', 'server.listen=127.0.0.1:0',
+      '--set', 'metrics.listen=127.0.0.1:0',
+      '--set', 'limits.sign_in_per_minute=1000',
+    ],
+    env: { FANFARE_AUTH__API_KEYS: API_KEY },
+  });
+}
+
+/** A request as the application's backend makes it; the answer's JSON. */
+export async function asBackend(server, method, where, body) {
+  const answer = await fetch(server.url + where, {
+    method,
+    headers: { 'X-API-Key': API_KEY, 'Content-Type': 'application/json' },
+    body: JSON.stringify(body),
+  });
+  const text = await answer.text();
+  if (!answer.ok) throw new Error(`${method} ${where}: ${answer.status} ${text}`);
+  return JSON.parse(text);
+}
+
+/** Asks every 25 ms until the answer is truthy, and returns it. */
+export async function until(what, patienceMs, ask) {
+  const deadline = performance.now() + patienceMs;
+  for (;;) {
+    const answer = await ask();
+    if (answer) return answer;
+    if (performance.now() > deadline) throw new Error(`still not after ${patienceMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}

@@ -1,0 +1,43 @@
+//! What the integration tests stand on: the real binary, a plain HTTP client, a WebSocket client.
+//!
+//! Nothing in here knows how the server works inside; it sees what users see. Every test target
+//! compiles its own copy with `mod support;` and uses a part of it.
+//!
+//! `FANFARE_TEST_BINARY` puts another build of the server under the same tests, a packaged one say.
+//! `FANFARE_TEST_SEED` repeats the random choices of a failed run; the seed is printed.
+
+#![allow(dead_code, unused_imports, reason = "no test target uses everything")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test of a process waits in real time"
+)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "what does not work here has to fail the test"
+)]
+
+mod client;
+mod dice;
+mod http;
+mod server;
+mod token;
+
+pub use client::Client;
+pub use dice::Dice;
+pub use http::{Reply, request};
+pub use server::{Server, command};
+
+use std::time::{Duration, Instant};
+
+/// Waits until `holds` does, looking every 10 ms; panics after `patience`, naming `what`.
+#[track_caller]
+pub fn eventually(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(
+            start.elapsed() < patience,
+            "still not after {patience:?}: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

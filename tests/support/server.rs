@@ -1,0 +1,473 @@
+//! The server under test: the real binary on free loopback ports, with folders of its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Client, Reply, http, token};
+
+const SECRET: &str = "a secret for tests alone, longer than 32 bytes";
+const API_KEY: &str = "an-api-key-for-tests-alone";
+/// From the start of the process to `/ready`.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// So that no test meets a limit that it does not set itself.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("auth.wallet_proof", "none"),
+    ("limits.sign_in_per_minute", "100000"),
+    ("limits.requests_per_second", "100000"),
+    ("limits.connections_per_user", "100000"),
+    ("limits.connections_per_address", "100000"),
+    ("limits.accepts_per_second", "100000"),
+];
+
+/// A running server. Dropping it kills the process, fails the test if the server panicked or printed
+/// a secret, and prints what the server said if the test failed.
+pub struct Server {
+    home: TempDir,
+    settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
+    process: Option<Child>,
+    readers: Vec<JoinHandle<()>>,
+    said: Said,
+    addr: SocketAddr,
+    metrics_addr: SocketAddr,
+}
+
+/// What the process printed, line by line as it came: (on stdout?, line).
+type Said = Arc<Mutex<Vec<(bool, String)>>>;
+
+/// The binary, with no variable inherited that it would read. Its folder is the caller's to choose.
+pub fn command() -> Command {
+    let binary = std::env::var_os("FANFARE_TEST_BINARY")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_fanfare").into());
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        let known = ["NEXTAUTH_SECRET", "WS_PORT", "METRICS_PORT", "REDIS_URL"];
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("FANFARE_") || name == "RUST_LOG" || known.contains(&name.as_str()) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+impl Server {
+    /// Starts a server with these settings over the ones that suit most tests (no wallet proof, one
+    /// API key, generous limits) and returns when it is ready.
+    #[track_caller]
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_with(settings, &[])
+    }
+
+    /// As [`Server::start`], with environment variables, which win over the built-in ones.
+    #[track_caller]
+    pub fn start_with(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        let home = TempDir::new().unwrap();
+        // Without it, the server would read a configuration that lies about on the machine.
+        std::fs::write(home.path().join("empty.toml"), "").unwrap();
+        let folder = |name: &str| home.path().join(name).display().to_string();
+        let mut all: Vec<(String, String)> = vec![
+            ("server.listen".into(), "127.0.0.1:0".into()),
+            ("metrics.listen".into(), "127.0.0.1:0".into()),
+            ("data_dir".into(), folder("data")),
+            ("logs.dir".into(), folder("logs")),
+        ];
+        for (key, value) in DEFAULTS.iter().chain(settings) {
+            set(&mut all, key, value);
+        }
+        let mut variables: Vec<(String, String)> = Vec::new();
+        set(&mut variables, "FANFARE_AUTH__SECRET", SECRET);
+        set(&mut variables, "FANFARE_AUTH__API_KEYS", API_KEY);
+        for (name, value) in environment {
+            set(&mut variables, name, value);
+        }
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self {
+            home,
+            settings: all,
+            environment: variables,
+            process: None,
+            readers: Vec::new(),
+            said: Said::default(),
+            addr: nowhere,
+            metrics_addr: nowhere,
+        };
+        server.launch();
+        // From now on these are its addresses, also after a restart.
+        set(
+            &mut server.settings,
+            "server.listen",
+            &server.addr.to_string(),
+        );
+        let metrics = server.metrics_addr.to_string();
+        set(&mut server.settings, "metrics.listen", &metrics);
+        server
+    }
+
+    /// Starts it again after [`Server::kill`] or [`Server::terminate`]: same folders, same ports.
+    /// How long it took to be ready.
+    #[track_caller]
+    pub fn restart(&mut self) -> Duration {
+        assert!(self.process.is_none(), "it still runs");
+        let start = Instant::now();
+        self.launch();
+        start.elapsed()
+    }
+
+    /// Changes a setting for the next [`Server::restart`].
+    pub fn set(&mut self, key: &str, value: &str) {
+        set(&mut self.settings, key, value);
+    }
+
+    /// `kill -9`; returns when the process is gone.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait(Duration::from_secs(10));
+    }
+
+    /// SIGTERM; how the process ended and how long that took, a minute at most.
+    #[track_caller]
+    pub fn terminate(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        self.signal(Signal::TERM);
+        let status = self.wait(Duration::from_secs(60));
+        (status, start.elapsed())
+    }
+
+    /// Sends the process a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the end of the process, which somebody asked for.
+    #[track_caller]
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let process = self.process.as_mut().expect("it does not run");
+        let mut status = None;
+        super::eventually("the end of the server", patience, || {
+            status = process.try_wait().unwrap();
+            status.is_some()
+        });
+        self.process = None;
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        status.unwrap()
+    }
+
+    /// A request to the API, with exactly these headers (and `Host`, `Content-Length`).
+    #[track_caller]
+    pub fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Reply {
+        http::request(self.addr, method, path, headers, body.as_ref())
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// A request with a JSON body and its content type; with neither for `null`.
+    #[track_caller]
+    pub fn json(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+        if body.is_null() {
+            return self.http(method, path, headers, "");
+        }
+        let mut headers = headers.to_vec();
+        headers.push(("Content-Type", "application/json"));
+        self.http(method, path, &headers, body.to_string())
+    }
+
+    /// As [`Server::json`] with the API key: what the application's backend sends.
+    #[track_caller]
+    pub fn as_backend(&self, method: &str, path: &str, body: &Value) -> Reply {
+        self.json(method, path, &[("X-API-Key", API_KEY)], body)
+    }
+
+    /// As [`Server::json`] with this user's token.
+    #[track_caller]
+    pub fn as_user(&self, user: &str, method: &str, path: &str, body: &Value) -> Reply {
+        let bearer = format!("Bearer {}", self.token(user));
+        self.json(method, path, &[("Authorization", &bearer)], body)
+    }
+
+    /// `GET` on the metrics listener.
+    #[track_caller]
+    pub fn metrics(&self, path: &str) -> Reply {
+        http::request(self.metrics_addr, "GET", path, &[], b"")
+            .unwrap_or_else(|error| panic!("metrics {path}: {error}"))
+    }
+
+    /// The key that tokens are signed with.
+    pub fn secret(&self) -> &str {
+        SECRET
+    }
+
+    /// What backends present.
+    pub fn api_key(&self) -> &str {
+        API_KEY
+    }
+
+    /// A token for this user as a backend would sign it, good for half an hour.
+    pub fn token(&self, user: &str) -> String {
+        self.token_with(&token::claims(user))
+    }
+
+    /// The claims of [`Server::token`], to change and pass to [`Server::token_with`].
+    pub fn claims(&self, user: &str) -> Value {
+        token::claims(user)
+    }
+
+    /// A token with exactly these claims.
+    pub fn token_with(&self, claims: &Value) -> String {
+        token::sign(claims, SECRET)
+    }
+
+    /// A socket of this user, token in the query, greeting read.
+    #[track_caller]
+    pub fn connect(&self, user: &str) -> Client {
+        let path = format!("/ws?token={}", self.token(user));
+        self.connect_with(&path, &[])
+            .unwrap_or_else(|status| panic!("the upgrade was refused with {status}"))
+            .greeted()
+    }
+
+    /// A socket on this path with these headers, greeting not read; else the status that refused it.
+    pub fn connect_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Client, u16> {
+        Client::open(self.addr, path, headers)
+    }
+
+    /// Where the API and the sockets are.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where `/stats` and `/metrics` are.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.metrics_addr
+    }
+
+    /// `data_dir`.
+    pub fn data_dir(&self) -> PathBuf {
+        self.setting("data_dir").into()
+    }
+
+    /// `logs.dir`.
+    pub fn logs_dir(&self) -> PathBuf {
+        self.setting("logs.dir").into()
+    }
+
+    /// Every line of the event logs, oldest file first.
+    #[track_caller]
+    pub fn event_log(&self) -> Vec<Value> {
+        let text = read_all(&self.logs_dir());
+        let lines = text.lines().map(|line| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
+        });
+        lines.collect()
+    }
+
+    /// What it printed to stdout and stderr so far, since the first start.
+    pub fn output(&self) -> String {
+        self.lines(|_| true)
+    }
+
+    /// What it printed to stdout so far.
+    pub fn stdout(&self) -> String {
+        self.lines(|on_stdout| on_stdout)
+    }
+
+    /// Resident memory.
+    #[track_caller]
+    pub fn rss_bytes(&self) -> u64 {
+        let status = self.proc_file("status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// CPU time used so far, in user and kernel mode together.
+    #[track_caller]
+    pub fn cpu_seconds(&self) -> f64 {
+        // Fields 14 and 15 of proc_pid_stat(5), counted after the name, which may hold anything.
+        // Linux counts them for user space in hundredths of a second whatever the kernel's own tick.
+        let stat = self.proc_file("stat");
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        ticks as f64 / 100.0
+    }
+
+    /// Files and sockets that it has open.
+    #[track_caller]
+    pub fn open_files(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.pid().as_raw_nonzero());
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    fn launch(&mut self) {
+        let deadline = Instant::now() + START_PATIENCE;
+        let heard_before = self.said.lock().unwrap().len();
+        let mut command = command();
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(self.home.path().join("empty.toml"))
+            .current_dir(self.home.path())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for (key, value) in &self.settings {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        let mut process = command.spawn().unwrap();
+        self.readers = vec![
+            listen(process.stdout.take().unwrap(), true, &self.said),
+            listen(process.stderr.take().unwrap(), false, &self.said),
+        ];
+        self.process = Some(process);
+        self.addr = self.announced("listening on http://", heard_before, deadline);
+        self.metrics_addr = self.announced("metrics on http://", heard_before, deadline);
+        while !http::request(self.addr, "GET", "/ready", &[], b"")
+            .is_ok_and(|reply| reply.status == 200)
+        {
+            self.still_starting("/ready", deadline);
+        }
+    }
+
+    /// The address on the stdout line that starts so.
+    fn announced(&mut self, start: &str, heard_before: usize, deadline: Instant) -> SocketAddr {
+        loop {
+            let said = self.said.lock().unwrap();
+            let mut new = said[heard_before..].iter();
+            let address = new.find_map(|(on_stdout, line)| {
+                line.strip_prefix(start)
+                    .filter(|_| *on_stdout)
+                    .map(str::to_string)
+            });
+            drop(said);
+            if let Some(address) = address {
+                return address
+                    .parse()
+                    .unwrap_or_else(|error| panic!("{error}: {start}{address}"));
+            }
+            self.still_starting(start, deadline);
+        }
+    }
+
+    fn still_starting(&mut self, what: &str, deadline: Instant) {
+        let ended = self.process.as_mut().and_then(|p| p.try_wait().unwrap());
+        assert!(ended.is_none(), "ended before {what:?}: {ended:?}");
+        assert!(Instant::now() < deadline, "no {what:?} in time");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+
+    fn setting(&self, key: &str) -> &str {
+        let found = self.settings.iter().find(|(name, _)| name == key);
+        &found.unwrap().1
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(self.process.as_ref().expect("it does not run"))
+    }
+
+    fn proc_file(&self, name: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{name}", self.pid().as_raw_nonzero())).unwrap()
+    }
+
+    fn lines(&self, wanted: impl Fn(bool) -> bool) -> String {
+        let said = self.said.lock().unwrap();
+        let lines = said.iter().filter(|(on_stdout, _)| wanted(*on_stdout));
+        lines.map(|(_, line)| format!("{line}\n")).collect()
+    }
+
+    /// What no server may do, whatever the test was about.
+    fn misdeed(&self) -> Option<String> {
+        let output = self.output();
+        let everything = output + &read_all(&self.logs_dir());
+        let secret = |name: &str| {
+            let mut variables = self.environment.iter();
+            let found = variables.find(|(known, _)| known == name);
+            found.map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let signs = [
+            ("it panicked", "panicked at".to_string()),
+            ("it printed a token", "eyJhbGciOi".to_string()),
+            ("it printed the secret", secret("FANFARE_AUTH__SECRET")),
+            ("it printed the API key", secret("FANFARE_AUTH__API_KEYS")),
+        ];
+        let mut lines = everything.lines();
+        lines.find_map(|line| {
+            let sign = signs
+                .iter()
+                .find(|(_, sign)| !sign.is_empty() && line.contains(sign))?;
+            Some(format!("{}: {line}", sign.0))
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself; either way it is reaped.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        let misdeed = self.misdeed();
+        if std::thread::panicking() || misdeed.is_some() {
+            println!("--- the server said:\n{}---", self.output());
+        }
+        if let Some(misdeed) = misdeed
+            && !std::thread::panicking()
+        {
+            panic!("{misdeed}");
+        }
+    }
+}
+
+fn set(settings: &mut Vec<(String, String)>, key: &str, value: &str) {
+    settings.retain(|(known, _)| known != key);
+    settings.push((key.to_string(), value.to_string()));
+}
+
+fn listen(from: impl Read + Send + 'static, on_stdout: bool, said: &Said) -> JoinHandle<()> {
+    let said = said.clone();
+    std::thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_string();
+            said.lock().unwrap().push((on_stdout, text));
+            line.clear();
+        }
+    })
+}
+
+/// The text of the daily logs in a folder, oldest first; nothing if there is none.
+fn read_all(folder: &Path) -> String {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
+        .unwrap_or_default();
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "log"));
+    files.sort();
+    files
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect()
+}
