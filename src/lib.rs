@@ -2,10 +2,12 @@
 //!
 //! The layers are described in `ARCHITECTURE.md`; an import may only point down that list.
 
+pub mod app;
 pub mod auth;
 pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod event_log;
+pub mod logging;
 pub mod metrics;
 pub mod protocol;
