@@ -1,6 +1,13 @@
 //! Who is asking: a token or an API key becomes an [`Identity`] or a [`Refusal`].
 
+pub mod api_key;
+pub mod keys;
+pub mod token;
+pub mod wallet;
+
 use std::sync::Arc;
+
+pub use token::{Authority, Issued, TokenSubject};
 
 /// What a verified token says. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
