@@ -3,12 +3,14 @@
 //! The layers are described in `ARCHITECTURE.md`; an import may only point down that list.
 
 pub mod admission;
+pub mod app;
 pub mod auth;
 pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod event_log;
 pub mod limits;
+pub mod logging;
 pub mod metrics;
 pub mod protocol;
 pub mod router;
