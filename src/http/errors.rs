@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
@@ -33,7 +35,11 @@ pub struct ApiError {
 
 impl ApiError {
     /// An error without more to say.
-    pub fn new(status: StatusCode, code: &'static str, error: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        error: impl Into<Cow<'static, str>>,
+    ) -> Self {
         // A 401 has to name a way in (RFC 9110 section 11.6.1).
         let header = (status == StatusCode::UNAUTHORIZED)
             .then(|| (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
@@ -68,14 +74,22 @@ impl ApiError {
 
     /// 405
     pub fn method(allow: &str) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
-            .with(ALLOW, allow)
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "Method not allowed",
+        )
+        .with(ALLOW, allow)
     }
 
     /// 408. The rest of the body may still come, so the connection is of no more use.
     pub fn body_timeout() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The body did not arrive in time")
-            .with(CONNECTION, "close")
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            "The body did not arrive in time",
+        )
+        .with(CONNECTION, "close")
     }
 
     /// 413, for a body. See [`ApiError::body_timeout`] for the connection.
@@ -118,8 +132,12 @@ impl ApiError {
 
     /// 429
     pub fn rate_limited(retry_after: RetryAfter) -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests")
-            .with(RETRY_AFTER, &retry_after.to_string())
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "Too many requests",
+        )
+        .with(RETRY_AFTER, &retry_after.to_string())
     }
 
     /// 500: a fault that the client is told nothing about.
@@ -169,9 +187,11 @@ impl From<broker::Error> for ApiError {
             broker::Error::Overloaded => {
                 Self::unavailable("overloaded", "Service overloaded", RetryAfter(1))
             }
-            broker::Error::Closed => {
-                Self::unavailable("shutting_down", "The server is shutting down", RetryAfter(5))
-            }
+            broker::Error::Closed => Self::unavailable(
+                "shutting_down",
+                "The server is shutting down",
+                RetryAfter(5),
+            ),
             broker::Error::Full => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "store_full",
@@ -224,9 +244,18 @@ mod tests {
             let retry = told.header.map(|(name, _)| name);
             (told.status.as_u16(), told.code, retry)
         };
-        assert_eq!(row(broker::Error::Unavailable), (503, "unavailable", Some(RETRY_AFTER)));
-        assert_eq!(row(broker::Error::Overloaded), (503, "overloaded", Some(RETRY_AFTER)));
-        assert_eq!(row(broker::Error::Closed), (503, "shutting_down", Some(RETRY_AFTER)));
+        assert_eq!(
+            row(broker::Error::Unavailable),
+            (503, "unavailable", Some(RETRY_AFTER))
+        );
+        assert_eq!(
+            row(broker::Error::Overloaded),
+            (503, "overloaded", Some(RETRY_AFTER))
+        );
+        assert_eq!(
+            row(broker::Error::Closed),
+            (503, "shutting_down", Some(RETRY_AFTER))
+        );
         assert_eq!(row(broker::Error::Full), (507, "store_full", None));
         assert_eq!(row(broker::Error::storage("disk")), (500, "internal", None));
     }

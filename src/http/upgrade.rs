@@ -57,13 +57,18 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
     let path = request.uri().path();
     if request.method() != Method::GET
         || !(path == "/ws" || path == "/")
-        || !headers.get(UPGRADE).is_some_and(|value| names(value, "websocket"))
+        || !headers
+            .get(UPGRADE)
+            .is_some_and(|value| names(value, "websocket"))
     {
         return Considered::Other;
     }
     let address = client_address(peer.ip(), headers, &services.config.server.trusted_proxies);
     match admit(services, address, request) {
-        Ok((response, ticket)) => Considered::Upgrade { response, ticket: Box::new(ticket) },
+        Ok((response, ticket)) => Considered::Upgrade {
+            response,
+            ticket: Box::new(ticket),
+        },
         Err(response) => {
             let name = format!("GET {path} {}", response.status().as_u16());
             services.counters.http_responses.increment(&name);
@@ -82,27 +87,44 @@ fn admit<B>(
     let headers = request.headers();
     if !origin_allowed(&services.config.server.allowed_origins, headers) {
         auth_failure(services, address, "origin");
-        let error = ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", "Origin not allowed");
+        let error = ApiError::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "Origin not allowed",
+        );
         return Err(Box::new(error.into_response()));
     }
     if services.is_draining() {
-        return Err(unavailable("draining", "The server is shutting down", RetryAfter(1)));
+        return Err(unavailable(
+            "draining",
+            "The server is shutting down",
+            RetryAfter(1),
+        ));
     }
     let mut response = create_response_with_body(request, Full::default).map_err(|error| {
         let error = ApiError::bad_request("invalid_upgrade", error.to_string());
         let mut response = error.into_response();
-        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        if headers
+            .get(SEC_WEBSOCKET_VERSION)
+            .is_none_or(|version| version != "13")
+        {
             // RFC 6455 section 4.4: say which version is spoken.
             *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
             let version = HeaderValue::from_static("13");
-            response.headers_mut().insert(SEC_WEBSOCKET_VERSION, version);
+            response
+                .headers_mut()
+                .insert(SEC_WEBSOCKET_VERSION, version);
         }
         Box::new(response)
     })?;
     let limited = |limit: &str| services.counters.limited.increment(limit);
     let on_node = services.admission.connect_node().ok_or_else(|| {
         limited("connections");
-        unavailable("too_many_connections", "Too many connections", RetryAfter(5))
+        unavailable(
+            "too_many_connections",
+            "Too many connections",
+            RetryAfter(5),
+        )
     })?;
     let from_address = services.admission.connect(address).ok_or_else(|| {
         limited("connections_per_address");
@@ -116,7 +138,9 @@ fn admit<B>(
     let offered = offered(request);
     if offered.by_subprotocol {
         let protocol = HeaderValue::from_static(SUBPROTOCOL);
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+        response
+            .headers_mut()
+            .insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     let mut of_user = None;
     let client = match offered.token {
@@ -140,19 +164,31 @@ fn admit<B>(
         },
     };
     let permits = [Some(on_node), Some(from_address), of_user];
-    Ok((response, Ticket { address, client, permits }))
+    Ok((
+        response,
+        Ticket {
+            address,
+            client,
+            permits,
+        },
+    ))
 }
 
 fn auth_failure(services: &Services, address: IpAddr, check: &'static str) {
     services.counters.auth_failures.increment(check);
-    let data = Data { ip: Some(address), reason: Some(check), ..Data::default() };
+    let data = Data {
+        ip: Some(address),
+        reason: Some(check),
+        ..Data::default()
+    };
     services.event_log.record(Kind::AuthFailure, &data);
 }
 
 fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) -> Refused {
-    let mut response =
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, text).into_response();
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after.0));
+    let mut response = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, text).into_response();
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(retry_after.0));
     Box::new(response)
 }
 
@@ -186,7 +222,10 @@ fn offered<B>(request: &Request<B>) -> Offered {
     let token = in_query
         .or_else(|| bearer(request.headers()).map(str::to_owned))
         .or_else(|| in_subprotocol.map(str::to_owned));
-    Offered { token, by_subprotocol }
+    Offered {
+        token,
+        by_subprotocol,
+    }
 }
 
 /// The token of an `Authorization: Bearer` header (RFC 6750 section 2.1).
@@ -197,16 +236,24 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Whether a comma-separated header value has this word, in any case.
 fn names(value: &HeaderValue, word: &str) -> bool {
-    value
-        .to_str()
-        .is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
+    value.to_str().is_ok_and(|value| {
+        value
+            .split(',')
+            .any(|part| part.trim().eq_ignore_ascii_case(word))
+    })
 }
 
 /// Whether a browser may come from where it says it does; who says nothing is no browser.
 fn origin_allowed(allowed: &AllowedOrigins, headers: &HeaderMap) -> bool {
-    let AllowedOrigins::SameHostAnd(allowed) = allowed else { return true };
-    let Some(origin) = headers.get(ORIGIN) else { return true };
-    let Ok(origin) = origin.to_str() else { return false };
+    let AllowedOrigins::SameHostAnd(allowed) = allowed else {
+        return true;
+    };
+    let Some(origin) = headers.get(ORIGIN) else {
+        return true;
+    };
+    let Ok(origin) = origin.to_str() else {
+        return false;
+    };
     let origin = origin.to_ascii_lowercase();
     let same_host = headers
         .get(HOST)
@@ -236,7 +283,10 @@ mod tests {
     fn a_token_may_come_in_three_ways() {
         let header = ("authorization", "bearer h.h.h");
         let protocol = ("sec-websocket-protocol", "fanfare, bearer.p.p.p");
-        assert_eq!(token("/ws?token=q.q.q", &[header, protocol]).unwrap(), "q.q.q");
+        assert_eq!(
+            token("/ws?token=q.q.q", &[header, protocol]).unwrap(),
+            "q.q.q"
+        );
         assert_eq!(token("/ws?token=", &[header, protocol]).unwrap(), "h.h.h");
         assert_eq!(token("/ws", &[protocol]).unwrap(), "p.p.p");
         assert_eq!(token("/ws", &[("authorization", "Basic x")]), None);
@@ -254,7 +304,12 @@ mod tests {
         assert!(allowed("https://fonana.me"));
         assert!(allowed("HTTPS://Fonana.me"));
         assert!(allowed("http://rt.example:3002"));
-        for origin in ["https://fonana.me.evil.example", "http://fonana.me", "null", "rt.example"] {
+        for origin in [
+            "https://fonana.me.evil.example",
+            "http://fonana.me",
+            "null",
+            "rt.example",
+        ] {
             assert!(!allowed(origin), "{origin}");
         }
         assert!(origin_allowed(&listed, request("/ws", &[]).headers()));

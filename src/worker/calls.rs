@@ -35,7 +35,9 @@ pub fn begin(call: Call, services: &Arc<Services>) -> CallInFlight {
             Err(_) => {
                 services.counters.errors.increment();
                 tracing::warn!("a call for a client took too long");
-                Answer::Failed { code: "unavailable" }
+                Answer::Failed {
+                    code: "unavailable",
+                }
             }
         }
     })
@@ -43,7 +45,12 @@ pub fn begin(call: Call, services: &Arc<Services>) -> CallInFlight {
 
 async fn carry_out(call: Call, services: &Services) -> Result<Answer, Error> {
     match call {
-        Call::Subscribe { channel, history, recover, unread_of } => {
+        Call::Subscribe {
+            channel,
+            history,
+            recover,
+            unread_of,
+        } => {
             services.broker.subscribe(&channel).await?;
             let (position, missed) = match (history, recover) {
                 (false, _) => (None, None),
@@ -57,16 +64,35 @@ async fn carry_out(call: Call, services: &Services) -> Result<Answer, Error> {
                 Some(user_id) => unread(&user_id, services).await,
                 None => None,
             };
-            Ok(Answer::Subscribed { position, missed, unread })
+            Ok(Answer::Subscribed {
+                position,
+                missed,
+                unread,
+            })
         }
         Call::Standing { .. } => Ok(Answer::Failed { code: "internal" }),
-        Call::Publish { channel, event, retention } => {
-            let publication = Publication { channel, event, retention, idempotency_key: None };
+        Call::Publish {
+            channel,
+            event,
+            retention,
+        } => {
+            let publication = Publication {
+                channel,
+                event,
+                retention,
+                idempotency_key: None,
+            };
             let published = services.broker.publish(publication).await?;
             services.counters.publications.increment("client");
-            Ok(Answer::Published { position: published.position })
+            Ok(Answer::Published {
+                position: published.position,
+            })
         }
-        Call::History { channel, before, limit } => {
+        Call::History {
+            channel,
+            before,
+            limit,
+        } => {
             let (position, entries) = services.broker.history(&channel, before, limit).await?;
             let events = raw_events(&channel, &position, &entries);
             Ok(Answer::History { position, events })
@@ -83,7 +109,11 @@ async fn carry_out(call: Call, services: &Services) -> Result<Answer, Error> {
 
 /// The unread list is a courtesy: without it the subscription still stands.
 async fn unread(user_id: &str, services: &Services) -> Option<Unread> {
-    let query = NotificationQuery { unread_only: true, limit: UNREAD_MAX, cursor: None };
+    let query = NotificationQuery {
+        unread_only: true,
+        limit: UNREAD_MAX,
+        cursor: None,
+    };
     let page = match services.inbox.page(user_id, query).await {
         Ok(page) => page,
         Err(error) => {
@@ -95,16 +125,24 @@ async fn unread(user_id: &str, services: &Services) -> Option<Unread> {
     let notifications = page
         .notifications
         .iter()
-        .filter_map(|notification| serde_json::value::to_raw_value(&inbox::View::of(notification)).ok())
+        .filter_map(|notification| {
+            serde_json::value::to_raw_value(&inbox::View::of(notification)).ok()
+        })
         .collect::<Vec<_>>();
-    (!notifications.is_empty()).then_some(Unread { notifications, count: page.unread })
+    (!notifications.is_empty()).then_some(Unread {
+        notifications,
+        count: page.unread,
+    })
 }
 
 fn raw_events(key: &ChannelKey, position: &Position, entries: &[Entry]) -> Vec<Box<RawValue>> {
     entries
         .iter()
         .filter_map(|entry| {
-            let at = Position { epoch: position.epoch.clone(), offset: entry.offset };
+            let at = Position {
+                epoch: position.epoch.clone(),
+                offset: entry.offset,
+            };
             RawValue::from_string(event_text(key, &entry.event, Some(&at))).ok()
         })
         .collect()

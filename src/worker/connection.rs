@@ -139,7 +139,7 @@ impl Connection {
                 None => {
                     scratch.clear();
                     self.outbox.copy_to(scratch, WRITE_BYTES);
-                    scratch
+                    &*scratch
                 }
             };
             match self.stream.try_write(bytes) {

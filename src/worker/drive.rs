@@ -24,7 +24,11 @@ impl Worker {
     pub(super) fn adopt(self: &Rc<Self>, stream: TcpStream, leftover: &[u8], ticket: Ticket) {
         let now = self.outfit.services.clock.now();
         let limits = &self.outfit.terms.limits;
-        let Ticket { address, client, permits } = ticket;
+        let Ticket {
+            address,
+            client,
+            permits,
+        } = ticket;
         let (session, refusal) = match client {
             Ok(identity) => (Some(Session::new(identity, &self.outfit.terms, now)), None),
             Err(close) => (None, Some(close)),
@@ -51,7 +55,7 @@ impl Worker {
             Some(close) => self.close(&mut state, slot, close, now),
             None => {
                 self.outfit.counters.connections_opened.increment();
-                self.log(&state, slot, Kind::Connection, |data| data);
+                self.log(&state, slot, Kind::Connection, Data::default());
                 let connection_id = self.connection_id(serial);
                 self.input(&mut state, slot, Input::Opened { connection_id }, now);
                 if *self.draining.borrow() {
@@ -70,11 +74,15 @@ impl Worker {
 
     /// Hands an input to a connection's session and carries out what it wants.
     pub(super) fn input(&self, state: &mut State, slot: Slot, input: Input, now: Moment) {
-        let Some(connection) = state.connections.get_mut(slot as usize) else { return };
+        let Some(connection) = state.connections.get_mut(slot as usize) else {
+            return;
+        };
         if connection.life != Life::Open {
             return;
         }
-        let Some(session) = &mut connection.session else { return };
+        let Some(session) = &mut connection.session else {
+            return;
+        };
         let mut effects = std::mem::take(&mut state.effects);
         session.handle(input, &self.outfit.terms, now, &mut effects);
         for effect in effects.drain(..) {
@@ -93,7 +101,11 @@ impl Worker {
                 let first = state.channels.join(&key, slot);
                 router.interest.join(self.outfit.index, &key, first);
             }
-            Effect::Activate { channel, position, missed } => {
+            Effect::Activate {
+                channel,
+                position,
+                missed,
+            } => {
                 for entry in &missed {
                     let at = position.as_ref().map(|position| Position {
                         epoch: position.epoch.clone(),
@@ -107,24 +119,30 @@ impl Worker {
                         for frame in held {
                             self.send(state, slot, &Frame::encoded(&frame), now);
                         }
-                        self.log(state, slot, Kind::ChannelSubscribe, |data| Data {
+                        let detail = Data {
                             channel: Some(channel.as_str()),
-                            ..data
-                        });
+                            ..Data::default()
+                        };
+                        self.log(state, slot, Kind::ChannelSubscribe, detail);
                     }
                     Activated::Lost => self.close(state, slot, Close::Resync, now),
                 }
             }
             Effect::Leave(key) => {
                 self.leave(state, slot, &key);
-                self.log(state, slot, Kind::ChannelUnsubscribe, |data| Data {
+                let detail = Data {
                     channel: Some(key.as_str()),
-                    ..data
-                });
+                    ..Data::default()
+                };
+                self.log(state, slot, Kind::ChannelUnsubscribe, detail);
             }
             Effect::Call(Call::Standing { channel }) => {
                 let position = state.channels.standing(&channel, slot);
-                let answer = Answer::Subscribed { position, missed: None, unread: None };
+                let answer = Answer::Subscribed {
+                    position,
+                    missed: None,
+                    unread: None,
+                };
                 state.connections[slot as usize].call = Some(Box::pin(std::future::ready(answer)));
             }
             Effect::Call(call) => {
@@ -169,12 +187,19 @@ impl Worker {
         if connection.life != Life::Open {
             return;
         }
-        self.outfit.counters.closes.increment(&format!("{} {}", close.code(), close.reason()));
+        self.outfit
+            .counters
+            .closes
+            .increment(&format!("{} {}", close.code(), close.reason()));
         if close == Close::TooSlow {
             connection.outbox.discard_unsent();
         }
         if connection.engine.may_send() {
-            let last = Reply::Disconnect { close, retry_after_ms }.encode(None);
+            let last = Reply::Disconnect {
+                close,
+                retry_after_ms,
+            }
+            .encode(None);
             connection.outbox.push_last_words(&Frame::text(&last));
         }
         let mut bytes = Vec::new();
@@ -183,8 +208,12 @@ impl Worker {
         connection.call = None;
         connection.unread = None;
         let until_ms = now.mono_ms + CLOSE_TIMEOUT_MS;
-        connection.life =
-            Life::Closing { close: Some(close), until_ms, agreed: false, shut: false };
+        connection.life = Life::Closing {
+            close: Some(close),
+            until_ms,
+            agreed: false,
+            shut: false,
+        };
         if let Flow::Clean = connection.flow {
             connection.flow = Flow::Dirty;
             state.dirty.push(slot);
@@ -195,8 +224,15 @@ impl Worker {
     }
 
     fn leave(&self, state: &mut State, slot: Slot, key: &ChannelKey) {
-        let Some(last_here) = state.channels.leave(key, slot) else { return };
-        if self.outfit.router.interest.leave(self.outfit.index, key, last_here) {
+        let Some(last_here) = state.channels.leave(key, slot) else {
+            return;
+        };
+        if self
+            .outfit
+            .router
+            .interest
+            .leave(self.outfit.index, key, last_here)
+        {
             let (services, key) = (self.outfit.services.clone(), key.clone());
             tokio::task::spawn_local(async move {
                 if let Err(error) = services.broker.unsubscribe(&key).await {
@@ -208,7 +244,11 @@ impl Worker {
 
     fn leave_all(&self, state: &mut State, slot: Slot) {
         let connection = &mut state.connections[slot as usize];
-        let channels = connection.session.as_mut().map(Session::leave_all).unwrap_or_default();
+        let channels = connection
+            .session
+            .as_mut()
+            .map(Session::leave_all)
+            .unwrap_or_default();
         for key in channels {
             self.leave(state, slot, &key);
         }
@@ -220,7 +260,7 @@ impl Worker {
         loop {
             let connection = &mut state.connections[slot as usize];
             if connection.life != Life::Open {
-                return self.listen_for_close(state, slot, input, now);
+                return self.listen_for_close(state, slot, input);
             }
             if connection.call.is_some() {
                 connection.unread = Some(input.to_vec());
@@ -246,8 +286,12 @@ impl Worker {
                     self.leave_all(state, slot);
                     let connection = &mut state.connections[slot as usize];
                     let until_ms = now.mono_ms + CLOSE_TIMEOUT_MS;
-                    connection.life =
-                        Life::Closing { close: None, until_ms, agreed: true, shut: false };
+                    connection.life = Life::Closing {
+                        close: None,
+                        until_ms,
+                        agreed: true,
+                        shut: false,
+                    };
                     if connection.outbox.is_empty() {
                         end_if_said(connection);
                     }
@@ -259,10 +303,15 @@ impl Worker {
 
     /// After our close only the peer's agreement matters; after its mistakes not even that is
     /// looked for, because its frames can no longer be told apart.
-    fn listen_for_close(&self, state: &mut State, slot: Slot, bytes: &[u8], _now: Moment) {
+    fn listen_for_close(&self, state: &mut State, slot: Slot, bytes: &[u8]) {
         let connection = &mut state.connections[slot as usize];
-        let Life::Closing { close, agreed, .. } = &mut connection.life else { return };
-        let deaf = matches!(close, Some(Close::TooBig | Close::Protocol | Close::NotUtf8));
+        let Life::Closing { close, agreed, .. } = &mut connection.life else {
+            return;
+        };
+        let deaf = matches!(
+            close,
+            Some(Close::TooBig | Close::Protocol | Close::NotUtf8)
+        );
         if deaf || *agreed {
             return;
         }
@@ -293,36 +342,38 @@ impl Worker {
         if request.command.is_err() {
             self.outfit.counters.error_replies.increment();
         }
-        self.log(state, slot, Kind::Message, |data| Data { message_type: Some(name), ..data });
+        let detail = Data {
+            message_type: Some(name),
+            ..Data::default()
+        };
+        self.log(state, slot, Kind::Message, detail);
         self.input(state, slot, Input::Request(request), now);
     }
 
-    fn log<'d>(
-        &self,
-        state: &State,
-        slot: Slot,
-        kind: Kind,
-        more: impl for<'a> FnOnce(Data<'a>) -> Data<'a> + 'd,
-    ) {
+    /// A line about a client, with `detail` beside who it is.
+    fn log(&self, state: &State, slot: Slot, kind: Kind, detail: Data<'_>) {
         let connection = &state.connections[slot as usize];
-        let Some(session) = &connection.session else { return };
+        let Some(session) = &connection.session else {
+            return;
+        };
         let connection_id = self.connection_id(connection.serial);
         let data = Data {
             user_id: Some(&session.identity().user_id),
             ip: Some(connection.address),
             connection_id: Some(&connection_id),
-            ..Data::default()
+            ..detail
         };
-        self.outfit.services.event_log.record(kind, &more(data));
+        self.outfit.services.event_log.record(kind, &data);
     }
 
     fn remove(&self, state: &mut State, slot: Slot, why: Gone) {
         self.leave_all(state, slot);
-        self.log(state, slot, Kind::Disconnect, |data| Data {
+        let detail = Data {
             reason: Some(why.reason()),
             code: why.code(),
-            ..data
-        });
+            ..Data::default()
+        };
+        self.log(state, slot, Kind::Disconnect, detail);
         let connection = state.connections.remove(slot as usize);
         if connection.session.is_some() {
             self.outfit.counters.connections_closed.increment();
@@ -338,7 +389,11 @@ impl Worker {
         let now = self.outfit.services.clock.now();
         let state = &mut *self.state.borrow_mut();
         let connection = &mut state.connections[slot as usize];
-        if connection.waker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
+        if connection
+            .waker
+            .as_ref()
+            .is_none_or(|waker| !waker.will_wake(context.waker()))
+        {
             connection.waker = Some(context.waker().clone());
         }
         let mut reads = 0;
@@ -349,7 +404,9 @@ impl Worker {
                 return Poll::Ready(());
             }
             if let Some(call) = &mut connection.call {
-                let Poll::Ready(answer) = call.as_mut().poll(context) else { break };
+                let Poll::Ready(answer) = call.as_mut().poll(context) else {
+                    break;
+                };
                 connection.call = None;
                 self.input(state, slot, Input::Answer(answer), now);
                 continue;

@@ -87,12 +87,17 @@ enum Next {
 
 /// Runs a worker on its own thread until it is drained or stopped.
 pub fn spawn(outfit: Outfit, inbound: Inbound) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    std::thread::Builder::new().name(format!("worker-{}", outfit.index)).spawn(move || {
-        let worker = Rc::new(Worker::new(outfit, inbound));
-        let tasks = tokio::task::LocalSet::new();
-        tasks.block_on(&runtime, worker.run());
-    })
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    std::thread::Builder::new()
+        .name(format!("worker-{}", outfit.index))
+        .spawn(move || {
+            let worker = Rc::new(Worker::new(outfit, inbound));
+            let tasks = tokio::task::LocalSet::new();
+            tasks.block_on(&runtime, worker.run());
+        })
 }
 
 impl Worker {
@@ -110,7 +115,12 @@ impl Worker {
             effects: Vec::new(),
             dice: RandomState::new().hash_one(outfit.index) | 1,
         };
-        Self { outfit, inbound, draining: watch::Sender::new(false), state: RefCell::new(state) }
+        Self {
+            outfit,
+            inbound,
+            draining: watch::Sender::new(false),
+            state: RefCell::new(state),
+        }
     }
 
     /// Turn after turn.
@@ -147,7 +157,9 @@ impl Worker {
 
 impl State {
     fn next_deadline_ms(&self) -> u64 {
-        self.deadlines.peek().map_or(u64::MAX, |Reverse((due_ms, ..))| *due_ms)
+        self.deadlines
+            .peek()
+            .map_or(u64::MAX, |Reverse((due_ms, ..))| *due_ms)
     }
 
     /// Puts the connection's next deadline where turns find it.
@@ -156,7 +168,8 @@ impl State {
         let due_ms = connection.deadline_ms();
         if due_ms < connection.scheduled_ms {
             connection.scheduled_ms = due_ms;
-            self.deadlines.push(Reverse((due_ms, slot, connection.serial)));
+            self.deadlines
+                .push(Reverse((due_ms, slot, connection.serial)));
         }
     }
 

@@ -49,8 +49,8 @@ impl Worker {
         let service = service_fn(|mut request: Request<Incoming>| {
             answered.set(true);
             let considered = http::upgrade::consider(services, peer, &request);
-            let waiting = matches!(considered, Considered::Upgrade { .. })
-                .then(|| upgrade::on(&mut request));
+            let waiting =
+                matches!(considered, Considered::Upgrade { .. }).then(|| upgrade::on(&mut request));
             let upgraded = &upgraded;
             async move {
                 Ok::<_, Infallible>(match considered {
@@ -92,9 +92,13 @@ impl Worker {
             }
             return false;
         }
-        let Some((waiting, ticket)) = upgraded.take() else { return false };
+        let Some((waiting, ticket)) = upgraded.take() else {
+            return false;
+        };
         drop(connection);
-        let Ok(upgraded) = waiting.await else { return false };
+        let Ok(upgraded) = waiting.await else {
+            return false;
+        };
         match upgraded.downcast::<TokioIo<TcpStream>>() {
             Ok(parts) => {
                 // `read_buf` pins hyper's whole buffer even when it is empty: it ends here.

@@ -45,11 +45,19 @@ impl Worker {
         let queue_bytes = self.outfit.terms.limits.queue_bytes;
         let (mut events, mut bytes, mut deliveries) = (0, 0, 0);
         while events < TURN_EVENTS_MAX && bytes < TURN_BYTES_MAX {
-            let Some(posted) = self.inbound.event() else { break };
+            let Some(posted) = self.inbound.event() else {
+                break;
+            };
             events += 1;
             bytes += posted.frame.len();
             let frame = Frame::encoded(&posted.frame);
-            let State { connections, channels, dirty, overflowed, .. } = state;
+            let State {
+                connections,
+                channels,
+                dirty,
+                overflowed,
+                ..
+            } = state;
             channels.event(&posted.channel, posted.position.as_ref(), &frame, |slot| {
                 let connection = &mut connections[slot as usize];
                 if connection.life != Life::Open {
@@ -76,7 +84,9 @@ impl Worker {
                 break;
             }
             state.deadlines.pop();
-            let Some(connection) = state.connections.get_mut(slot as usize) else { continue };
+            let Some(connection) = state.connections.get_mut(slot as usize) else {
+                continue;
+            };
             if connection.serial != serial || connection.scheduled_ms != due_ms {
                 continue;
             }
@@ -101,7 +111,9 @@ impl Worker {
         let dirty = std::mem::take(&mut state.dirty);
         for &slot in &dirty {
             // Removed since, or its slot is somebody else's who is listed for itself.
-            let Some(connection) = state.connections.get_mut(slot as usize) else { continue };
+            let Some(connection) = state.connections.get_mut(slot as usize) else {
+                continue;
+            };
             if connection.flow != Flow::Dirty {
                 continue;
             }
@@ -113,7 +125,9 @@ impl Worker {
                 }
                 Flushed::Blocked => {
                     let _ = waiting;
-                    connection.flow = Flow::Blocked { since_ms: now.mono_ms };
+                    connection.flow = Flow::Blocked {
+                        since_ms: now.mono_ms,
+                    };
                     connection.wake();
                     state.schedule(slot);
                 }
@@ -131,7 +145,11 @@ impl Worker {
     pub(super) fn drain(&self, until_ms: u64) {
         let now = self.outfit.services.clock.now();
         let mut state = self.state.borrow_mut();
-        let slots: Vec<Slot> = state.connections.iter().map(|(slot, _)| slot as Slot).collect();
+        let slots: Vec<Slot> = state
+            .connections
+            .iter()
+            .map(|(slot, _)| slot as Slot)
+            .collect();
         // A part of the grace period is left for the closing handshakes.
         let most_ms = until_ms.saturating_sub(now.mono_ms) / 10 * 8;
         let span_ms = (slots.len() as u64 / DRAIN_PER_MS).min(most_ms);
@@ -160,7 +178,13 @@ impl Worker {
 /// A connection that has nothing left to write and has said its last word ends: at once if the peer
 /// has, too, else with a FIN that the peer answers.
 pub(super) fn end_if_said(connection: &mut super::Connection) {
-    if let Life::Closing { close, agreed, shut, .. } = &mut connection.life {
+    if let Life::Closing {
+        close,
+        agreed,
+        shut,
+        ..
+    } = &mut connection.life
+    {
         if *agreed {
             let close = *close;
             connection.gone(Gone::Closed(close));
