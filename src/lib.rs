@@ -7,5 +7,6 @@ pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod event_log;
+pub mod logging;
 pub mod metrics;
 pub mod protocol;
