@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -11,8 +11,13 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use fanfare::broker::faulty::Silent;
 use fanfare::broker::{Health, StoreFigures};
-use fanfare::metrics::{MOST_COUNTS, Process, Snapshot, render, server};
+use fanfare::clock::Clock;
+use fanfare::event_log::EventLog;
+use fanfare::metrics::{
+    Counters, MOST_COUNTS, Observed, Process, Snapshot, console, render, server,
+};
 
 /// A server of one minute with something in every member.
 fn busy() -> Snapshot {
@@ -120,6 +125,78 @@ fn promtool_says(text: &str) -> String {
         (true, true) => said,
         (status, _) => format!("success: {status}, {said}"),
     }
+}
+
+/// Everything that is counted, under what only it was counted by.
+#[test]
+fn what_is_counted_is_shown() {
+    let counters = Arc::new(Counters::new(2));
+    for (n, worker) in (1..).zip(&counters.workers) {
+        worker.connections_opened.add(10 * n);
+        worker.connections_closed.add(n);
+        worker.messages.add(100 * n);
+        worker.messages_by_type.increment("ping");
+        worker.closes.increment("4102 too slow");
+        worker.deliveries.add(1_000 * n);
+        worker.gaps.add(5 * n);
+    }
+    counters.auth_failures.increment("expired");
+    counters.auth_failures.increment("origin");
+    counters.errors.add(7);
+    let clock = Clock::manual(1_795_406_706_789);
+    let started = clock.now();
+    clock.advance(Duration::from_secs(3_723));
+    let observed = Arc::new(Observed {
+        counters,
+        clock,
+        started,
+        node: "n1".into(),
+        version: "1.2.3",
+        store: Arc::new(Silent),
+        broker: Arc::new(Silent),
+        event_log: EventLog::silent(),
+        channels: Box::new(|| vec![("post_1".into(), 2), ("feed_u".into(), 3)]),
+        queues: Box::new(|| vec![4, 0]),
+        draining: Box::new(|| true),
+    });
+    let handle = server::start("127.0.0.1:0".parse().unwrap(), Arc::clone(&observed)).unwrap();
+    let (_, body) = scrape(handle.local_addr(), "/stats");
+    assert!(body.starts_with(concat!(
+        r#"{"totalConnections":30,"activeConnections":27,"totalMessages":300,"authFailures":2,"#,
+        r#""errors":7,"uptime":"1h 2m","connectionsByChannel":{"feed_u":3,"post_1":2},"#,
+        r#""messagesByType":{"ping":2},"averageMessagesPerMinute":4.83,"server":{"#,
+        r#""version":"1.2.3","node":"n1","startedAt":"2026-11-23T04:05:06.789Z","#,
+    )), "{body}");
+    let stats: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let shown = &stats["server"];
+    for (member, value) in [
+        ("draining", serde_json::json!(true)),
+        ("broker", serde_json::json!({"state": "up"})),
+        ("queues", serde_json::json!([4, 0])),
+        ("subscriptions", serde_json::json!(5)),
+        ("deliveries", serde_json::json!(3_000)),
+        ("gaps", serde_json::json!(15)),
+        ("closesByReason", serde_json::json!({"4102 too slow": 2})),
+        (
+            "authFailuresByCheck",
+            serde_json::json!({"expired": 1, "origin": 1}),
+        ),
+    ] {
+        assert_eq!(shown[member], value, "{member}");
+    }
+    let (_, text) = scrape(handle.local_addr(), "/metrics");
+    assert_eq!(promtool_says(&text), "");
+    assert!(text.contains("\nfanfare_draining 1\n"));
+
+    let (out, printed) = io::pipe().map(|(reader, writer)| (writer, reader)).unwrap();
+    let console = console::start(observed, Duration::from_millis(20), out).unwrap();
+    let mut first = String::new();
+    io::BufReader::new(printed).read_line(&mut first).unwrap();
+    assert_eq!(
+        first,
+        "stats: up 1h 2m, 27 active of 30 connections, 300 messages, 2 auth failures, 7 errors\n"
+    );
+    drop(console);
 }
 
 #[test]

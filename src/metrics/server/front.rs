@@ -3,6 +3,7 @@
 //! Only a method and a path of its own making go to tiny_http, one request a connection. A transport
 //! other than plain TCP would be another caller of [`converse`].
 
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +86,9 @@ pub(super) async fn run(
                 drop(place);
             });
         }
+        // In a burst of connections that are already dead, each is noticed and gone before the next is
+        // accepted, instead of taking a place from a living one.
+        tokio::task::yield_now().await;
     }
     drop(listener);
     let all = u32::try_from(MOST_CONNECTIONS).unwrap_or(u32::MAX);
@@ -101,11 +105,15 @@ impl Front {
         };
         match head {
             Ok(head) => {
-                // Held while the answer is: a client that does not read costs its place, no more.
-                let Ok(place) = self.holding.acquire().await else {
-                    return;
+                let asked = async {
+                    // Held while the answer is: a client that does not read costs its place, no more.
+                    let place = self.holding.acquire().await;
+                    (place, self.ask(&head).await)
                 };
-                let answer = self.ask(&head).await;
+                let (place, answer) = tokio::select! {
+                    asked = asked => asked,
+                    () = reset(&mut stream) => return,
+                };
                 let sent = send(&mut stream, answer.unwrap_or_else(Refusal::response)).await;
                 drop(place);
                 if sent.is_ok() {
@@ -155,6 +163,18 @@ impl Front {
 async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, refusal: Refusal) {
     if send(&mut stream, refusal.response()).await.is_ok() {
         part(stream).await;
+    }
+}
+
+/// Ready when the peer has reset the connection: then nobody waits for the answer, and its place in
+/// the queue is free. The end of its data is no such sign. Swallows what is pipelined.
+async fn reset(stream: &mut (impl AsyncRead + Unpin)) {
+    let mut rest = stream.take(MOST_REST_BYTES);
+    if tokio::io::copy(&mut rest, &mut tokio::io::sink())
+        .await
+        .is_ok()
+    {
+        pending::<()>().await;
     }
 }
 

@@ -15,10 +15,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 
 use super::{Observed, Snapshot};
 use answers::Answers;
+
+/// Connections that the kernel completes before they are accepted. The 128 of the standard library
+/// make a scraper wait a second, for its repeated SYN, when a few hundred others come at once.
+const BACKLOG: i32 = 1_024;
 
 /// Where the figures for an answer come from.
 pub type Source = Arc<dyn Fn() -> Snapshot + Send + Sync>;
@@ -36,8 +41,7 @@ pub fn start(listen: SocketAddr, observed: Arc<Observed>) -> io::Result<Handle> 
 /// # Errors
 /// As [`start`].
 pub fn serve(listen: SocketAddr, source: Source) -> io::Result<Handle> {
-    let listener = TcpListener::bind(listen)?;
-    listener.set_nonblocking(true)?;
+    let listener = bind(listen)?;
     let local_addr = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -58,6 +62,16 @@ pub fn serve(listen: SocketAddr, source: Source) -> io::Result<Handle> {
         runtime.block_on(front::run(listener, answers, front_stopped));
     })?);
     Ok(handle)
+}
+
+fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+    // Or a restart would wait for the connections of the process before.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&listen.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn named(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
