@@ -2,6 +2,7 @@
 //!
 //! The layers are described in `ARCHITECTURE.md`; an import may only point down that list.
 
+pub mod acceptor;
 pub mod admission;
 pub mod app;
 pub mod auth;
@@ -18,6 +19,8 @@ pub mod patience;
 pub mod protocol;
 pub mod router;
 pub mod session;
+pub mod shutdown;
 pub mod web;
+pub mod welcome;
 pub mod worker;
 pub mod ws;
