@@ -2,8 +2,8 @@
 //!
 //! The layers are described in `ARCHITECTURE.md`; an import may only point down that list.
 
-pub mod app;
 pub mod admission;
+pub mod app;
 pub mod auth;
 pub mod broker;
 pub mod clock;
