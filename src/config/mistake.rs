@@ -68,7 +68,10 @@ impl Mistake {
     }
 
     /// Suggests the candidate nearest to the key, in the spelling of the place where it was set.
-    pub(super) fn suggesting_key<'a>(mut self, known: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) fn suggesting_key<'a>(
+        mut self,
+        known: impl Iterator<Item = &'a str> + Clone,
+    ) -> Self {
         self.suggestion = suggest::key(&self.key, known).map(|key| match self.origin {
             Some(Origin::Environment(_)) => keys::variable(key),
             _ => key.to_owned(),

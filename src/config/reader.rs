@@ -1,6 +1,7 @@
 //! Asks for settings one by one and remembers every mistake, so that the last one is told with the first.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use aws_lc_rs::digest;
 
@@ -15,7 +16,8 @@ use super::{sources, values};
 const SECRET_BYTES: usize = 32;
 
 /// An API key can be guessed at as fast as the network goes: 16 characters of base64 are 96 bits.
-const API_KEY_CHARS: usize = 16;
+/// Longer ones than 512 are not even hashed (`auth::api_key`).
+const API_KEY_CHARS: RangeInclusive<usize> = 16..=512;
 
 /// A setting that is not at its default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,25 +110,23 @@ impl Reader {
         let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         for (at, api_key) in lines.filter(|line| !line.is_empty()).enumerate() {
             let visible = api_key.iter().all(u8::is_ascii_graphic);
-            if !visible || api_key.len() < API_KEY_CHARS {
+            if !visible || !API_KEY_CHARS.contains(&api_key.len()) {
                 let problem = format!(
                     "key number {} {}",
                     at + 1,
                     if visible {
-                        "is too short"
+                        "is too short or too long"
                     } else {
                         "has other characters"
                     }
                 );
-                let accepted = "16 visible ASCII characters at least, for each key";
+                let accepted = "16 to 512 visible ASCII characters for each key";
                 let mistake = Mistake::new(key, problem).at(&origin).accepting(accepted);
                 self.mistakes.push(mistake);
-            } else if let Ok(digest) = digest::digest(&digest::SHA256, api_key).as_ref().try_into()
-            {
-                if !digests.contains(&digest) {
-                    digests.push(digest);
-                }
+                continue;
             }
+            let digest = digest::digest(&digest::SHA256, api_key);
+            digests.extend(<[u8; 32]>::try_from(digest.as_ref()));
         }
         (self.mistakes.len() == before).then_some(digests)
     }

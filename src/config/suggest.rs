@@ -1,35 +1,39 @@
 //! "Did you mean": the known word nearest to an unknown one.
 
-/// Below this likeness (0 to 1) a suggestion would puzzle more than it helps.
-const LIKENESS: f64 = 0.7;
+/// Below this likeness (0 to 1) the suggestion of a key would puzzle more than it helps: keys of one
+/// section are all a little alike.
+const KEY_LIKENESS: f64 = 0.75;
+
+/// The same for words, which are short: two letters swapped in a word of three are 0.67.
+const WORD_LIKENESS: f64 = 0.6;
 
 /// The word of `known` nearest to `word`, if one is near.
 pub(super) fn word<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let word = word.to_lowercase();
-    nearest(known.into_iter().map(|candidate| {
-        let likeness = strsim::normalized_damerau_levenshtein(&word, candidate);
-        (candidate, likeness)
-    }))
+    nearest(&word.to_lowercase(), known, WORD_LIKENESS, |known| known)
 }
 
 /// The dotted key of `known` nearest to `key`: one that is spelled alike, else one whose last part is
 /// (`queue_bytes`, or `server.token_ttl`: the right key in the wrong section).
-pub(super) fn key<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let known: Vec<&str> = known.collect();
-    word(key, known.iter().copied()).or_else(|| {
-        let last = last_part(key);
-        nearest(known.iter().map(|candidate| {
-            let likeness = strsim::normalized_damerau_levenshtein(last, last_part(candidate));
-            (*candidate, likeness)
-        }))
-    })
+pub(super) fn key<'a>(key: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    nearest(key, known.clone(), KEY_LIKENESS, |known| known)
+        .or_else(|| nearest(last_part(key), known, KEY_LIKENESS, last_part))
 }
 
-fn nearest<'a>(candidates: impl Iterator<Item = (&'a str, f64)>) -> Option<&'a str> {
-    candidates
-        .filter(|(_, likeness)| *likeness >= LIKENESS)
+fn nearest<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    least: f64,
+    compared: impl Fn(&'a str) -> &'a str,
+) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|known| {
+            let likeness = strsim::normalized_damerau_levenshtein(word, compared(known));
+            (known, likeness)
+        })
+        .filter(|(_, likeness)| *likeness >= least)
         .max_by(|(_, a), (_, b)| a.total_cmp(b))
-        .map(|(candidate, _)| candidate)
+        .map(|(known, _)| known)
 }
 
 fn last_part(key: &str) -> &str {
@@ -58,5 +62,6 @@ mod tests {
     fn what_is_like_nothing_gets_no_suggestion() {
         assert_eq!(key_for("zebra.stripes"), None);
         assert_eq!(word("public", ["any", "own"]), None);
+        assert_eq!(word("onw", ["any", "own"]), Some("own"));
     }
 }

@@ -64,21 +64,26 @@ pub(super) fn rate(value: &Value) -> Result<u32, Fault> {
 
 /// A size in bytes, whose 0 is "unlimited".
 pub(super) fn size(value: &Value) -> Result<u64, Fault> {
+    /// Past it the unit is a slip; the parser saturates.
+    const MOST: u64 = 1 << 50;
     let bytes = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
         Value::Text(text) => text
             .trim()
-            .parse::<ByteSize>()
+            .parse()
+            .map(|ByteSize(bytes)| bytes)
             .ok()
-            .map(|size| size.as_u64()),
+            // "0.1B" is rounded down to 0, and that would mean "unlimited".
+            .filter(|bytes| *bytes > 0 || !text.contains(|char| matches!(char, '1'..='9'))),
         _ => None,
     };
     match bytes {
         Some(0) => Ok(u64::MAX),
-        Some(bytes) => Ok(bytes),
-        None => Err(Fault::new(
+        Some(bytes) if bytes <= MOST => Ok(bytes),
+        _ => Err(Fault::new(
             "is not a size",
-            "a size with a unit, such as \"64KiB\" or \"1GiB\", or a number of bytes; 0 is unlimited",
+            "a size with a unit, such as \"64KiB\" or \"1GiB\", or a number of bytes, up to 1PiB; 0 is \
+             unlimited",
         )),
     }
 }
@@ -95,7 +100,7 @@ pub(super) fn duration(
 ) -> impl Fn(&Value) -> Result<Duration, Fault> {
     move |value| {
         let accepted = || {
-            let [least, most] = [least, most].map(humantime::format_duration);
+            let [least, most] = [least, most].map(bound);
             format!("a duration with a unit, such as \"30s\" or \"5m\", from {least} to {most}")
         };
         let text = match value {
@@ -110,6 +115,17 @@ pub(super) fn duration(
             Err(_) => Err(Fault::new("is not a duration", accepted())),
         }
     }
+}
+
+/// A round duration as the manual writes it: `365d`, where humantime counts in months and years.
+fn bound(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60)]
+        .into_iter()
+        .find(|(_, unit)| seconds > 0 && seconds.is_multiple_of(*unit))
+        .map_or(format!("{seconds}s"), |(name, unit)| {
+            format!("{}{name}", seconds / unit)
+        })
 }
 
 /// The time that something may take, whose 0 is "unlimited".
