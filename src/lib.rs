@@ -2,11 +2,25 @@
 //!
 //! The layers are described in `ARCHITECTURE.md`; an import may only point down that list.
 
+pub mod acceptor;
+pub mod admission;
+pub mod app;
 pub mod auth;
 pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod event_log;
+pub mod http;
+pub mod inbox;
+pub mod limits;
+pub mod logging;
 pub mod metrics;
+pub mod patience;
 pub mod protocol;
+pub mod router;
+pub mod session;
+pub mod shutdown;
 pub mod web;
+pub mod welcome;
+pub mod worker;
+pub mod ws;

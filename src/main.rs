@@ -1,2 +1,26 @@
-//! The `fanfare` binary.
-fn main() {}
+//! The `fanfare` binary: commands, and the life of the process.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let Cli { command, settings } = Cli::parse();
+    let sources = settings.sources();
+    let outcome = match command.unwrap_or(Command::Serve) {
+        Command::Serve => cli::serve::run(&sources),
+        Command::Check(check) => check.run(&sources),
+        Command::Token(token) => token.run(sources),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            failure.exit_code()
+        }
+    }
+}

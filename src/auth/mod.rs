@@ -1,21 +1,12 @@
 //! Who is asking: a token or an API key becomes an [`Identity`] or a [`Refusal`].
 
-use std::sync::Arc;
+pub mod api_key;
+pub mod keys;
+pub mod token;
+pub mod wallet;
 
-/// What a verified token says. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// `userId`, else `sub`; never empty.
-    pub user_id: Arc<str>,
-    /// The wallet, if the token names one.
-    pub wallet: Option<Arc<str>>,
-    /// The token's id, if it has one.
-    pub jti: Option<Arc<str>>,
-    /// `exp` in milliseconds since 1970.
-    pub expires_at_ms: u64,
-    /// The `channels` claim: keys, exact or with a trailing `*`.
-    pub channels: Arc<[String]>,
-}
+pub use crate::session::Identity;
+pub use token::{Authority, Issued, TokenSubject};
 
 /// Why a token is not believed; what the client is told, and which check the log names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]

@@ -19,6 +19,9 @@ use serde_json::value::RawValue;
 
 use crate::protocol::{ChannelKey, Event, Position};
 
+pub use crate::config::Retention;
+pub use crate::protocol::history::{Entry, Recovery, Unrecoverable};
+
 /// What an asynchronous method of a contract returns. May be dropped before it is ready: a write
 /// that was begun is then carried out or not, and nobody is told.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -84,15 +87,6 @@ pub struct Delivery {
     pub position: Option<Position>,
 }
 
-/// How much history a channel keeps. No `Retention` means none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Events, at least 1.
-    pub entries: usize,
-    /// Age after which an event is forgotten.
-    pub ttl: Duration,
-}
-
 /// An event to publish.
 #[derive(Debug, Clone)]
 pub struct Publication {
@@ -114,47 +108,6 @@ pub struct Published {
     pub position: Option<Position>,
     /// It had been published before under the same idempotency key; this is the first answer.
     pub repeated: bool,
-}
-
-/// An event of a channel's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its offset in the channel's current epoch.
-    pub offset: u64,
-    /// The event as published.
-    pub event: Event,
-}
-
-/// What a client that was away has missed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recovery {
-    /// The channel's current position: that of the last event in `missed`, if there is one.
-    pub position: Position,
-    /// Everything after the client's position, oldest first and without a hole; or why that cannot
-    /// be proven.
-    pub missed: Result<Vec<Entry>, Unrecoverable>,
-}
-
-/// Why a position cannot be recovered from. Contract section 4.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unrecoverable {
-    /// The position is of another incarnation of the history, or ahead of it.
-    EpochChanged,
-    /// The events after it are too old to be kept.
-    HistoryExpired,
-    /// More events came after it than are kept.
-    TooFar,
-}
-
-impl Unrecoverable {
-    /// The `reason` that the client is told.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::EpochChanged => "epoch_changed",
-            Self::HistoryExpired => "history_expired",
-            Self::TooFar => "too_far",
-        }
-    }
 }
 
 /// Events: publish to channels, follow them, look back.

@@ -1,6 +1,23 @@
 //! The configuration as the server uses it: validated, typed, with every default filled in.
+//!
+//! [`load`] makes it in two passes from [`Sources`]: `raw` takes down what is written where, `load`
+//! finds out what it means. The manual, `config.toml`, is built in and is the layer of defaults.
 
+mod keys;
+mod layers;
+mod load;
+mod mistake;
+mod raw;
+mod reader;
 mod secret;
+mod sources;
+mod suggest;
+mod urls;
+mod values;
+mod warnings;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,9 +26,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use keys::MANUAL;
+pub use load::{Loaded, inspect, load};
+pub use mistake::{Mistake, Mistakes};
+pub use raw::Origin;
+pub use reader::Setting;
 pub use secret::Secret;
-
-use crate::broker::Retention;
+pub use sources::{Flag, Sources};
 
 /// Everything that can be configured. Contract section 1; `config.toml` is the manual.
 #[derive(Debug, Clone)]
@@ -130,6 +151,15 @@ pub struct ChannelRule {
     pub history: Option<Retention>,
     /// Whether it is known who is there.
     pub presence: bool,
+}
+
+/// How much history a channel keeps. No `Retention` means none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Events, at least 1.
+    pub entries: usize,
+    /// Age after which an event is forgotten.
+    pub ttl: Duration,
 }
 
 /// Who may do a thing with a channel.

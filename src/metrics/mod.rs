@@ -1,11 +1,21 @@
 //! Counters: where the rest of the server counts, and nothing else.
 //!
-//! Rendering is `render`, serving is `server`. A worker has its own [`WorkerCounters`], which nobody
+//! Reading them all is [`Observed::snapshot`], showing them `render` and `console`, serving them
+//! `server`. A worker has its own [`WorkerCounters`], which nobody
 //! else writes, so that counting costs an uncontended store.
+
+pub mod console;
+mod process;
+pub mod render;
+pub mod server;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub use process::Process;
+pub use snapshot::{Counts, MOST_COUNTS, Observed, Snapshot};
 
 /// A number that only grows.
 #[derive(Debug, Default)]

@@ -4,8 +4,13 @@
 
 pub mod channel;
 pub mod close;
+pub mod command;
 pub mod event;
+pub mod history;
+pub mod reply;
 
 pub use channel::{ChannelError, ChannelKey};
 pub use close::Close;
+pub use command::{Command, CommandError, Request, RequestId};
 pub use event::{Epoch, Event, EventError, Position};
+pub use reply::Reply;

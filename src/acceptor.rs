@@ -1,0 +1,97 @@
+//! The listening socket: accepts, and places each socket on a worker.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::unix::AsyncFd;
+
+use crate::router::Router;
+use crate::worker::mailbox::Control;
+
+/// Connections that the kernel holds for us between two accepts; it may cap this (`somaxconn`).
+const BACKLOG: i32 = 4_096;
+/// How long to wait when the process has no descriptor left: some will be closed by then.
+const BREATHER: Duration = Duration::from_millis(50);
+/// Sockets accepted in a row before signals have their turn.
+const BATCH: usize = 256;
+
+/// Binds a non-blocking listener whose sockets send small frames at once.
+///
+/// # Errors
+/// When the address is taken or may not be bound.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // Linux hands this on to accepted sockets: a system call less for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Accepts until it is dropped. Past `sockets_max` sockets on all workers, new ones are closed at
+/// once: there would be no descriptor left for files.
+pub async fn run(listener: TcpListener, router: Arc<Router>, sockets_max: usize) -> io::Error {
+    // SAFETY: `AsyncFd` owns the listener, whose descriptor stays the same until it is dropped.
+    #[allow(unsafe_code)]
+    let registered = unsafe { AsyncFd::register(listener) };
+    let listener = match registered {
+        Ok(listener) => listener,
+        Err(error) => return error.into(),
+    };
+    loop {
+        let mut ready = match listener.readable().await {
+            Ok(ready) => ready,
+            Err(error) => return error,
+        };
+        for _ in 0..BATCH {
+            match ready.try_io(accept) {
+                Err(_would_block) => break,
+                Ok(Ok((stream, peer))) => place(&router, stream, peer, sockets_max),
+                Ok(Err(error)) => {
+                    // ECONNABORTED and the like are the peer's doing; the rest passes or repeats.
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
+                    ) {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(BREATHER).await;
+                        break;
+                    }
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
+const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
+const ENOBUFS: i32 = rustix::io::Errno::NOBUFS.raw_os_error();
+const ENOMEM: i32 = rustix::io::Errno::NOMEM.raw_os_error();
+
+/// One `accept4`: the socket comes non-blocking and closed on exec without further calls.
+fn accept(listener: &AsyncFd<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, peer) = acceptfrom_with(listener.get_ref(), flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((
+        TcpStream::from(socket),
+        peer.ok_or(io::ErrorKind::AddrNotAvailable)?,
+    ))
+}
+
+fn place(router: &Router, stream: TcpStream, peer: SocketAddr, sockets_max: usize) {
+    if router.load() >= sockets_max {
+        return;
+    }
+    let mailbox = router.place();
+    mailbox.add_load();
+    // A worker that has ended drops the socket: the process is stopping.
+    let _ = mailbox.control(Control::Accept { stream, peer });
+}

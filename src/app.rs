@@ -1,0 +1,365 @@
+//! The life of the server: builds the parts in order, owns them, drains them in reverse.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::auth::keys;
+use crate::broker::embedded::{self, Embedded};
+use crate::broker::Broker as _;
+use crate::clock::{Clock, millis};
+use crate::config::Config;
+use crate::event_log::{self, Data, EventLog, Kind};
+use crate::http::{Parts, Services};
+use crate::limits::{CLOSE_TIMEOUT_MS, HTTP_CONNECTIONS_MAX};
+use crate::metrics::{Counters, Observed, console, server};
+use crate::router::Router;
+use crate::session::Terms;
+use crate::shutdown::Signals;
+use crate::worker::mailbox::{Control, Inbound, mailbox};
+use crate::worker::{self, Outfit};
+use crate::{acceptor, welcome};
+
+/// Descriptors that are not sockets of clients: files, epoll, the metrics listener.
+const FILES_RESERVED: usize = 128;
+/// How often a stop looks whether the workers have ended.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// How long closing the store may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the server could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A folder that is needed could not be made.
+    #[error("cannot create {path}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The signing key could not be read or made.
+    #[error("the signing key")]
+    Secret(#[from] keys::SecretError),
+    /// The event log could not be opened.
+    #[error("the event log in {path}")]
+    EventLog {
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database could not be opened.
+    #[error("the database")]
+    Store(#[from] embedded::OpenError),
+    /// An address could not be bound.
+    #[error("cannot listen on {address} ({key})")]
+    Listen {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread, runtime or signal handler could not be set up.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// The broker could not start.
+    #[error("the broker")]
+    Broker(#[source] crate::broker::Error),
+}
+
+/// The running parts, in the order in which they were built.
+struct App {
+    clock: Clock,
+    store: Arc<Embedded>,
+    services: Arc<Services>,
+    router: Arc<Router>,
+    workers: Vec<JoinHandle<()>>,
+    metrics: server::Handle,
+    console: Option<console::Console>,
+    event_log: EventLog,
+    /// Dropped last: writes out what was recorded.
+    _event_log_guard: event_log::Guard,
+}
+
+/// Serves until a signal stops it.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub fn serve(mut config: Config, clock: Clock) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Thread)?;
+    let descriptors = raise_descriptor_limit();
+    if config.limits.connections == 0 {
+        config.limits.connections = descriptors / 10 * 9;
+    }
+    let dev_key = config
+        .dev
+        .then(|| welcome::dev_api_key(&mut config.auth.api_keys));
+    let sockets_max = descriptors.saturating_sub(FILES_RESERVED).min(
+        config
+            .limits
+            .connections
+            .saturating_add(HTTP_CONNECTIONS_MAX),
+    );
+
+    let listener = bind("server.listen", config.server.listen)?;
+    let address = listener.local_addr().unwrap_or(config.server.listen);
+    let (app, _entered) = (build(config, clock, &runtime)?, runtime.enter());
+    let said = welcome::Said {
+        address,
+        metrics: app.metrics.local_addr(),
+        dev_api_key: dev_key.as_deref(),
+    };
+    welcome::say(&said, &app.services);
+    app.event_log.record(
+        Kind::Server,
+        &Data {
+            message: Some("started"),
+            ..Data::default()
+        },
+    );
+    runtime.block_on(app.run(listener, sockets_max))
+}
+
+fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    acceptor::bind(address).map_err(|source| Failure::Listen {
+        key,
+        address,
+        source,
+    })
+}
+
+fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Result<App, Failure> {
+    let started = clock.now();
+    let config = Arc::new(config);
+    create_data_dir(&config.data_dir)?;
+    let secret = keys::secret(&config.auth, &config.data_dir)?;
+    let (event_log, event_log_guard) =
+        EventLog::open(&config.logs.dir, config.logs.keep_days, clock.clone()).map_err(
+            |source| Failure::EventLog {
+                path: config.logs.dir.clone(),
+                source,
+            },
+        )?;
+    let store = embedded::open(
+        embedded::Options {
+            path: config.data_dir.join("fanfare.redb"),
+            store_bytes: config.limits.store_bytes,
+            notifications_per_user: config.limits.notifications_per_user,
+        },
+        clock.clone(),
+    )?;
+    let counters = Arc::new(Counters::new(config.server.workers));
+    let node: Arc<str> = uuid::Uuid::new_v4().simple().to_string()[..8].into();
+    let services = Arc::new(Services::new(Parts {
+        config: config.clone(),
+        secret,
+        clock: clock.clone(),
+        broker: store.clone(),
+        store: store.clone(),
+        counters: counters.clone(),
+        event_log: event_log.clone(),
+        node: node.clone(),
+    }));
+
+    let (mailboxes, inbounds) = (0..config.server.workers).map(|_| mailbox()).unzip();
+    let mailboxes: Vec<_> = mailboxes;
+    let router = Arc::new(Router::new(mailboxes, counters.clone()));
+    runtime
+        .block_on(store.start(router.clone()))
+        .map_err(Failure::Broker)?;
+    let workers = spawn_workers(inbounds, &services, &router).map_err(Failure::Thread)?;
+
+    let (of_channels, of_queues, of_services) = (router.clone(), router.clone(), services.clone());
+    let observed = Arc::new(Observed {
+        counters,
+        clock: clock.clone(),
+        started,
+        node,
+        version: env!("CARGO_PKG_VERSION"),
+        store: store.clone(),
+        broker: store.clone(),
+        event_log: event_log.clone(),
+        channels: Box::new(move || of_channels.interest.counts()),
+        queues: Box::new(move || {
+            of_queues
+                .mailboxes()
+                .iter()
+                .map(|one| one.depth())
+                .collect()
+        }),
+        draining: Box::new(move || of_services.is_draining()),
+    });
+    let address = config.metrics.listen;
+    let metrics = server::start(address, observed.clone()).map_err(|source| Failure::Listen {
+        key: "metrics.listen",
+        address,
+        source,
+    })?;
+    let console = config
+        .console_interval
+        .map(|interval| console::start(observed, interval, io::stdout()))
+        .transpose()
+        .map_err(Failure::Thread)?;
+    Ok(App {
+        clock,
+        store,
+        services,
+        router,
+        workers,
+        metrics,
+        console,
+        event_log,
+        _event_log_guard: event_log_guard,
+    })
+}
+
+fn spawn_workers(
+    inbounds: Vec<Inbound>,
+    services: &Arc<Services>,
+    router: &Arc<Router>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let config = &services.config;
+    let terms = Arc::new(Terms {
+        channels: config.channels.clone(),
+        limits: config.limits.clone(),
+        node: services.node.clone(),
+    });
+    let serials = Arc::new(AtomicU64::new(1));
+    inbounds
+        .into_iter()
+        .enumerate()
+        .map(|(index, inbound)| {
+            let outfit = Outfit {
+                index,
+                terms: terms.clone(),
+                services: services.clone(),
+                router: router.clone(),
+                counters: services.counters.workers[index].clone(),
+                serials: serials.clone(),
+            };
+            worker::spawn(outfit, inbound)
+        })
+        .collect()
+}
+
+impl App {
+    /// Accepts until a signal comes, then takes everything down in reverse.
+    async fn run(self, listener: TcpListener, sockets_max: usize) -> Result<(), Failure> {
+        let mut signals = Signals::listen().map_err(Failure::Thread)?;
+        let by = tokio::select! {
+            error = acceptor::run(listener, self.router.clone(), sockets_max) => {
+                return Err(Failure::Thread(error));
+            }
+            by = signals.stop() => by,
+        };
+        // The listener was dropped with the select: nobody new comes in.
+        self.services.draining.store(true, Ordering::Relaxed);
+        tracing::info!(by, sockets = self.router.load(), "stopping");
+        tokio::select! {
+            () = self.drain() => {}
+            again = signals.stop() => tracing::warn!(by = again, "stopping at once"),
+        }
+        self.end().await;
+        Ok(())
+    }
+
+    /// Ends all connections, spread over the grace period.
+    async fn drain(&self) {
+        let grace_ms = millis(self.services.config.server.shutdown_grace);
+        let until_ms = self.clock.now().mono_ms + grace_ms;
+        for mailbox in self.router.mailboxes() {
+            // A worker that has ended has nothing to drain.
+            let _ = mailbox.control(Control::Drain { until_ms });
+        }
+        while self.workers.iter().any(|worker| !worker.is_finished()) {
+            if self.clock.now().mono_ms > until_ms + CLOSE_TIMEOUT_MS {
+                tracing::warn!(sockets = self.router.load(), "the grace period is over");
+                return;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+
+    /// Stops what still runs: workers, broker and store, console, metrics, event log.
+    async fn end(self) {
+        for mailbox in self.router.mailboxes() {
+            let _ = mailbox.control(Control::Stop);
+        }
+        for worker in self.workers {
+            // A worker that is stuck is left behind: the process ends all the same.
+            for _ in 0..100 {
+                if worker.is_finished() {
+                    break;
+                }
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+            if worker.is_finished() && worker.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+        let closed = tokio::time::timeout(CLOSE_TIMEOUT, async {
+            crate::broker::Broker::close(&*self.store).await?;
+            crate::broker::Store::close(&*self.store).await
+        });
+        match closed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the store did not close well"),
+            Err(_) => tracing::error!("the store did not close in time"),
+        }
+        drop(self.console);
+        self.event_log.record(
+            Kind::Server,
+            &Data {
+                message: Some("stopped"),
+                ..Data::default()
+            },
+        );
+        self.metrics.stop();
+        tracing::info!("stopped");
+    }
+}
+
+/// The database and the key are nobody else's business.
+fn create_data_dir(path: &PathBuf) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Failure::Folder {
+            path: path.clone(),
+            source,
+        })
+}
+
+/// Raises the soft limit on open descriptors to the hard one; how many there may be.
+fn raise_descriptor_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// Where the kernel says "unlimited", its own bound (`fs.nr_open`) is about this.
+    const UNLIMITED: u64 = 1 << 20;
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(UNLIMITED);
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(most),
+            maximum: limit.maximum,
+        },
+    );
+    let now = if raised.is_ok() {
+        most
+    } else {
+        limit.current.unwrap_or(UNLIMITED)
+    };
+    usize::try_from(now).unwrap_or(usize::MAX)
+}

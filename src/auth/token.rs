@@ -1,0 +1,261 @@
+//! Access tokens: JSON Web Tokens (RFC 7519), HS256 and nothing else. Contract section 2.
+//!
+//! jsonwebtoken checks form, signature, `iss` and `aud`. It would read the system's clock for the
+//! rest, so times are compared here, with the `unix_ms` that the caller passes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Identity, Refusal, api_key};
+use crate::clock::millis;
+use crate::config::{self, Secret};
+
+/// What is longer is no token; it is not even decoded.
+pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// A user id, wallet or `jti` in a token. With `notifications_` in front a user id still fits into
+/// the default `limits.channel_key_bytes`.
+pub const MAX_ID_BYTES: usize = 240;
+
+/// How far a token's `nbf` and `iat` may lie ahead of this machine's clock. `exp` has no leeway:
+/// tokens are short-lived, and a client refreshes long before.
+const SKEW_MS: u64 = 30_000;
+
+/// No token outlives the year 9999, so that sums of times cannot overflow.
+const LAST_EXPIRY_MS: u64 = 253_402_300_799_000;
+
+/// Issues and verifies tokens, and knows the backends' keys.
+pub struct Authority {
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    validation: Validation,
+    header: Header,
+    issuer: String,
+    audience: String,
+    token_ttl: Duration,
+    api_keys: Vec<[u8; 32]>,
+}
+
+/// Whom a token is for.
+#[derive(Debug, Clone, Default)]
+pub struct TokenSubject {
+    /// Becomes `userId` and `sub`.
+    pub user_id: String,
+    /// Becomes `wallet`.
+    pub wallet: Option<String>,
+    /// Becomes `nickname`.
+    pub nickname: Option<String>,
+    /// Becomes `channels`, unless empty: keys, exact or with a trailing `*`.
+    pub channels: Vec<String>,
+    /// The token's life; `None`: `auth.token_ttl`.
+    pub ttl: Option<Duration>,
+}
+
+/// A new token. Has no `Debug`: it must not be printed by accident.
+pub struct Issued {
+    /// The token itself.
+    pub token: String,
+    /// Its id.
+    pub jti: String,
+    /// How long it lives, in whole seconds.
+    pub expires_in: Duration,
+    /// Until when, in milliseconds since 1970.
+    pub expires_at_ms: u64,
+}
+
+impl Authority {
+    /// The authority of this secret and the `auth.*` settings.
+    pub fn new(secret: &Secret, auth: &config::Auth) -> Self {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_issuer(&[&auth.issuer]);
+        validation.set_audience(&[&auth.audience]);
+        // `set_issuer` and `set_audience` alone let a token pass that has neither.
+        validation.set_required_spec_claims(&["iss", "aud"]);
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        Self {
+            signing: EncodingKey::from_secret(secret.expose()),
+            verifying: DecodingKey::from_secret(secret.expose()),
+            validation,
+            header: Header::new(Algorithm::HS256),
+            issuer: auth.issuer.clone(),
+            audience: auth.audience.clone(),
+            token_ttl: auth.token_ttl,
+            api_keys: auth.api_keys.clone(),
+        }
+    }
+
+    /// Makes a token that begins to be valid at `unix_ms`.
+    pub fn issue(&self, subject: &TokenSubject, unix_ms: u64) -> Issued {
+        let expires_in = Duration::from_secs(subject.ttl.unwrap_or(self.token_ttl).as_secs());
+        let expires_at_ms = (unix_ms / 1000 * 1000)
+            .saturating_add(millis(expires_in))
+            .min(LAST_EXPIRY_MS);
+        let jti = uuid::Uuid::new_v4().to_string();
+        let claims = IssuedClaims {
+            user_id: &subject.user_id,
+            sub: &subject.user_id,
+            wallet: subject.wallet.as_deref(),
+            nickname: subject.nickname.as_deref(),
+            channels: &subject.channels,
+            jti: &jti,
+            iat: unix_ms / 1000,
+            exp: expires_at_ms / 1000,
+            iss: &self.issuer,
+            aud: &self.audience,
+        };
+        let token = jsonwebtoken::encode(&self.header, &claims, &self.signing)
+            .expect("strings and integers are always JSON, and HMAC takes any key");
+        Issued {
+            token,
+            jti,
+            expires_in,
+            expires_at_ms,
+        }
+    }
+
+    /// Who presents this token at `unix_ms`.
+    pub fn verify(&self, token: &str, unix_ms: u64) -> Result<Identity, Refusal> {
+        if token.is_empty() {
+            return Err(Refusal::Missing);
+        }
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Refusal::Invalid("malformed"));
+        }
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.verifying, &self.validation)
+            .map_err(|error| refusal(token, &error))?;
+        if decoded.header.crit.is_some() {
+            // RFC 7515 section 4.1.11: extensions that are not understood make a token invalid.
+            return Err(Refusal::Invalid("malformed"));
+        }
+        decoded.claims.identify(unix_ms)
+    }
+
+    /// Whether this is the key of a backend.
+    pub fn is_api_key(&self, key: &[u8]) -> bool {
+        api_key::is_known(key, &self.api_keys)
+    }
+}
+
+/// What a token of ours says.
+#[derive(Serialize)]
+struct IssuedClaims<'a> {
+    #[serde(rename = "userId")]
+    user_id: &'a str,
+    sub: &'a str,
+    wallet: Option<&'a str>,
+    nickname: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    channels: &'a [String],
+    jti: &'a str,
+    iat: u64,
+    exp: u64,
+    iss: &'a str,
+    aud: &'a str,
+}
+
+/// What a token with a good signature may say, before its types are checked.
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(rename = "userId")]
+    user_id: Option<Value>,
+    sub: Option<Value>,
+    wallet: Option<Value>,
+    jti: Option<Value>,
+    exp: Option<Value>,
+    nbf: Option<Value>,
+    iat: Option<Value>,
+    channels: Option<Value>,
+}
+
+impl Claims {
+    fn identify(self, unix_ms: u64) -> Result<Identity, Refusal> {
+        let expires_at_ms = self
+            .exp
+            .as_ref()
+            .and_then(numeric_date)
+            .ok_or(Refusal::Invalid("no_expiry"))?
+            .min(LAST_EXPIRY_MS);
+        if expires_at_ms <= unix_ms {
+            return Err(Refusal::Expired);
+        }
+        for start in [&self.nbf, &self.iat].into_iter().flatten() {
+            let start_ms = numeric_date(start).ok_or(Refusal::Invalid("malformed"))?;
+            if start_ms > unix_ms.saturating_add(SKEW_MS) {
+                return Err(Refusal::Invalid("not_yet_valid"));
+            }
+        }
+        let user_id = self
+            .user_id
+            .or(self.sub)
+            .and_then(id)
+            .ok_or(Refusal::Invalid("no_subject"))?;
+        let optional = |claim: Option<Value>| match claim {
+            None => Ok(None),
+            Some(value) => id(value).map(Some).ok_or(Refusal::Invalid("malformed")),
+        };
+        Ok(Identity {
+            user_id,
+            wallet: optional(self.wallet)?,
+            jti: optional(self.jti)?,
+            expires_at_ms,
+            channels: match self.channels {
+                None => Arc::default(),
+                Some(value) => serde_json::from_value::<Vec<String>>(value)
+                    .map_err(|_| Refusal::Invalid("malformed"))?
+                    .into(),
+            },
+        })
+    }
+}
+
+/// An id as text: a string, or an integer as some backends number their users.
+fn id(value: Value) -> Option<Arc<str>> {
+    let text: Arc<str> = match value {
+        Value::String(text) => text.into(),
+        Value::Number(number) if number.is_u64() || number.is_i64() => number.to_string().into(),
+        _ => return None,
+    };
+    let fits = !text.is_empty() && text.len() <= MAX_ID_BYTES;
+    (fits && !text.chars().any(char::is_control)).then_some(text)
+}
+
+/// RFC 7519's NumericDate, seconds since 1970 and perhaps a fraction, in milliseconds.
+fn numeric_date(value: &Value) -> Option<u64> {
+    if let Some(seconds) = value.as_u64() {
+        return Some(seconds.saturating_mul(1000));
+    }
+    let seconds = value.as_f64()?;
+    // A float saturates where it is cast; what is negative lies before 1970.
+    (seconds.is_finite() && seconds >= 0.0).then_some((seconds * 1000.0) as u64)
+}
+
+/// Which check of jsonwebtoken failed.
+fn refusal(token: &str, error: &Error) -> Refusal {
+    Refusal::Invalid(match error.kind() {
+        ErrorKind::InvalidSignature => "signature",
+        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => "algorithm",
+        ErrorKind::InvalidIssuer => "issuer",
+        ErrorKind::InvalidAudience => "audience",
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => "issuer",
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => "audience",
+        ErrorKind::Json(_) if names_foreign_algorithm(token) => "algorithm",
+        _ => "malformed",
+    })
+}
+
+/// Whether the header is JSON, but with an `alg` that jsonwebtoken has no name for, such as `none`.
+fn names_foreign_algorithm(token: &str) -> bool {
+    match jsonwebtoken::decode_header(token).map_err(Error::into_kind) {
+        Err(ErrorKind::Json(error)) => error.is_data(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

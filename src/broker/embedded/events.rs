@@ -1,0 +1,103 @@
+//! The [`Broker`] of an [`Embedded`].
+
+use std::future::ready;
+use std::sync::Arc;
+
+use super::{Embedded, lock, log};
+use crate::broker::{
+    Answer, Broker, Deliver, Delivery, Entry, Error, Health, Publication, Published, Recovery,
+};
+use crate::protocol::{ChannelKey, Position};
+
+impl Broker for Embedded {
+    fn start(&self, sink: Arc<dyn Deliver>) -> Answer<'_, ()> {
+        let open = self.open();
+        if open.is_ok() {
+            *lock::write(&self.shared.sink) = Some(sink);
+        }
+        Box::pin(ready(open))
+    }
+
+    fn subscribe(&self, _: &ChannelKey) -> Answer<'_, ()> {
+        Box::pin(ready(self.open()))
+    }
+
+    fn unsubscribe(&self, _: &ChannelKey) -> Answer<'_, ()> {
+        Box::pin(ready(self.open()))
+    }
+
+    fn publish(&self, publication: Publication) -> Answer<'_, Published> {
+        if publication.retention.is_none() && publication.idempotency_key.is_none() {
+            return Box::pin(ready(self.pass_on(publication)));
+        }
+        let bytes = publication.event.as_bytes().len();
+        Box::pin(self.write(bytes, move |batch| log::publish(batch, &publication)))
+    }
+
+    fn position(&self, channel: &ChannelKey) -> Answer<'_, Position> {
+        let position = self
+            .open()
+            .map(|()| lock::read(&self.shared.histories).position(channel));
+        Box::pin(ready(position))
+    }
+
+    fn recover(&self, channel: &ChannelKey, since: &Position) -> Answer<'_, Recovery> {
+        let recovery = self.open().map(|()| {
+            let now_ms = self.shared.clock.unix_ms();
+            lock::read(&self.shared.histories).recover(channel, since, now_ms)
+        });
+        Box::pin(ready(recovery))
+    }
+
+    fn history(
+        &self,
+        channel: &ChannelKey,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Answer<'_, (Position, Vec<Entry>)> {
+        let page = self.open().map(|()| {
+            let now_ms = self.shared.clock.unix_ms();
+            let histories = lock::read(&self.shared.histories);
+            let entries = histories
+                .ring(channel)
+                .map_or_else(Vec::new, |ring| ring.page(before, limit, now_ms));
+            (histories.position(channel), entries)
+        });
+        Box::pin(ready(page))
+    }
+
+    fn health(&self) -> Health {
+        Embedded::health(self)
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            Embedded::close(self).await;
+            Ok(())
+        })
+    }
+}
+
+impl Embedded {
+    fn open(&self) -> Result<(), Error> {
+        if self.shared.is_closed() {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// An event without history and key: straight to the sink, on this thread.
+    fn pass_on(&self, publication: Publication) -> Result<Published, Error> {
+        self.open()?;
+        self.shared.deliver(vec![Delivery {
+            channel: publication.channel,
+            event: publication.event,
+            position: None,
+        }]);
+        Ok(Published {
+            position: None,
+            repeated: false,
+        })
+    }
+}

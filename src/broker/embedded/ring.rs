@@ -1,0 +1,365 @@
+//! The recent history of every channel, in memory.
+//!
+//! Only the writer changes it, after a commit; everybody reads. What is too old is skipped by
+//! readers and removed by the writer when it next comes by.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::broker::{Entry, Recovery, Unrecoverable};
+use crate::protocol::{ChannelKey, Epoch, Event, Position};
+
+/// What an event weighs in the log besides its JSON: key, version, channel, offset, expiry, index.
+pub(super) const LOG_ROW_BYTES: u64 = 8 + 1 + 8 + 8 + 8 + 8;
+
+/// All histories.
+pub(super) struct Histories {
+    /// The epoch of every channel that is not in `numbers`.
+    pub(super) ground: Epoch,
+    /// Channel -> its number.
+    pub(super) numbers: HashMap<ChannelKey, u64>,
+    /// Number -> its history. As many as `numbers`.
+    pub(super) rings: HashMap<u64, Ring>,
+    /// Bytes of all rows in the log.
+    pub(super) log_bytes: u64,
+    /// Bytes of the rows that a ring still holds. Never more than `log_bytes`.
+    pub(super) live_bytes: u64,
+    /// Events in all rings.
+    pub(super) events: u64,
+}
+
+/// One channel's history. `entries` are the last ones, without a hole: the last one is `top`.
+pub(super) struct Ring {
+    pub(super) channel: ChannelKey,
+    pub(super) epoch: Epoch,
+    /// Offset of the last event ever in this epoch.
+    pub(super) top: u64,
+    /// [`crate::broker::Retention::entries`] of the last publication.
+    pub(super) limit: usize,
+    /// When the last event that was here was or will be too old.
+    pub(super) expire_ms: u64,
+    /// Never more than `limit`; `expire_ms` never falls from front to back.
+    slots: VecDeque<Slot>,
+}
+
+/// An event in a ring.
+pub(super) struct Slot {
+    /// Where it stands in the log.
+    pub(super) sequence: u64,
+    pub(super) expire_ms: u64,
+    pub(super) event: Event,
+}
+
+impl Slot {
+    fn bytes(&self) -> u64 {
+        log_row_bytes(&self.event)
+    }
+}
+
+/// What an event weighs in the log.
+pub(super) fn log_row_bytes(event: &Event) -> u64 {
+    LOG_ROW_BYTES + event.as_bytes().len() as u64
+}
+
+impl Histories {
+    pub(super) fn new(ground: Epoch) -> Self {
+        Self {
+            ground,
+            numbers: HashMap::new(),
+            rings: HashMap::new(),
+            log_bytes: 0,
+            live_bytes: 0,
+            events: 0,
+        }
+    }
+
+    pub(super) fn ring(&self, channel: &ChannelKey) -> Option<&Ring> {
+        self.rings.get(self.numbers.get(channel)?)
+    }
+
+    pub(super) fn position(&self, channel: &ChannelKey) -> Position {
+        match self.ring(channel) {
+            Some(ring) => ring.position(),
+            None => Position {
+                epoch: self.ground.clone(),
+                offset: 0,
+            },
+        }
+    }
+
+    pub(super) fn recover(&self, channel: &ChannelKey, since: &Position, now_ms: u64) -> Recovery {
+        let position = self.position(channel);
+        let missed = if since.epoch != position.epoch || since.offset > position.offset {
+            Err(Unrecoverable::EpochChanged)
+        } else {
+            match self.ring(channel) {
+                Some(ring) => ring.after(since.offset, now_ms),
+                None => Ok(Vec::new()),
+            }
+        };
+        Recovery { position, missed }
+    }
+
+    pub(super) fn insert(&mut self, number: u64, ring: Ring) {
+        self.events += ring.slots.len() as u64;
+        self.live_bytes += ring.slots.iter().map(Slot::bytes).sum::<u64>();
+        self.numbers.insert(ring.channel.clone(), number);
+        self.rings.insert(number, ring);
+    }
+
+    pub(super) fn remove(&mut self, number: u64) {
+        if let Some(mut ring) = self.rings.remove(&number) {
+            self.numbers.remove(&ring.channel);
+            let gone = ring.forget_all();
+            self.subtract(gone);
+        }
+    }
+
+    /// Appends what the log has taken. `limit` is the channel's rule from now on.
+    pub(super) fn append(&mut self, number: u64, limit: usize, slot: Slot, now_ms: u64) {
+        let Some(ring) = self.rings.get_mut(&number) else {
+            return;
+        };
+        self.live_bytes += slot.bytes();
+        self.events += 1;
+        ring.limit = limit;
+        let mut gone = ring.push(slot);
+        gone.add(ring.forget_expired(now_ms));
+        self.subtract(gone);
+    }
+
+    /// Forgets what is too old, everywhere.
+    pub(super) fn expire(&mut self, now_ms: u64) {
+        let mut gone = Gone::default();
+        for ring in self.rings.values_mut() {
+            gone.add(ring.forget_expired(now_ms));
+        }
+        self.subtract(gone);
+    }
+
+    fn subtract(&mut self, gone: Gone) {
+        self.events -= gone.events;
+        self.live_bytes -= gone.bytes;
+    }
+}
+
+/// What left a ring.
+#[derive(Default)]
+pub(super) struct Gone {
+    events: u64,
+    bytes: u64,
+}
+
+impl Gone {
+    fn slot(&mut self, slot: &Slot) {
+        self.events += 1;
+        self.bytes += slot.bytes();
+    }
+
+    fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Ring {
+    pub(super) fn new(channel: ChannelKey, epoch: Epoch, top: u64, limit: usize) -> Self {
+        Self {
+            channel,
+            epoch,
+            top,
+            limit,
+            expire_ms: 0,
+            slots: VecDeque::new(),
+        }
+    }
+
+    /// Puts back what the log held, in any order; the part that has a hole behind it is left out.
+    pub(super) fn restore(&mut self, mut rows: Vec<(u64, Slot)>, now_ms: u64) {
+        rows.sort_unstable_by_key(|(offset, slot)| (*offset, slot.sequence));
+        rows.dedup_by_key(|(offset, _)| *offset);
+        for (offset, slot) in rows {
+            if offset != self.top + 1 {
+                self.forget_all();
+            }
+            self.top = self.top.max(offset.saturating_sub(1));
+            if offset == self.top + 1 {
+                self.push(slot);
+            }
+        }
+        self.forget_expired(now_ms);
+    }
+
+    pub(super) fn position(&self) -> Position {
+        Position {
+            epoch: self.epoch.clone(),
+            offset: self.top,
+        }
+    }
+
+    /// The slot of this offset, if it is still here.
+    pub(super) fn slot_mut(&mut self, offset: u64) -> Option<&mut Slot> {
+        let index = self.index(offset)?;
+        self.slots.get_mut(index)
+    }
+
+    /// Whether the row `sequence` of the log is the one that this ring would be rebuilt from.
+    pub(super) fn holds(&self, offset: u64, sequence: u64, now_ms: u64) -> bool {
+        self.index(offset)
+            .and_then(|index| self.slots.get(index))
+            .is_some_and(|slot| slot.sequence == sequence && slot.expire_ms > now_ms)
+    }
+
+    /// Everything after `offset`, or why not.
+    fn after(&self, offset: u64, now_ms: u64) -> Result<Vec<Entry>, Unrecoverable> {
+        if offset == self.top {
+            return Ok(Vec::new());
+        }
+        let first_alive = self.first_alive(now_ms);
+        if offset + 1 >= self.offset_at(first_alive) && first_alive < self.slots.len() {
+            let start = self.index(offset + 1).unwrap_or(first_alive);
+            return Ok(self.entries(start, self.slots.len()));
+        }
+        if self.top - offset > self.limit as u64 {
+            Err(Unrecoverable::TooFar)
+        } else {
+            Err(Unrecoverable::HistoryExpired)
+        }
+    }
+
+    /// The newest `limit` entries before `before`.
+    pub(super) fn page(&self, before: Option<u64>, limit: usize, now_ms: u64) -> Vec<Entry> {
+        let first = self.first_alive(now_ms);
+        let end = match before {
+            Some(before) if before <= self.top => before
+                .checked_sub(self.offset_at(0))
+                .map_or(0, |index| index as usize),
+            _ => self.slots.len(),
+        };
+        self.entries(first.max(end.saturating_sub(limit)), end)
+    }
+
+    fn entries(&self, start: usize, end: usize) -> Vec<Entry> {
+        (start..end)
+            .filter_map(|index| {
+                self.slots.get(index).map(|slot| Entry {
+                    offset: self.offset_at(index),
+                    event: slot.event.clone(),
+                })
+            })
+            .collect()
+    }
+
+    fn push(&mut self, slot: Slot) -> Gone {
+        // A shorter time to live holds for everything older too, so that age only ever takes
+        // from the front.
+        for older in self.slots.iter_mut().rev() {
+            if older.expire_ms <= slot.expire_ms {
+                break;
+            }
+            older.expire_ms = slot.expire_ms;
+        }
+        self.expire_ms = slot.expire_ms;
+        self.top += 1;
+        self.slots.push_back(slot);
+        let mut gone = Gone::default();
+        while self.slots.len() > self.limit.max(1) {
+            if let Some(slot) = self.slots.pop_front() {
+                gone.slot(&slot);
+            }
+        }
+        gone
+    }
+
+    fn forget_expired(&mut self, now_ms: u64) -> Gone {
+        let mut gone = Gone::default();
+        while let Some(slot) = self.slots.pop_front_if(|slot| slot.expire_ms <= now_ms) {
+            gone.slot(&slot);
+        }
+        if self.slots.is_empty() {
+            self.slots = VecDeque::new();
+        }
+        gone
+    }
+
+    fn forget_all(&mut self) -> Gone {
+        let mut gone = Gone::default();
+        for slot in std::mem::take(&mut self.slots) {
+            gone.slot(&slot);
+        }
+        gone
+    }
+
+    fn first_alive(&self, now_ms: u64) -> usize {
+        self.slots.partition_point(|slot| slot.expire_ms <= now_ms)
+    }
+
+    fn offset_at(&self, index: usize) -> u64 {
+        self.top + 1 - self.slots.len() as u64 + index as u64
+    }
+
+    fn index(&self, offset: u64) -> Option<usize> {
+        let index = offset.checked_sub(self.offset_at(0))? as usize;
+        (index < self.slots.len()).then_some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(sequence: u64, expire_ms: u64) -> Slot {
+        Slot {
+            sequence,
+            expire_ms,
+            event: Event::parse(&format!("{{\"type\":\"x\",\"n\":{sequence}}}"), 100).unwrap(),
+        }
+    }
+
+    fn ring(limit: usize) -> Ring {
+        let key = ChannelKey::parse("post_1", 255).unwrap();
+        Ring::new(key, Epoch::new("e"), 0, limit)
+    }
+
+    #[test]
+    fn rows_that_moved_in_the_log_come_back_in_their_order() {
+        let mut ring = ring(10);
+        // 3 and 4 were copied forward behind 5; 2 is a left-over in front of a hole.
+        let rows = vec![
+            (5, slot(50, 99)),
+            (2, slot(20, 99)),
+            (4, slot(61, 99)),
+            (6, slot(62, 99)),
+        ];
+        ring.restore(rows, 0);
+        assert_eq!(ring.top, 6);
+        let offsets: Vec<u64> = ring
+            .page(None, 10, 0)
+            .iter()
+            .map(|entry| entry.offset)
+            .collect();
+        assert_eq!(offsets, [4, 5, 6]);
+        assert!(ring.holds(4, 61, 0) && !ring.holds(4, 40, 0));
+    }
+
+    #[test]
+    fn a_shorter_life_holds_for_what_is_older() {
+        let mut ring = ring(10);
+        ring.push(slot(1, 1_000));
+        ring.push(slot(2, 100));
+        assert!(ring.page(None, 10, 100).is_empty());
+        assert_eq!(ring.after(1, 100), Err(Unrecoverable::HistoryExpired));
+        assert_eq!(ring.after(2, 100), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_smaller_limit_takes_the_oldest() {
+        let mut ring = ring(10);
+        for n in 1..=5 {
+            ring.push(slot(n, 99));
+        }
+        ring.limit = 2;
+        ring.push(slot(6, 99));
+        assert_eq!(ring.after(3, 0), Err(Unrecoverable::TooFar));
+        assert_eq!(ring.after(4, 0).unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,82 @@
+//! `fanfare token`: an access token without a wallet, for scripts and trials.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use fanfare::auth::{self, Authority, Issued, TokenSubject};
+use fanfare::clock::{self, Clock};
+use fanfare::config::{self, Config, Flag, Sources};
+use fanfare::protocol::ChannelKey;
+use serde_json::json;
+
+use super::Failure;
+
+#[derive(Debug, Args)]
+pub struct Token {
+    /// The user's id (claims `userId` and `sub`)
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    user: String,
+
+    /// The user's wallet address
+    #[arg(long, value_name = "ADDRESS")]
+    wallet: Option<String>,
+
+    /// The user's nickname
+    #[arg(long, value_name = "NAME")]
+    nickname: Option<String>,
+
+    /// How long it is good [default: auth.token_ttl]
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<String>,
+
+    /// A channel that the token opens where the rule is "token": a key, or its start and a `*`; may be
+    /// repeated
+    #[arg(long = "channel", value_name = "KEY")]
+    channels: Vec<String>,
+
+    /// Print a JSON object with the token and its expiry instead of the bare token
+    #[arg(long)]
+    json: bool,
+}
+
+impl Token {
+    pub fn run(self, mut sources: Sources) -> Result<(), Failure> {
+        // As the setting, so that it is held to the same bounds, and named with the other mistakes.
+        sources.flags.extend(self.ttl.map(|ttl| Flag {
+            name: "--ttl",
+            key: "auth.token_ttl".to_owned(),
+            value: Some(ttl),
+        }));
+        let config = config::load(&sources)?;
+        for channel in self.channels.iter().filter(|key| !key.ends_with('*')) {
+            ChannelKey::parse(channel, config.limits.channel_key_bytes).map_err(|error| {
+                Failure::Other(format!("--channel {channel:?}: {error}").into())
+            })?;
+        }
+        let subject = TokenSubject {
+            user_id: self.user,
+            wallet: self.wallet,
+            nickname: self.nickname,
+            channels: self.channels,
+            ttl: None,
+        };
+        let issued = issue(&config, &subject, Clock::system().unix_ms())?;
+        let mut out = io::stdout().lock();
+        if self.json {
+            let expires_at = clock::rfc3339(issued.expires_at_ms);
+            let answer = json!({ "token": issued.token, "expiresAt": expires_at });
+            writeln!(out, "{answer}")?;
+        } else {
+            writeln!(out, "{}", issued.token)?;
+        }
+        Ok(())
+    }
+}
+
+/// Signs with the key that the server of this configuration uses; made now if there is none yet.
+fn issue(config: &Config, subject: &TokenSubject, unix_ms: u64) -> Result<Issued, Failure> {
+    let secret = auth::keys::secret(&config.auth, &config.data_dir)
+        .map_err(|error| Failure::Other(error.into()))?;
+    Ok(Authority::new(&secret, &config.auth).issue(subject, unix_ms))
+}

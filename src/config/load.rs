@@ -1,0 +1,322 @@
+//! The second pass: settings become a [`Config`], or every reason why not.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::layers::Layers;
+use super::mistake::{Fault, Mistakes};
+use super::raw::Value;
+use super::reader::{Reader, Setting};
+use super::sources::Sources;
+use super::{
+    Access, Auth, ChannelRule, ChannelRules, Config, Limits, Logs, Metrics, Server, WalletProof,
+};
+use super::{urls, values};
+use crate::broker::Retention;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+const THREADS: u64 = 1_024;
+const KEEP_DAYS: u64 = 3_650;
+/// Hot history lives in memory, so it has a bound of its own.
+const HISTORY_ENTRIES: u64 = 100_000;
+
+const WALLET_PROOFS: [(&str, WalletProof); 2] = [
+    ("signature", WalletProof::Signature),
+    ("none", WalletProof::None),
+];
+
+const ACCESSES: [(&str, Access); 4] = [
+    ("any", Access::Any),
+    ("own", Access::Own),
+    ("token", Access::Token),
+    ("none", Access::None),
+];
+
+/// A configuration and how it came about, for `fanfare check`.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the server runs with.
+    pub config: Config,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// What is not at its default, by key.
+    pub changed: Vec<Setting>,
+}
+
+/// The configuration that `sources` give.
+///
+/// # Errors
+/// All mistakes of all sources, in the order file, environment, flags.
+pub fn load(sources: &Sources) -> Result<Config, Mistakes> {
+    inspect(sources).map(|loaded| loaded.config)
+}
+
+/// As [`load`], with the settings that are not at their defaults.
+///
+/// # Errors
+/// As [`load`].
+pub fn inspect(sources: &Sources) -> Result<Loaded, Mistakes> {
+    let (layers, mistakes) = Layers::read(sources);
+    let mut reader = Reader::new(layers, mistakes);
+    let config = config(&mut reader, sources.dev);
+    let Reader {
+        mut mistakes,
+        mut changed,
+        ..
+    } = reader;
+    match config {
+        Some(config) if mistakes.is_empty() => {
+            changed.sort_by(|a, b| a.key.cmp(&b.key));
+            Ok(Loaded {
+                config,
+                file: sources.chosen_file().map(PathBuf::from),
+                changed,
+            })
+        }
+        _ => {
+            mistakes.sort_by_key(|mistake| mistake.origin.as_ref().map(super::Origin::order));
+            Err(Mistakes(mistakes))
+        }
+    }
+}
+
+/// Every section is read before the first `?`: a mistake in one must not hide those of the next.
+pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
+    let server = server(reader);
+    let data_dir = reader.read("data_dir", values::folder);
+    let auth = auth(reader);
+    broker(reader);
+    let metrics = reader.read("metrics.listen", values::socket_address);
+    let logs = logs(reader);
+    let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
+    let channels = channels(reader);
+    let limits = limits(reader);
+    if let (Some(server), Some(metrics)) = (&server, metrics) {
+        listeners_fit(reader, dev, server.listen, metrics);
+    }
+    Some(Config {
+        dev,
+        server: server?,
+        data_dir: data_dir?,
+        auth: auth?,
+        metrics: Metrics { listen: metrics? },
+        logs: logs?,
+        console_interval: console_interval?,
+        channels: channels?,
+        limits: limits?,
+    })
+}
+
+fn server(reader: &mut Reader) -> Option<Server> {
+    let listen = reader.read("server.listen", values::socket_address);
+    let workers = reader.read("server.workers", values::count(0, THREADS));
+    let public_url = reader.read("server.public_url", urls::public);
+    let allowed_origins = reader.read("server.allowed_origins", urls::origins);
+    let trusted_proxies = reader.read("server.trusted_proxies", values::list(values::network));
+    let shutdown_grace = reader.read(
+        "server.shutdown_grace",
+        values::duration(Duration::ZERO, 10 * MINUTE),
+    );
+    let test_page = reader.read("server.test_page", values::boolean);
+    Some(Server {
+        listen: listen?,
+        workers: match workers? {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => usize::try_from(workers).unwrap_or(1),
+        },
+        public_url: public_url?,
+        allowed_origins: allowed_origins?,
+        trusted_proxies: trusted_proxies?,
+        shutdown_grace: shutdown_grace?,
+        test_page: test_page?,
+    })
+}
+
+fn auth(reader: &mut Reader) -> Option<Auth> {
+    let secret = reader.secret("auth.secret");
+    let issuer = reader.read("auth.issuer", values::name);
+    let audience = reader.read("auth.audience", values::name);
+    let token_ttl = reader.read("auth.token_ttl", values::duration(SECOND, 30 * DAY));
+    let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
+    let refresh_grace = reader.read("auth.refresh_grace", values::duration(Duration::ZERO, HOUR));
+    let wallet_proof = reader.read("auth.wallet_proof", values::word(&WALLET_PROOFS));
+    let auto_provision = reader.read("auth.auto_provision", values::boolean);
+    let legacy = reader.read("auth.legacy_wallet_identity", values::boolean);
+    let api_keys = reader.api_keys("auth.api_keys");
+    Some(Auth {
+        secret: secret?,
+        issuer: issuer?,
+        audience: audience?,
+        token_ttl: token_ttl?,
+        refresh_ttl: refresh_ttl?,
+        refresh_grace: refresh_grace?,
+        wallet_proof: wallet_proof?,
+        auto_provision: auto_provision?,
+        legacy_wallet_identity: legacy?,
+        api_keys: api_keys?,
+    })
+}
+
+/// There is one backend in this version, so nothing is kept; what is written is checked all the same.
+fn broker(reader: &mut Reader) {
+    reader.read("broker.backend", |value| {
+        let known = values::word(&[("embedded", true), ("redis", false)])(value);
+        match known {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Fault::new(
+                "the Redis backend is not in this version of Fanfare yet",
+                "\"embedded\", which needs no other server",
+            )),
+            Err(fault) => Err(Fault {
+                accepted: "\"embedded\"".into(),
+                ..fault
+            }),
+        }
+    });
+    reader.read("broker.redis.url", urls::redis);
+    reader.read("broker.redis.pubsub_url", |value| match value {
+        Value::Text(text) if text.is_empty() => Ok(String::new()),
+        value => urls::redis(value),
+    });
+    reader.read("broker.redis.prefix", urls::redis_prefix);
+}
+
+fn logs(reader: &mut Reader) -> Option<Logs> {
+    let dir = reader.read("logs.dir", values::folder);
+    let keep_days = reader.read("logs.keep_days", values::count(1, KEEP_DAYS));
+    Some(Logs {
+        dir: dir?,
+        keep_days: u32::try_from(keep_days?).unwrap_or(u32::MAX),
+    })
+}
+
+fn channels(reader: &mut Reader) -> Option<ChannelRules> {
+    let kinds: Vec<String> = reader.layers.channel_types().map(str::to_owned).collect();
+    let rules: Vec<Option<(String, ChannelRule)>> = kinds
+        .into_iter()
+        .map(|kind| {
+            let rule = channel(reader, &kind)?;
+            Some((kind, rule))
+        })
+        .collect();
+    let rules: Option<BTreeMap<_, _>> = rules.into_iter().collect();
+    rules.map(ChannelRules)
+}
+
+fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
+    let key = |field| format!("channels.{kind}.{field}");
+    let subscribe = reader.read(&key("subscribe"), access);
+    let publish = reader.read(&key("publish"), access);
+    let history = reader.read(&key("history"), values::count(0, HISTORY_ENTRIES));
+    let ttl = reader.read(&key("history_ttl"), values::duration(SECOND, 365 * DAY));
+    let presence = reader.read(&key("presence"), values::boolean);
+    let (history, ttl) = (history?, ttl?);
+    Some(ChannelRule {
+        subscribe: subscribe?,
+        publish: publish?,
+        history: (history > 0).then(|| Retention {
+            entries: usize::try_from(history).unwrap_or(usize::MAX),
+            ttl,
+        }),
+        presence: presence?,
+    })
+}
+
+fn access(value: &Value) -> Result<Access, Fault> {
+    values::word(&ACCESSES)(value).map_err(|fault| match value {
+        Value::Text(text) if text == "backend" => {
+            let problem = "asking a backend is not in this version of Fanfare yet";
+            Fault::new(
+                problem,
+                format!("{}; \"token\" comes nearest", fault.accepted),
+            )
+        }
+        _ => fault,
+    })
+}
+
+fn limits(reader: &mut Reader) -> Option<Limits> {
+    // The one whose 0 is not "unlimited": the descriptors are counted at start.
+    let connections = reader.read("limits.connections", values::count(0, u64::from(u32::MAX)));
+    let per_user = reader.read("limits.connections_per_user", values::limit);
+    let per_address = reader.read("limits.connections_per_address", values::limit);
+    let accepts = reader.read("limits.accepts_per_second", values::rate);
+    let sign_in = reader.read("limits.sign_in_per_minute", values::rate);
+    let requests = reader.read("limits.requests_per_second", values::rate);
+    let commands = reader.read("limits.commands_per_second", values::rate);
+    let message_bytes = reader.read("limits.message_bytes", values::size_in_memory);
+    let event_bytes = reader.read("limits.event_bytes", values::size_in_memory);
+    let body_bytes = reader.read("limits.body_bytes", values::size_in_memory);
+    let channels = reader.read("limits.channels_per_connection", values::limit);
+    let channel_key_bytes = reader.read("limits.channel_key_bytes", values::size_in_memory);
+    let queue_bytes = reader.read("limits.queue_bytes", values::size_in_memory);
+    let header_timeout = reader.read("limits.header_timeout", values::timeout);
+    let body_timeout = reader.read("limits.body_timeout", values::timeout);
+    let notifications = reader.read("limits.notifications_per_user", values::limit);
+    let store_bytes = reader.read("limits.store_bytes", values::size);
+    Some(Limits {
+        connections: usize::try_from(connections?).unwrap_or(usize::MAX),
+        connections_per_user: per_user?,
+        connections_per_address: per_address?,
+        accepts_per_second: accepts?,
+        sign_in_per_minute: sign_in?,
+        requests_per_second: requests?,
+        commands_per_second: commands?,
+        message_bytes: message_bytes?,
+        event_bytes: event_bytes?,
+        body_bytes: body_bytes?,
+        channels_per_connection: channels?,
+        channel_key_bytes: channel_key_bytes?,
+        queue_bytes: queue_bytes?,
+        header_timeout: header_timeout?,
+        body_timeout: body_timeout?,
+        notifications_per_user: notifications?,
+        store_bytes: store_bytes?,
+    })
+}
+
+/// What no listener can see alone: `--dev` is for loopback, and two cannot have one port.
+fn listeners_fit(reader: &mut Reader, dev: bool, server: SocketAddr, metrics: SocketAddr) {
+    for (key, listen) in [("server.listen", server), ("metrics.listen", metrics)] {
+        if dev && !listen.ip().is_loopback() {
+            let problem = "is not a loopback address, and --dev believes everybody who can connect";
+            let loopback = SocketAddr::from(([127, 0, 0, 1], listen.port()));
+            let accepted = format!("a loopback address, such as \"{loopback}\", or no --dev");
+            reader.reject(key, Fault::new(problem, accepted));
+        }
+    }
+    if server == metrics && server.port() != 0 {
+        let fault = Fault::new("is the address of server.listen too", "another port");
+        reader.reject("metrics.listen", fault);
+    }
+}
+
+/// A duration whose 0 is "off".
+fn or_off(least: Duration, most: Duration) -> impl Fn(&Value) -> Result<Option<Duration>, Fault> {
+    move |value| {
+        let off = values::duration(Duration::ZERO, Duration::ZERO)(value).is_ok();
+        if off {
+            return Ok(None);
+        }
+        let duration = values::duration(least, most)(value).map(Some);
+        duration.map_err(|fault| Fault {
+            accepted: format!("{}, or \"0s\" for never", fault.accepted),
+            ..fault
+        })
+    }
+}
+
+/// The keys that are asked for, when nothing but the manual is read.
+#[cfg(test)]
+pub(super) fn asked() -> std::collections::BTreeSet<String> {
+    let (layers, mistakes) = Layers::read(&Sources::default());
+    let mut reader = Reader::new(layers, mistakes);
+    config(&mut reader, false);
+    reader.asked
+}

@@ -1,0 +1,315 @@
+//! The settings as operators write them. The manual has its tests in `manual`, the mistakes in `wrong`.
+
+mod manual;
+mod secrets;
+mod wrong;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+
+/// A folder of its own, gone at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("fanfare-config-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Nothing but the file.
+fn file(path: &Path) -> Sources {
+    Sources {
+        file: Some(path.to_owned()),
+        ..Sources::default()
+    }
+}
+
+/// Nothing but these variables.
+fn environment(variables: &[(&str, &str)]) -> Sources {
+    Sources {
+        environment: variables
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
+        ..Sources::default()
+    }
+}
+
+fn set(key: &str, value: &str) -> Flag {
+    Flag {
+        name: "--set",
+        key: key.to_owned(),
+        value: Some(value.to_owned()),
+    }
+}
+
+/// Nothing but these flags.
+fn flags(settings: &[(&str, &str)]) -> Sources {
+    Sources {
+        flags: settings
+            .iter()
+            .map(|(key, value)| set(key, value))
+            .collect(),
+        ..Sources::default()
+    }
+}
+
+/// The configuration that this text of a file gives.
+fn toml(text: &str) -> Result<Config, Mistakes> {
+    let folder = Folder::new();
+    load(&file(&folder.file("config.toml", text)))
+}
+
+#[test]
+fn later_sources_win_one_by_one() {
+    let folder = Folder::new();
+    let path = folder.file("config.toml", "[server]\nlisten = \"0.0.0.0:1\"\n");
+    let mut sources = Sources::default();
+    let mut listen = |change: &dyn Fn(&mut Sources)| {
+        change(&mut sources);
+        load(&sources).unwrap().server.listen.to_string()
+    };
+    assert_eq!(listen(&|_| {}), "127.0.0.1:3002");
+    assert_eq!(
+        listen(&|sources| sources.environment.push(("WS_PORT".into(), "2".into()))),
+        "127.0.0.1:2",
+        "the predecessor's port, with the default address"
+    );
+    assert_eq!(
+        listen(&|sources| sources.file = Some(path.clone())),
+        "0.0.0.0:2",
+        "stronger than the file, whose address it keeps"
+    );
+    let variable = ("FANFARE_SERVER__LISTEN".into(), "[::1]:3".into());
+    // Put first: it is the name that decides, not the order.
+    assert_eq!(
+        listen(&|sources| sources.environment.insert(0, variable.clone())),
+        "[::1]:3"
+    );
+    assert_eq!(
+        listen(&|sources| sources.flags.push(set("server.listen", "127.0.0.1:4"))),
+        "127.0.0.1:4"
+    );
+}
+
+#[test]
+fn dev_is_weaker_than_what_somebody_wrote() {
+    let dev = Sources {
+        dev: true,
+        ..Sources::default()
+    };
+    let config = load(&dev).unwrap();
+    assert!(config.dev && config.server.test_page);
+    assert_eq!(config.auth.wallet_proof, WalletProof::None);
+    let told = Sources {
+        dev: true,
+        ..flags(&[
+            ("auth.wallet_proof", "signature"),
+            ("server.test_page", "false"),
+        ])
+    };
+    let config = load(&told).unwrap();
+    assert!(config.dev && !config.server.test_page);
+    assert_eq!(config.auth.wallet_proof, WalletProof::Signature);
+}
+
+#[test]
+fn the_first_file_of_the_search_that_exists_is_read() {
+    let folder = Folder::new();
+    let there = folder.file("b.toml", "data_dir = \"/b\"");
+    let sources = Sources {
+        search: vec![folder.0.join("a.toml"), there.clone()],
+        ..Sources::default()
+    };
+    let loaded = inspect(&sources).unwrap();
+    assert_eq!(loaded.config.data_dir, Path::new("/b"));
+    assert_eq!(loaded.file, Some(there));
+}
+
+#[test]
+fn text_of_the_environment_becomes_every_kind_of_value() {
+    let config = load(&environment(&[
+        ("FANFARE_DATA_DIR", "/d"),
+        ("FANFARE_SERVER__WORKERS", "3"),
+        ("FANFARE_SERVER__TEST_PAGE", "true"),
+        ("FANFARE_SERVER__TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
+        (
+            "FANFARE_SERVER__ALLOWED_ORIGINS",
+            "HTTPS://Example.com:443,tauri://localhost",
+        ),
+        ("FANFARE_SERVER__PUBLIC_URL", "https://Example.com/"),
+        ("FANFARE_LIMITS__QUEUE_BYTES", "2MiB"),
+        ("FANFARE_LIMITS__EVENT_BYTES", "1000"),
+        ("FANFARE_AUTH__TOKEN_TTL", "1h 30m"),
+        ("FANFARE_STATS__CONSOLE_INTERVAL", "0s"),
+        ("FANFARE_CHANNELS__POST__HISTORY", "7"),
+        ("FANFARE_CHANNELS__LIVE_CHAT__SUBSCRIBE", "token"),
+        ("FANFARE_LOG", "debug"),
+        ("HOME", "/root"),
+    ]))
+    .unwrap();
+    assert_eq!(config.data_dir, Path::new("/d"));
+    assert_eq!(config.server.workers, 3);
+    assert!(config.server.test_page);
+    let proxies: Vec<String> = config
+        .server
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "::1/128"]);
+    assert_eq!(
+        config.server.allowed_origins,
+        AllowedOrigins::SameHostAnd(vec![
+            "https://example.com".into(),
+            "tauri://localhost".into()
+        ])
+    );
+    assert_eq!(config.server.public_url, "https://example.com");
+    assert_eq!(config.limits.queue_bytes, 2 * 1024 * 1024);
+    assert_eq!(config.limits.event_bytes, 1000);
+    assert_eq!(config.auth.token_ttl, Duration::from_secs(90 * 60));
+    assert_eq!(config.console_interval, None);
+    let history = config.channels.rule("post").unwrap().history.unwrap();
+    assert_eq!(history.entries, 7);
+    let chat = config.channels.rule("live-chat").unwrap();
+    assert_eq!(
+        (chat.subscribe, chat.publish),
+        (Access::Token, Access::None)
+    );
+}
+
+#[test]
+fn a_channel_table_changes_only_what_it_names() {
+    let config =
+        toml("[channels.feed]\nhistory = 0\n[channels.room]\n[channels.chat]\npublish = \"any\"")
+            .unwrap();
+    let feed = config.channels.rule("feed").unwrap();
+    assert_eq!((feed.subscribe, feed.history), (Access::Own, None));
+    let room = config.channels.rule("room").unwrap();
+    assert_eq!((room.subscribe, room.publish), (Access::None, Access::None));
+    let chat = config.channels.rule("chat").unwrap();
+    assert_eq!((chat.subscribe, chat.publish), (Access::None, Access::Any));
+    assert_eq!(chat.history.unwrap().ttl, Duration::from_secs(24 * 60 * 60));
+    assert!(config.channels.rule("other").is_none());
+}
+
+#[test]
+fn zero_is_unlimited_but_for_connections() {
+    let text: String = MANUAL
+        .lines()
+        .skip_while(|line| *line != "[limits]")
+        .filter_map(|line| line.strip_prefix('#')?.split_once(" = "))
+        .map(|(key, _)| match key.ends_with("_timeout") {
+            true => format!("{key} = \"0s\"\n"),
+            false => format!("{key} = 0\n"),
+        })
+        .collect();
+    let limits = toml(&format!("[limits]\n{text}")).unwrap().limits;
+    assert_eq!(limits.connections, 0);
+    let counts = [
+        limits.connections_per_user,
+        limits.connections_per_address,
+        limits.message_bytes,
+        limits.event_bytes,
+        limits.body_bytes,
+        limits.channels_per_connection,
+        limits.channel_key_bytes,
+        limits.queue_bytes,
+        limits.notifications_per_user,
+    ];
+    assert_eq!(counts, [usize::MAX; 9]);
+    let rates = [
+        limits.accepts_per_second,
+        limits.sign_in_per_minute,
+        limits.requests_per_second,
+        limits.commands_per_second,
+    ];
+    assert_eq!(rates, [u32::MAX; 4]);
+    assert_eq!(limits.store_bytes, u64::MAX);
+    let day = Duration::from_secs(24 * 60 * 60);
+    assert!(limits.header_timeout > day && limits.body_timeout > day);
+}
+
+#[test]
+fn the_predecessors_environment_is_enough() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let config = load(&environment(&[
+        ("NEXTAUTH_SECRET", secret),
+        ("WS_PORT", "4000"),
+        ("METRICS_PORT", "4001"),
+        ("REDIS_URL", "redis://:password@redis:6379/0"),
+    ]))
+    .unwrap();
+    assert_eq!(config.auth.secret.unwrap().expose(), secret.as_bytes());
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:4000");
+    assert_eq!(config.metrics.listen.to_string(), "127.0.0.1:4001");
+    let unfilled = [("NEXTAUTH_SECRET", ""), ("WS_PORT", ""), ("REDIS_URL", "")];
+    assert!(load(&environment(&unfilled)).unwrap().auth.secret.is_none());
+}
+
+#[test]
+fn what_is_dangerous_is_warned_of() {
+    let warned = |settings: &[(&str, &str)]| load(&flags(settings)).unwrap().warnings();
+    assert_eq!(warned(&[]), Vec::<String>::new());
+    assert_eq!(
+        warned(&[("auth.wallet_proof", "none")]),
+        Vec::<String>::new()
+    );
+    let public = ("server.listen", "0.0.0.0:3002");
+    assert_eq!(warned(&[public]), Vec::<String>::new());
+    for (key, value) in [
+        ("auth.wallet_proof", "none"),
+        ("server.allowed_origins", "*"),
+        ("auth.legacy_wallet_identity", "true"),
+        ("metrics.listen", "0.0.0.0:9090"),
+        ("auth.refresh_ttl", "1m"),
+        ("limits.queue_bytes", "1KiB"),
+        ("limits.body_bytes", "1KiB"),
+    ] {
+        let warnings = warned(&[public, (key, value)]);
+        assert_eq!(warnings.len(), 1, "{key}: {warnings:?}");
+        assert!(warnings[0].starts_with(key), "{key}: {warnings:?}");
+    }
+}
+
+#[test]
+fn what_differs_from_the_defaults_is_known_with_its_origin() {
+    let sources = Sources {
+        environment: vec![("FANFARE_LOGS__KEEP_DAYS".into(), "3".into())],
+        ..flags(&[
+            ("limits.body_bytes", "1048576"),
+            ("limits.queue_bytes", "3MiB"),
+        ])
+    };
+    let changed: Vec<String> = inspect(&sources)
+        .unwrap()
+        .changed
+        .iter()
+        .map(|setting| format!("{} {} {}", setting.key, setting.value, setting.origin))
+        .collect();
+    assert_eq!(
+        changed,
+        [
+            "limits.queue_bytes \"3MiB\" flag --set",
+            "logs.keep_days \"3\" environment variable FANFARE_LOGS__KEEP_DAYS",
+        ],
+        "and 1048576 is the default's 1MiB"
+    );
+}

@@ -1,0 +1,151 @@
+//! The second pass for what looks like a URL: the public one, origins, Redis.
+
+use url::Url;
+
+use super::AllowedOrigins;
+use super::mistake::Fault;
+use super::raw::Value;
+use super::values;
+
+const ANY: &str = "*";
+
+/// The URL that browsers use, without a trailing slash, or nothing.
+pub(super) fn public(value: &Value) -> Result<String, Fault> {
+    let text = values::text(value)?;
+    if text.is_empty() {
+        return Ok(text);
+    }
+    let fault = |problem| {
+        Fault::new(
+            problem,
+            "scheme, host and maybe a port, such as \"https://rt.example.com\"",
+        )
+    };
+    let url = Url::parse(&text).map_err(|_| fault("is not a URL"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(fault("is neither http:// nor https://"));
+    }
+    if !is_bare(&url) {
+        return Err(fault("has more than scheme, host and port")
+            .suggesting(Some(format!("{:?}", url.origin().ascii_serialization()))));
+    }
+    Ok(url.origin().ascii_serialization())
+}
+
+/// Origins as browsers send them, or `*` alone.
+pub(super) fn origins(value: &Value) -> Result<AllowedOrigins, Fault> {
+    let list = values::list(|item| {
+        if item == ANY {
+            Ok(ANY.to_owned())
+        } else {
+            origin(item)
+        }
+    })(value)?;
+    match list.as_slice() {
+        [one] if one == ANY => Ok(AllowedOrigins::Any),
+        items if items.iter().any(|item| item == ANY) => Err(Fault::new(
+            "\"*\" allows all the others too",
+            "[\"*\"] alone, or a list of origins",
+        )),
+        _ => Ok(AllowedOrigins::SameHostAnd(list)),
+    }
+}
+
+/// `scheme://host[:port]`, lower case, without the scheme's own port (RFC 6454, section 6.2).
+fn origin(text: &str) -> Result<String, Fault> {
+    let fault = |problem: &str| {
+        let accepted = "a list of origins, such as [\"https://example.com\"], or [\"*\"]";
+        Fault::new(format!("{text:?} {problem}"), accepted)
+    };
+    let Ok(url) = Url::parse(text) else {
+        let with_scheme = format!("https://{text}");
+        let meant = origin_of(&with_scheme).map(|origin| format!("{origin:?}"));
+        return Err(fault("is not an origin").suggesting(meant));
+    };
+    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
+        let meant = origin_of(&format!("https://{text}")).map(|origin| format!("{origin:?}"));
+        return Err(fault("has no host").suggesting(meant));
+    };
+    if host.contains('*') {
+        return Err(fault(
+            "has a wildcard: origins are compared whole, list each",
+        ));
+    }
+    let origin = serialized(&url);
+    if !is_bare(&url) || text.ends_with('/') {
+        return Err(
+            fault("has more than scheme, host and port").suggesting(Some(format!("{origin:?}")))
+        );
+    }
+    Ok(origin)
+}
+
+fn origin_of(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    is_bare(&url).then(|| serialized(&url))
+}
+
+/// Schemes that the URL standard does not know (`tauri:`, `capacitor:`) have no origin there, but
+/// their programs send one.
+fn serialized(url: &Url) -> String {
+    let origin = url.origin();
+    if origin.is_tuple() {
+        return origin.ascii_serialization();
+    }
+    let host = url.host_str().unwrap_or_default().to_lowercase();
+    match url.port() {
+        Some(port) => format!("{}://{host}:{port}", url.scheme()),
+        None => format!("{}://{host}", url.scheme()),
+    }
+}
+
+fn is_bare(url: &Url) -> bool {
+    matches!(url.path(), "" | "/")
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none()
+}
+
+/// One Redis, or the nodes of a cluster, or sentinels. Never repeats the text: it may hold a password.
+pub(super) fn redis(value: &Value) -> Result<String, Fault> {
+    const SCHEMES: [&str; 3] = ["redis", "rediss", "redis+sentinel"];
+    let accepted = "redis://HOST[:PORT], rediss://.. (TLS) or redis+sentinel://..; several nodes \
+                    separated by commas";
+    let fault = |problem| Fault::new(problem, accepted);
+    let text = values::text(value).map_err(|_| fault("is not text"))?;
+    let (scheme, rest) = text
+        .split_once("://")
+        .ok_or_else(|| fault("has no scheme"))?;
+    if !SCHEMES.contains(&scheme) {
+        return Err(fault("has another scheme"));
+    }
+    for node in rest.split(',').map(str::trim) {
+        let node = SCHEMES
+            .iter()
+            .find_map(|scheme| node.strip_prefix(scheme)?.strip_prefix("://"))
+            .unwrap_or(node);
+        // A scheme that the standard does not know leaves the host alone; its port is checked.
+        let host = Url::parse(&format!("redis://{node}"))
+            .map_err(|_| fault("has a node that is no HOST:PORT"))?;
+        if host.host_str().is_none_or(str::is_empty) {
+            return Err(fault("has a node without a host"));
+        }
+    }
+    Ok(text)
+}
+
+/// What every Redis key starts with. Glob characters would let one server's pattern match another's keys.
+pub(super) fn redis_prefix(value: &Value) -> Result<String, Fault> {
+    let text = values::text(value)?;
+    let fits = (1..=64).contains(&text.len())
+        && text
+            .chars()
+            .all(|char| char.is_ascii_graphic() && !"*?[]\\".contains(char));
+    if fits {
+        Ok(text)
+    } else {
+        let accepted = "1 to 64 visible ASCII characters, none of * ? [ ] \\";
+        Err(Fault::new("is no prefix", accepted))
+    }
+}

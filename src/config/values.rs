@@ -1,0 +1,236 @@
+//! The second pass, value by value: text and numbers become durations, sizes, addresses.
+//!
+//! Each reader says what it accepts, so that a mistake can repeat it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+
+use super::mistake::Fault;
+use super::raw::Value;
+use super::suggest;
+
+/// "Unlimited" for a time: long enough, and short enough to be added to any clock.
+const UNLIMITED: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// `true` or `false`.
+pub(super) fn boolean(value: &Value) -> Result<bool, Fault> {
+    match value {
+        Value::Boolean(value) => Ok(*value),
+        Value::Text(text) if text == "true" => Ok(true),
+        Value::Text(text) if text == "false" => Ok(false),
+        _ => Err(Fault::new("is not a boolean", "true or false")),
+    }
+}
+
+/// A whole number between `least` and `most`.
+pub(super) fn count(least: u64, most: u64) -> impl Fn(&Value) -> Result<u64, Fault> {
+    move |value| {
+        let number = match value {
+            Value::Integer(number) => u64::try_from(*number).ok(),
+            Value::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        number
+            .filter(|number| (least..=most).contains(number))
+            .ok_or_else(|| {
+                let accepted = format!("a whole number from {least} to {most}");
+                Fault::new("is not such a number", accepted)
+            })
+    }
+}
+
+/// A count whose 0 is "unlimited".
+pub(super) fn limit(value: &Value) -> Result<usize, Fault> {
+    let number = count(0, u64::from(u32::MAX))(value)?;
+    Ok(if number == 0 {
+        usize::MAX
+    } else {
+        usize::try_from(number).unwrap_or(usize::MAX)
+    })
+}
+
+/// A rate whose 0 is "unlimited".
+pub(super) fn rate(value: &Value) -> Result<u32, Fault> {
+    let number = count(0, u64::from(u32::MAX))(value)?;
+    Ok(match u32::try_from(number) {
+        Ok(number) if number > 0 => number,
+        _ => u32::MAX,
+    })
+}
+
+/// A size in bytes, whose 0 is "unlimited".
+pub(super) fn size(value: &Value) -> Result<u64, Fault> {
+    /// Past it the unit is a slip; the parser saturates.
+    const MOST: u64 = 1 << 50;
+    let bytes = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        Value::Text(text) => text
+            .trim()
+            .parse()
+            .map(|ByteSize(bytes)| bytes)
+            .ok()
+            // "0.1B" is rounded down to 0, and that would mean "unlimited".
+            .filter(|bytes| *bytes > 0 || !text.contains(|char| matches!(char, '1'..='9'))),
+        _ => None,
+    };
+    match bytes {
+        Some(0) => Ok(u64::MAX),
+        Some(bytes) if bytes <= MOST => Ok(bytes),
+        _ => Err(Fault::new(
+            "is not a size",
+            "a size with a unit, such as \"64KiB\" or \"1GiB\", or a number of bytes, up to 1PiB; 0 is \
+             unlimited",
+        )),
+    }
+}
+
+/// A size of something in memory.
+pub(super) fn size_in_memory(value: &Value) -> Result<usize, Fault> {
+    Ok(usize::try_from(size(value)?).unwrap_or(usize::MAX))
+}
+
+/// A duration between `least` and `most`.
+pub(super) fn duration(
+    least: Duration,
+    most: Duration,
+) -> impl Fn(&Value) -> Result<Duration, Fault> {
+    move |value| {
+        let accepted = || {
+            let [least, most] = [least, most].map(bound);
+            format!("a duration with a unit, such as \"30s\" or \"5m\", from {least} to {most}")
+        };
+        let text = match value {
+            Value::Text(text) => text.trim(),
+            Value::Integer(_) => return Err(Fault::new("has no unit", accepted())),
+            _ => return Err(Fault::new("is not a duration", accepted())),
+        };
+        match humantime::parse_duration(text) {
+            Ok(duration) if (least..=most).contains(&duration) => Ok(duration),
+            Ok(_) => Err(Fault::new("is out of range", accepted())),
+            Err(_) if text.parse::<f64>().is_ok() => Err(Fault::new("has no unit", accepted())),
+            Err(_) => Err(Fault::new("is not a duration", accepted())),
+        }
+    }
+}
+
+/// A round duration as the manual writes it: `365d`, where humantime counts in months and years.
+fn bound(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60)]
+        .into_iter()
+        .find(|(_, unit)| seconds > 0 && seconds.is_multiple_of(*unit))
+        .map_or(format!("{seconds}s"), |(name, unit)| {
+            format!("{}{name}", seconds / unit)
+        })
+}
+
+/// The time that something may take, whose 0 is "unlimited".
+pub(super) fn timeout(value: &Value) -> Result<Duration, Fault> {
+    let hour = Duration::from_secs(60 * 60);
+    let timeout = duration(Duration::ZERO, hour)(value)?;
+    Ok(if timeout.is_zero() {
+        UNLIMITED
+    } else {
+        timeout
+    })
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Value) -> Result<T, Fault> {
+    move |value| {
+        let text = match value {
+            Value::Text(text) => text.as_str(),
+            _ => "",
+        };
+        let found = words.iter().find(|(word, _)| *word == text);
+        found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let quoted: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            let near = suggest::word(text, words.iter().map(|(word, _)| *word));
+            Fault::new("is none of the words", quoted.join(", "))
+                .suggesting(near.map(|word| format!("{word:?}")))
+        })
+    }
+}
+
+/// Text, maybe empty.
+pub(super) fn text(value: &Value) -> Result<String, Fault> {
+    match value {
+        Value::Text(text) => Ok(text.clone()),
+        _ => Err(Fault::new("is not text", "text in quotes")),
+    }
+}
+
+/// Text that says something.
+pub(super) fn name(value: &Value) -> Result<String, Fault> {
+    match text(value)? {
+        text if text.trim().is_empty() => Err(Fault::new("is empty", "text in quotes")),
+        text => Ok(text),
+    }
+}
+
+/// The path of a folder.
+pub(super) fn folder(value: &Value) -> Result<PathBuf, Fault> {
+    name(value)
+        .map(PathBuf::from)
+        .map_err(|_| Fault::new("is no path", "the path of a folder"))
+}
+
+/// A list; text is taken apart at its commas.
+pub(super) fn list<T>(
+    item: impl Fn(&str) -> Result<T, Fault>,
+) -> impl Fn(&Value) -> Result<Vec<T>, Fault> {
+    move |value| match value {
+        Value::Text(text) => text
+            .split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(&item)
+            .collect(),
+        Value::List(items) => items
+            .iter()
+            .map(|value| match value {
+                Value::Text(text) => item(text),
+                _ => Err(not_a_list()),
+            })
+            .collect(),
+        _ => Err(not_a_list()),
+    }
+}
+
+fn not_a_list() -> Fault {
+    Fault::new("is not a list of text", "a list such as [\"a\", \"b\"]")
+}
+
+/// An IP address and a port; `localhost` is the IPv4 one.
+pub(super) fn socket_address(value: &Value) -> Result<SocketAddr, Fault> {
+    let text = text(value).unwrap_or_default();
+    let localhost = || {
+        let port = text.strip_prefix("localhost:")?.parse().ok()?;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    };
+    text.parse().ok().or_else(localhost).ok_or_else(|| {
+        let port = text.trim_start_matches(':').parse::<u16>().ok();
+        let bare: Option<IpAddr> = text.trim_matches(['[', ']']).parse().ok();
+        let accepted = "IP:PORT, such as \"127.0.0.1:3002\", \"0.0.0.0:3002\" or \"[::]:3002\"";
+        let problem = match (port, bare) {
+            (Some(_), _) => "has no IP address",
+            (_, Some(_)) => "has no port",
+            _ => "is not an address (names are not looked up)",
+        };
+        Fault::new(problem, accepted)
+            .suggesting(port.map(|port| format!("\"127.0.0.1:{port}\" or \"0.0.0.0:{port}\"")))
+    })
+}
+
+/// A network, or a single address as the network of itself.
+pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(address).ok_or_else(|| {
+        let accepted = "networks and addresses, such as \"10.0.0.0/8\" or \"192.0.2.7\"";
+        Fault::new(format!("{text:?} is not a network"), accepted)
+    })
+}

@@ -1,0 +1,51 @@
+//! What is allowed and still deserves a loud word at start.
+
+use super::{AllowedOrigins, Config, WalletProof};
+
+impl Config {
+    /// Sentences for the operator, most urgent first. None of them with the defaults.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut warn = |when: bool, text: &str| {
+            if when {
+                warnings.push(text.to_owned());
+            }
+        };
+        let public = !self.server.listen.ip().is_loopback();
+        warn(
+            public && self.auth.wallet_proof == WalletProof::None,
+            "auth.wallet_proof is \"none\" and server.listen is no loopback address: whoever can connect \
+             can sign in as any wallet",
+        );
+        warn(
+            self.auth.legacy_wallet_identity,
+            "auth.legacy_wallet_identity is on: whoever names a wallet can read and change its \
+             notifications without a token",
+        );
+        warn(
+            !self.metrics.listen.ip().is_loopback(),
+            "metrics.listen is no loopback address: whoever can connect can read the statistics",
+        );
+        warn(
+            public && self.server.allowed_origins == AllowedOrigins::Any,
+            "server.allowed_origins is [\"*\"]: pages of every site may connect for their visitors",
+        );
+        warn(
+            self.auth.refresh_ttl <= self.auth.token_ttl,
+            "auth.refresh_ttl is not longer than auth.token_ttl: a refresh token is dead before it is needed",
+        );
+        let limits = &self.limits;
+        let event_bytes = limits
+            .event_bytes
+            .min(limits.message_bytes.max(limits.body_bytes));
+        warn(
+            limits.queue_bytes < event_bytes,
+            "limits.queue_bytes is less than the largest event: one such event disconnects its subscribers",
+        );
+        warn(
+            limits.body_bytes < limits.event_bytes && limits.event_bytes != usize::MAX,
+            "limits.body_bytes is less than limits.event_bytes: backends cannot publish the largest events",
+        );
+        warnings
+    }
+}

@@ -1,0 +1,319 @@
+//! From a request to a WebSocket: who may connect, and what the answer is. Contract section 4.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    AUTHORIZATION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use tungstenite::handshake::server::create_response_with_body;
+
+use super::Services;
+use super::errors::ApiError;
+use crate::admission::{Permit, RetryAfter, client_address};
+use crate::auth::Refusal;
+use crate::config::AllowedOrigins;
+use crate::event_log::{Data, Kind};
+use crate::protocol::Close;
+use crate::session::Identity;
+
+/// The subprotocol that is answered when a token came with it.
+const SUBPROTOCOL: &str = "fanfare";
+/// The prefix of the subprotocol that carries a token.
+const BEARER_SUBPROTOCOL: &str = "bearer.";
+
+/// What a request is, as far as WebSockets go.
+pub enum Considered {
+    /// Not an upgrade.
+    Other,
+    /// An upgrade that is refused.
+    Refused(Response<Full<Bytes>>),
+    /// An upgrade.
+    Upgrade {
+        /// 101
+        response: Response<Full<Bytes>>,
+        /// For the worker.
+        ticket: Box<Ticket>,
+    },
+}
+
+/// What a worker has to know about a socket that it adopts.
+pub struct Ticket {
+    /// The client's address.
+    pub address: IpAddr,
+    /// Who it is; or with what the connection is to be closed after the upgrade.
+    pub client: Result<Arc<Identity>, Close>,
+    /// Held as long as the connection lives: node, address, user.
+    pub permits: [Option<Permit>; 3],
+}
+
+/// Looks at a request; takes permits only if it is an upgrade.
+pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) -> Considered {
+    let headers = request.headers();
+    let path = request.uri().path();
+    if request.method() != Method::GET
+        || !(path == "/ws" || path == "/")
+        || !headers
+            .get(UPGRADE)
+            .is_some_and(|value| names(value, "websocket"))
+    {
+        return Considered::Other;
+    }
+    let address = client_address(peer.ip(), headers, &services.config.server.trusted_proxies);
+    match admit(services, address, request) {
+        Ok((response, ticket)) => Considered::Upgrade {
+            response,
+            ticket: Box::new(ticket),
+        },
+        Err(response) => {
+            let name = format!("GET {path} {}", response.status().as_u16());
+            services.counters.http_responses.increment(&name);
+            Considered::Refused(*response)
+        }
+    }
+}
+
+type Refused = Box<Response<Full<Bytes>>>;
+
+fn admit<B>(
+    services: &Services,
+    address: IpAddr,
+    request: &Request<B>,
+) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
+    let headers = request.headers();
+    if !origin_allowed(&services.config.server.allowed_origins, headers) {
+        auth_failure(services, address, "origin");
+        let error = ApiError::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "Origin not allowed",
+        );
+        return Err(Box::new(error.into_response()));
+    }
+    if services.is_draining() {
+        return Err(unavailable(
+            "draining",
+            "The server is shutting down",
+            RetryAfter(1),
+        ));
+    }
+    let mut response = create_response_with_body(request, Full::default).map_err(|error| {
+        let error = ApiError::bad_request("invalid_upgrade", error.to_string());
+        let mut response = error.into_response();
+        if headers
+            .get(SEC_WEBSOCKET_VERSION)
+            .is_none_or(|version| version != "13")
+        {
+            // RFC 6455 section 4.4: say which version is spoken.
+            *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+            let version = HeaderValue::from_static("13");
+            response
+                .headers_mut()
+                .insert(SEC_WEBSOCKET_VERSION, version);
+        }
+        Box::new(response)
+    })?;
+    let limited = |limit: &str| services.counters.limited.increment(limit);
+    let on_node = services.admission.connect_node().ok_or_else(|| {
+        limited("connections");
+        unavailable(
+            "too_many_connections",
+            "Too many connections",
+            RetryAfter(5),
+        )
+    })?;
+    let from_address = services.admission.connect(address).ok_or_else(|| {
+        limited("connections_per_address");
+        Box::new(ApiError::rate_limited(RetryAfter(5)).into_response())
+    })?;
+    services.admission.accept().map_err(|retry_after| {
+        limited("accepts_per_second");
+        unavailable("too_many_accepts", "Too many new connections", retry_after)
+    })?;
+
+    let offered = offered(request);
+    if offered.by_subprotocol {
+        let protocol = HeaderValue::from_static(SUBPROTOCOL);
+        response
+            .headers_mut()
+            .insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    let mut of_user = None;
+    let client = match offered.token {
+        None => Err(Refusal::Missing),
+        Some(token) => services.authority.verify(&token, services.clock.unix_ms()),
+    };
+    let client = match client {
+        Err(refusal) => {
+            auth_failure(services, address, refusal.check());
+            Err(Close::Unauthorized)
+        }
+        Ok(identity) => match services.admission.connect_user(&identity.user_id) {
+            Some(permit) => {
+                of_user = Some(permit);
+                Ok(Arc::new(identity))
+            }
+            None => {
+                limited("connections_per_user");
+                Err(Close::LimitReached)
+            }
+        },
+    };
+    let permits = [Some(on_node), Some(from_address), of_user];
+    Ok((
+        response,
+        Ticket {
+            address,
+            client,
+            permits,
+        },
+    ))
+}
+
+fn auth_failure(services: &Services, address: IpAddr, check: &'static str) {
+    services.counters.auth_failures.increment(check);
+    let data = Data {
+        ip: Some(address),
+        reason: Some(check),
+        ..Data::default()
+    };
+    services.event_log.record(Kind::AuthFailure, &data);
+}
+
+fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) -> Refused {
+    let mut response = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, text).into_response();
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(retry_after.0));
+    Box::new(response)
+}
+
+/// A token and how it came.
+struct Offered {
+    token: Option<String>,
+    /// Then the subprotocol has to be answered, or browsers give up.
+    by_subprotocol: bool,
+}
+
+/// The token of a request: query, else header, else subprotocol.
+fn offered<B>(request: &Request<B>) -> Offered {
+    let subprotocols = request
+        .headers()
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim);
+    let mut by_subprotocol = false;
+    let mut in_subprotocol = None;
+    for protocol in subprotocols {
+        by_subprotocol |= protocol == SUBPROTOCOL;
+        in_subprotocol = in_subprotocol.or_else(|| protocol.strip_prefix(BEARER_SUBPROTOCOL));
+    }
+    let in_query = request.uri().query().and_then(|query| {
+        url::form_urlencoded::parse(query.as_bytes())
+            .find(|(name, value)| name == "token" && !value.is_empty())
+            .map(|(_, value)| value.into_owned())
+    });
+    let token = in_query
+        .or_else(|| bearer(request.headers()).map(str::to_owned))
+        .or_else(|| in_subprotocol.map(str::to_owned));
+    Offered {
+        token,
+        by_subprotocol,
+    }
+}
+
+/// The token of an `Authorization: Bearer` header (RFC 6750 section 2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether a comma-separated header value has this word, in any case.
+fn names(value: &HeaderValue, word: &str) -> bool {
+    value.to_str().is_ok_and(|value| {
+        value
+            .split(',')
+            .any(|part| part.trim().eq_ignore_ascii_case(word))
+    })
+}
+
+/// Whether a browser may come from where it says it does; who says nothing is no browser.
+fn origin_allowed(allowed: &AllowedOrigins, headers: &HeaderMap) -> bool {
+    let AllowedOrigins::SameHostAnd(allowed) = allowed else {
+        return true;
+    };
+    let Some(origin) = headers.get(ORIGIN) else {
+        return true;
+    };
+    let Ok(origin) = origin.to_str() else {
+        return false;
+    };
+    let origin = origin.to_ascii_lowercase();
+    let same_host = headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .zip(origin.split_once("://"))
+        .is_some_and(|(host, (_, authority))| host.eq_ignore_ascii_case(authority));
+    same_host || allowed.contains(&origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    fn token(uri: &str, headers: &[(&str, &str)]) -> Option<String> {
+        offered(&request(uri, headers)).token
+    }
+
+    #[test]
+    fn a_token_may_come_in_three_ways() {
+        let header = ("authorization", "bearer h.h.h");
+        let protocol = ("sec-websocket-protocol", "fanfare, bearer.p.p.p");
+        assert_eq!(
+            token("/ws?token=q.q.q", &[header, protocol]).unwrap(),
+            "q.q.q"
+        );
+        assert_eq!(token("/ws?token=", &[header, protocol]).unwrap(), "h.h.h");
+        assert_eq!(token("/ws", &[protocol]).unwrap(), "p.p.p");
+        assert_eq!(token("/ws", &[("authorization", "Basic x")]), None);
+        assert!(offered(&request("/ws?token=q", &[protocol])).by_subprotocol);
+        assert!(!offered(&request("/ws?token=q", &[header])).by_subprotocol);
+    }
+
+    #[test]
+    fn browsers_may_come_from_the_same_host_and_the_listed_ones() {
+        let listed = AllowedOrigins::SameHostAnd(vec!["https://fonana.me".into()]);
+        let allowed = |origin: &str| {
+            let request = request("/ws", &[("host", "Rt.Example:3002"), ("origin", origin)]);
+            origin_allowed(&listed, request.headers())
+        };
+        assert!(allowed("https://fonana.me"));
+        assert!(allowed("HTTPS://Fonana.me"));
+        assert!(allowed("http://rt.example:3002"));
+        for origin in [
+            "https://fonana.me.evil.example",
+            "http://fonana.me",
+            "null",
+            "rt.example",
+        ] {
+            assert!(!allowed(origin), "{origin}");
+        }
+        assert!(origin_allowed(&listed, request("/ws", &[]).headers()));
+        let evil = request("/ws", &[("origin", "https://evil.example")]);
+        assert!(origin_allowed(&AllowedOrigins::Any, evil.headers()));
+    }
+}

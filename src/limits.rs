@@ -1,0 +1,46 @@
+//! Bounds that are not configurable: each with its unit and its reason, and their relations proven
+//! at compile time. What operators may change is `config::Limits`.
+
+/// Events that wait in one worker's mailbox. A worker that is this far behind is seconds late.
+pub const LANE_EVENTS_MAX: usize = 65_536;
+/// Bytes of events that wait in one worker's mailbox.
+pub const LANE_BYTES_MAX: usize = 64 << 20;
+/// Events that a worker takes from its mailbox before it writes: enough that a connection's events
+/// leave in one call, few enough that the first of them does not wait long (ARCHITECTURE.md 7).
+pub const TURN_EVENTS_MAX: usize = 4_096;
+/// Bytes of events that a worker takes from its mailbox before it writes.
+pub const TURN_BYTES_MAX: usize = 1 << 20;
+/// Bytes read from one socket at a time, and the size of the worker's one read buffer.
+pub const READ_BYTES: usize = 64 << 10;
+/// Reads from one socket in a row before others have their turn.
+pub const READS_PER_TURN_MAX: usize = 4;
+/// Bytes copied together for one write.
+pub const WRITE_BYTES: usize = 256 << 10;
+/// A frame at least this long is written from where it lies instead of being copied.
+pub const WRITE_ALONE_BYTES: usize = 16 << 10;
+/// Bytes of live events held back for one member while its history is read.
+pub const HELD_BYTES_MAX: usize = 256 << 10;
+/// Workers: their set is one word per channel.
+pub const WORKERS_MAX: usize = 64;
+/// A broker, store or token call for a client ends after this, with an error to the client.
+pub const CALL_TIMEOUT_MS: u64 = 10_000;
+/// After our close frame the peer has this long to answer before its socket is dropped.
+pub const CLOSE_TIMEOUT_MS: u64 = 3_000;
+/// A socket that takes no byte for this long while some wait is closed with 4102.
+pub const BLOCKED_MS_MAX: u64 = 20_000;
+/// The head of a request.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Header lines of a request.
+pub const HEADERS_MAX: usize = 64;
+/// Sockets that have not been upgraded yet or never will be, on one node.
+pub const HTTP_CONNECTIONS_MAX: usize = 8_192;
+/// A stop closes about so many sockets a millisecond, unless the grace period is shorter.
+pub const DRAIN_PER_MS: u64 = 2;
+
+const _: () = {
+    assert!(TURN_EVENTS_MAX <= LANE_EVENTS_MAX);
+    assert!(TURN_BYTES_MAX <= LANE_BYTES_MAX);
+    assert!(WRITE_ALONE_BYTES < WRITE_BYTES);
+    assert!(WORKERS_MAX <= u64::BITS as usize);
+    assert!(HEAD_BYTES_MAX >= 8_192, "hyper's minimum");
+};

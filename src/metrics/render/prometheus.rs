@@ -1,0 +1,375 @@
+//! `GET /metrics`: the Prometheus text format 0.0.4.
+//!
+//! Names begin with `fanfare_`, units are seconds and bytes. No label has values that clients choose:
+//! what is not in a table of ours is `other`. Nothing is per channel or per user.
+
+use std::collections::BTreeMap;
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{TEXT_FORMAT, TextEncoder};
+
+use crate::broker::Health;
+use crate::metrics::Snapshot;
+use crate::protocol::Close;
+
+/// The media type of [`metrics`].
+pub const CONTENT_TYPE: &str = TEXT_FORMAT;
+
+/// The commands of the protocol: the message types that have a series of their own.
+const COMMANDS: [&str; 7] = [
+    "history",
+    "ping",
+    "presence",
+    "publish",
+    "refresh",
+    "subscribe",
+    "unsubscribe",
+];
+
+/// The methods of HTTP that have a series of their own.
+const METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
+
+const OTHER: &str = "other";
+
+/// The text.
+pub fn metrics(snapshot: &Snapshot) -> String {
+    let mut page = Page(Vec::new());
+    about_the_process(snapshot, &mut page);
+    about_sockets(snapshot, &mut page);
+    about_requests(snapshot, &mut page);
+    about_the_backend(snapshot, &mut page);
+    // The encoder refuses a family without a name or a series: `Page` adds neither.
+    TextEncoder::new()
+        .encode_to_string(&page.0)
+        .unwrap_or_default()
+}
+
+fn about_the_process(s: &Snapshot, page: &mut Page) {
+    let build = vec![series([("version", s.version), ("node", &*s.node)], 1.0)];
+    page.gauges(
+        "build_info",
+        "The version that runs, and the name of the node.",
+        build,
+    );
+    page.gauge(
+        "draining",
+        "Whether the server is stopping.",
+        u8::from(s.draining),
+    );
+    page.gauge(
+        "process_start_time_seconds",
+        "When the process started, since the Unix epoch.",
+        s.started_unix_ms as f64 / 1e3,
+    );
+    let process = &s.process;
+    page.counter(
+        "process_cpu_seconds_total",
+        "User and system time of all threads.",
+        process.cpu_seconds,
+    );
+    page.gauge(
+        "process_resident_memory_bytes",
+        "Memory that is really there.",
+        process.resident_bytes as f64,
+    );
+    page.gauge(
+        "process_virtual_memory_bytes",
+        "Address space.",
+        process.virtual_bytes as f64,
+    );
+    page.gauge(
+        "process_open_fds",
+        "Open file descriptors.",
+        process.open_fds as f64,
+    );
+    page.gauge(
+        "process_max_fds",
+        "File descriptors that the process may open.",
+        process.max_fds.map_or(f64::INFINITY, |most| most as f64),
+    );
+    page.gauge("process_threads", "Threads.", process.threads as f64);
+    page.counter(
+        "event_log_lines_total",
+        "Lines written to the event log.",
+        s.event_log.written_lines as f64,
+    );
+    page.counter(
+        "event_log_dropped_lines_total",
+        "Lines the event log lost: its queue was full or the disk refused them.",
+        s.event_log.dropped_lines as f64,
+    );
+    page.counter(
+        "event_log_io_errors_total",
+        "Failed opens, writes, compressions and deletions of the event log.",
+        s.event_log.io_errors as f64,
+    );
+}
+
+fn about_sockets(s: &Snapshot, page: &mut Page) {
+    page.gauge(
+        "connections",
+        "Authenticated WebSocket connections that are open.",
+        s.active_connections() as f64,
+    );
+    page.counter(
+        "connections_opened_total",
+        "WebSocket connections that were authenticated.",
+        s.connections_opened as f64,
+    );
+    page.counter(
+        "connections_closed_total",
+        "Authenticated WebSocket connections that ended.",
+        s.connections_closed as f64,
+    );
+    let closes = bounded(&s.closes, |name| {
+        Close::ALL
+            .iter()
+            .find(|close| format!("{} {}", close.code(), close.reason()) == name)
+            .map_or(
+                [("code", OTHER.into()), ("reason", OTHER.into())],
+                |close| {
+                    [
+                        ("code", close.code().to_string()),
+                        ("reason", close.reason().into()),
+                    ]
+                },
+            )
+    });
+    page.counters(
+        "closes_total",
+        "Closed WebSocket connections by close code.",
+        closes,
+    );
+    page.gauge(
+        "channels",
+        "Channels with subscribers on this node.",
+        s.channel_count as f64,
+    );
+    page.gauge(
+        "subscriptions",
+        "Subscriptions on this node.",
+        s.subscriptions as f64,
+    );
+    let messages = bounded(&s.messages_by_type, |name| {
+        [("type", known(name, &COMMANDS))]
+    });
+    page.counters("messages_total", "Messages that clients sent.", messages);
+    page.counter(
+        "error_replies_total",
+        "Error replies to clients.",
+        s.error_replies as f64,
+    );
+    page.counter(
+        "received_bytes_total",
+        "Bytes read from WebSockets.",
+        s.received_bytes as f64,
+    );
+    page.counter(
+        "sent_bytes_total",
+        "Bytes written to WebSockets.",
+        s.sent_bytes as f64,
+    );
+    page.counter(
+        "writes_total",
+        "Write calls that carried them.",
+        s.writes as f64,
+    );
+    page.counter(
+        "deliveries_total",
+        "Events put into the queues of connections.",
+        s.deliveries as f64,
+    );
+    page.counter(
+        "gaps_total",
+        "Events that did not fit into a worker's mailbox.",
+        s.gaps as f64,
+    );
+    page.counter(
+        "worker_turns_total",
+        "Turns of all workers.",
+        s.turns as f64,
+    );
+    let queues = s.queues.iter().enumerate();
+    let queues =
+        queues.map(|(worker, waiting)| series([("worker", worker.to_string())], *waiting as f64));
+    page.gauges(
+        "worker_queue_events",
+        "Events in each worker's mailbox.",
+        queues.collect(),
+    );
+}
+
+fn about_requests(s: &Snapshot, page: &mut Page) {
+    let responses = bounded(&s.http_responses, |name| {
+        let mut parts = name.split(' ');
+        let mut next = || parts.next().unwrap_or(OTHER);
+        let (method, route, status) = (next(), next(), next());
+        [
+            ("method", known(method, &METHODS)),
+            ("route", route.to_string()),
+            ("status", status.to_string()),
+        ]
+    });
+    page.counters(
+        "http_responses_total",
+        "HTTP responses by route.",
+        responses,
+    );
+    let checks = bounded(&s.auth_failures, |check| [("check", check.to_string())]);
+    page.counters(
+        "auth_failures_total",
+        "Refused tokens, keys and origins by the check that failed.",
+        checks,
+    );
+    let limits = bounded(&s.limited, |limit| [("limit", limit.to_string())]);
+    page.counters(
+        "limited_total",
+        "Requests and sockets refused by a limit.",
+        limits,
+    );
+    page.counter(
+        "tokens_issued_total",
+        "Tokens issued.",
+        s.tokens_issued as f64,
+    );
+    let publications = bounded(&s.publications, |source| [("source", source.to_string())]);
+    page.counters("publications_total", "Events published.", publications);
+    page.counter(
+        "notifications_total",
+        "Notifications created.",
+        s.notifications as f64,
+    );
+    page.counter(
+        "errors_total",
+        "Faults of the server itself.",
+        s.errors as f64,
+    );
+}
+
+fn about_the_backend(s: &Snapshot, page: &mut Page) {
+    const STATE: &str = "1 for the state it is in: up, degraded or down.";
+    page.gauges("broker_state", STATE, states(&s.broker));
+    page.gauges("store_state", STATE, states(&s.store));
+    let store = &s.store_figures;
+    page.gauge(
+        "store_bytes",
+        "Bytes that count against the limit.",
+        store.bytes as f64,
+    );
+    page.gauge(
+        "store_queued_writes",
+        "Writes waiting to be committed.",
+        store.queued_writes as f64,
+    );
+    page.counter("store_commits_total", "Commits.", store.commits as f64);
+    page.counter(
+        "store_writes_total",
+        "Committed writes.",
+        store.writes as f64,
+    );
+    page.counter(
+        "store_write_failures_total",
+        "Failed writes.",
+        store.failures as f64,
+    );
+    page.gauge(
+        "history_channels",
+        "Channels that have history.",
+        store.history_channels as f64,
+    );
+    page.gauge(
+        "history_events",
+        "Events in all histories.",
+        store.history_events as f64,
+    );
+}
+
+fn states(health: &Health) -> Vec<Series> {
+    let now = match health {
+        Health::Up => "up",
+        Health::Degraded(_) => "degraded",
+        Health::Down(_) => "down",
+    };
+    ["up", "degraded", "down"]
+        .map(|state| series([("state", state)], f64::from(u8::from(state == now))))
+        .into()
+}
+
+fn known(name: &str, table: &[&str]) -> String {
+    String::from(if table.contains(&name) { name } else { OTHER })
+}
+
+/// A series: its labels and its value.
+type Series = (Vec<LabelPair>, f64);
+
+fn series<const N: usize>(labels: [(&str, impl Into<String>); N], value: f64) -> Series {
+    let pair = |(name, value): (&str, _)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_string());
+        pair.set_value(Into::<String>::into(value));
+        pair
+    };
+    (labels.map(pair).into(), value)
+}
+
+/// Sums up what gets the same labels.
+fn bounded<const N: usize>(
+    counts: &[(String, u64)],
+    labels: impl Fn(&str) -> [(&'static str, String); N],
+) -> Vec<Series> {
+    let mut sums = BTreeMap::new();
+    for (name, count) in counts {
+        *sums.entry(labels(name)).or_default() += count;
+    }
+    let sums = sums.into_iter();
+    sums.map(|(labels, sum): (_, u64)| series(labels, sum as f64))
+        .collect()
+}
+
+/// The families in the order in which they are shown.
+struct Page(Vec<MetricFamily>);
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str, value: impl Into<f64>) {
+        self.gauges(name, help, vec![(Vec::new(), value.into())]);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: f64) {
+        self.counters(name, help, vec![(Vec::new(), value)]);
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, series: Vec<Series>) {
+        let metrics = series.into_iter().map(|(labels, value)| {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            let mut metric = Metric::from_gauge(gauge);
+            metric.set_label(labels);
+            metric
+        });
+        self.add(MetricType::GAUGE, name, help, metrics.collect());
+    }
+
+    fn counters(&mut self, name: &str, help: &str, series: Vec<Series>) {
+        let metrics = series.into_iter().map(|(labels, value)| {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            let mut metric = Metric::from_label(labels);
+            metric.set_counter(counter);
+            metric
+        });
+        self.add(MetricType::COUNTER, name, help, metrics.collect());
+    }
+
+    /// A family that has no series yet is left out: the format has no such thing.
+    fn add(&mut self, kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) {
+        if metrics.is_empty() {
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(format!("fanfare_{name}"));
+        family.set_help(help.to_string());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.0.push(family);
+    }
+}

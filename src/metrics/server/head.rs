@@ -1,0 +1,142 @@
+//! The head of a request, as much of it as matters here. Pure.
+
+/// Bytes of a head that are read. RFC 9112 leaves the bound to us; a scraper sends a few hundred.
+pub(super) const MOST_BYTES: usize = 8 * 1024;
+/// Header fields of a head.
+const MOST_FIELDS: usize = 64;
+/// Bytes of a target that are passed on.
+const MOST_TARGET_BYTES: usize = 1_024;
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// `GET` or `HEAD`.
+    pub method: &'static str,
+    /// The path, without its query: visible ASCII only.
+    pub path: String,
+}
+
+/// Why a request is not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Malformed,
+    Method,
+    Timeout,
+    TargetTooLong,
+    TooLarge,
+    Busy,
+}
+
+impl Refusal {
+    const fn row(self) -> (&'static str, &'static str, &'static str, &'static str) {
+        match self {
+            Self::Malformed => ("400 Bad Request", "", "Malformed request", "bad_request"),
+            Self::Method => (
+                "405 Method Not Allowed",
+                "Allow: GET, HEAD\r\n",
+                "Method not allowed",
+                "method_not_allowed",
+            ),
+            Self::Timeout => ("408 Request Timeout", "", "Request timeout", "timeout"),
+            Self::TargetTooLong => ("414 URI Too Long", "", "URI too long", "uri_too_long"),
+            Self::TooLarge => (
+                "431 Request Header Fields Too Large",
+                "",
+                "Request header too large",
+                "header_too_large",
+            ),
+            Self::Busy => (
+                "503 Service Unavailable",
+                "Retry-After: 1\r\n",
+                "Too many requests at once",
+                "busy",
+            ),
+        }
+    }
+
+    /// The whole response.
+    pub fn response(self) -> Vec<u8> {
+        let (status, extra, error, code) = self.row();
+        let body = format!(r#"{{"error":"{error}","code":"{code}"}}"#);
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\n{extra}\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+}
+
+/// Reads a head from the beginning of `bytes`; `None`: more is needed.
+pub(super) fn parse(bytes: &[u8]) -> Option<Result<Head, Refusal>> {
+    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) if bytes.len() < MOST_BYTES => return None,
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return Some(Err(Refusal::TooLarge));
+        }
+        Err(_) => return Some(Err(Refusal::Malformed)),
+    }
+    let method = match request.method {
+        Some("GET") => "GET",
+        Some("HEAD") => "HEAD",
+        _ => return Some(Err(Refusal::Method)),
+    };
+    let target = request.path.unwrap_or_default();
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    if path.len() > MOST_TARGET_BYTES {
+        return Some(Err(Refusal::TargetTooLong));
+    }
+    if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Some(Err(Refusal::Malformed));
+    }
+    Some(Ok(Head {
+        method,
+        path: path.to_string(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_known_when_it_is_whole() {
+        let whole = b"HEAD /stats?token=x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\nGET";
+        for end in 0..whole.len() - 3 {
+            assert_eq!(parse(&whole[..end]), None, "{end}");
+        }
+        let head = Head {
+            method: "HEAD",
+            path: "/stats".into(),
+        };
+        assert_eq!(parse(whole), Some(Ok(head)));
+    }
+
+    #[test]
+    fn what_is_refused_has_its_reason() {
+        let refusal = |text: &str| parse(text.as_bytes()).unwrap().unwrap_err();
+        assert_eq!(refusal("POST / HTTP/1.1\r\n\r\n"), Refusal::Method);
+        assert_eq!(refusal("GET / HTTP/2.0\r\n\r\n"), Refusal::Malformed);
+        assert_eq!(
+            refusal("GET http://h/ HTTP/1.1\r\n\r\n"),
+            Refusal::Malformed
+        );
+        assert_eq!(refusal("GET /\u{e9} HTTP/1.1\r\n\r\n"), Refusal::Malformed);
+        assert_eq!(refusal("\u{16}\u{3}\u{1}"), Refusal::Malformed);
+        let long = "x".repeat(MOST_BYTES);
+        assert_eq!(refusal(&format!("GET /{long}")), Refusal::TooLarge);
+        let long = &long[..2_000];
+        assert_eq!(
+            refusal(&format!("GET /{long} HTTP/1.1\r\n\r\n")),
+            Refusal::TargetTooLong
+        );
+        let fields = "a: b\r\n".repeat(MOST_FIELDS + 1);
+        assert_eq!(
+            refusal(&format!("GET / HTTP/1.1\r\n{fields}\r\n")),
+            Refusal::TooLarge
+        );
+    }
+}

@@ -1,0 +1,266 @@
+//! What is shown: everything counted and measured, read once, as plain values.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Counters, Names, Process, WorkerCounters};
+use crate::broker::{Broker, Health, Store, StoreFigures};
+use crate::clock::{Clock, Moment};
+use crate::event_log::{EventLog, Figures};
+
+/// Where the figures come from. Reading them never waits for anything but short locks.
+pub struct Observed {
+    /// What everybody counts in.
+    pub counters: Arc<Counters>,
+    /// The time.
+    pub clock: Clock,
+    /// When the process started.
+    pub started: Moment,
+    /// The node's name, as clients see it.
+    pub node: Arc<str>,
+    /// The version of the program.
+    pub version: &'static str,
+    /// For its health and figures.
+    pub store: Arc<dyn Store>,
+    /// For its health.
+    pub broker: Arc<dyn Broker>,
+    /// For its figures.
+    pub event_log: EventLog,
+    /// The subscribers of every channel that has some.
+    pub channels: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
+    /// The events that wait in each worker's mailbox.
+    pub queues: Box<dyn Fn() -> Vec<usize> + Send + Sync>,
+    /// Whether the server is stopping.
+    pub draining: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observed")
+            .field("node", &self.node)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Observed {
+    /// Reads everything.
+    pub fn snapshot(&self) -> Snapshot {
+        let counters = &self.counters;
+        let now = self.clock.now();
+        let channels = (self.channels)();
+        Snapshot {
+            version: self.version,
+            node: Arc::clone(&self.node),
+            started_unix_ms: self.started.unix_ms,
+            uptime_ms: now.mono_ms.saturating_sub(self.started.mono_ms),
+            draining: (self.draining)(),
+            broker: self.broker.health(),
+            store: self.store.health(),
+            store_figures: self.store.figures(),
+            event_log: self.event_log.figures(),
+            process: Process::read(),
+            queues: (self.queues)(),
+            channel_count: channels.len() as u64,
+            subscriptions: channels.iter().map(|(_, subscribers)| subscribers).sum(),
+            channels: largest(channels),
+            connections_opened: counters.sum(|worker| &worker.connections_opened),
+            connections_closed: counters.sum(|worker| &worker.connections_closed),
+            messages: counters.sum(|worker| &worker.messages),
+            messages_by_type: by_worker(counters, |worker| &worker.messages_by_type),
+            received_bytes: counters.sum(|worker| &worker.received_bytes),
+            sent_bytes: counters.sum(|worker| &worker.sent_bytes),
+            writes: counters.sum(|worker| &worker.writes),
+            deliveries: counters.sum(|worker| &worker.deliveries),
+            turns: counters.sum(|worker| &worker.turns),
+            gaps: counters.sum(|worker| &worker.gaps),
+            error_replies: counters.sum(|worker| &worker.error_replies),
+            closes: by_worker(counters, |worker| &worker.closes),
+            auth_failures: named(&counters.auth_failures),
+            errors: counters.errors.value(),
+            http_responses: named(&counters.http_responses),
+            limited: named(&counters.limited),
+            tokens_issued: counters.tokens_issued.value(),
+            publications: named(&counters.publications),
+            notifications: counters.notifications.value(),
+        }
+    }
+}
+
+/// Numbers under names, the largest first (equal ones by name), [`MOST_COUNTS`] at most.
+pub type Counts = Vec<(String, u64)>;
+
+/// Entries of a [`Counts`] that are kept. Contract section 7.
+pub const MOST_COUNTS: usize = 1_000;
+
+/// The figures of one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The version of the program.
+    pub version: &'static str,
+    /// The node's name.
+    pub node: Arc<str>,
+    /// When the process started, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// For how long it has been running.
+    pub uptime_ms: u64,
+    /// Whether it is stopping.
+    pub draining: bool,
+    /// Whether publishing works.
+    pub broker: Health,
+    /// Whether writing works.
+    pub store: Health,
+    /// The store's own figures.
+    pub store_figures: StoreFigures,
+    /// What became of the event log's lines.
+    pub event_log: Figures,
+    /// What the kernel says about the process.
+    pub process: Process,
+    /// Events waiting in each worker's mailbox.
+    pub queues: Vec<usize>,
+    /// Channels that have subscribers, `channels` being the largest of them.
+    pub channel_count: u64,
+    /// Subscriptions to all channels.
+    pub subscriptions: u64,
+    /// Subscribers by channel.
+    pub channels: Counts,
+    /// Sockets that were authenticated.
+    pub connections_opened: u64,
+    /// Of those, the ones that ended.
+    pub connections_closed: u64,
+    /// Messages that clients sent.
+    pub messages: u64,
+    /// The same by their `type`, which clients choose.
+    pub messages_by_type: Counts,
+    /// Bytes read from sockets after the upgrade.
+    pub received_bytes: u64,
+    /// Bytes written to sockets after the upgrade.
+    pub sent_bytes: u64,
+    /// Write calls that carried them.
+    pub writes: u64,
+    /// Events put into a socket's queue.
+    pub deliveries: u64,
+    /// Turns of all workers.
+    pub turns: u64,
+    /// Events that did not fit into a mailbox.
+    pub gaps: u64,
+    /// Error replies to clients.
+    pub error_replies: u64,
+    /// Closes by code and reason.
+    pub closes: Counts,
+    /// Refused tokens, keys and origins by the check that failed.
+    pub auth_failures: Counts,
+    /// Faults of the server itself.
+    pub errors: u64,
+    /// HTTP responses by `METHOD route status`.
+    pub http_responses: Counts,
+    /// What was refused by a limit, by its key.
+    pub limited: Counts,
+    /// Tokens issued.
+    pub tokens_issued: u64,
+    /// Events published by whom.
+    pub publications: Counts,
+    /// Notifications created.
+    pub notifications: u64,
+}
+
+impl Snapshot {
+    /// Sockets that are open and authenticated.
+    pub fn active_connections(&self) -> u64 {
+        // The two are read one after the other: a close between them must not show as 2^64 - 1.
+        self.connections_opened
+            .saturating_sub(self.connections_closed)
+    }
+
+    /// Refused tokens, keys and origins.
+    pub fn all_auth_failures(&self) -> u64 {
+        self.auth_failures.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl Default for Snapshot {
+    /// Of a healthy server that has done nothing yet.
+    fn default() -> Self {
+        Self {
+            version: "",
+            node: Arc::default(),
+            started_unix_ms: 0,
+            uptime_ms: 0,
+            draining: false,
+            broker: Health::Up,
+            store: Health::Up,
+            store_figures: StoreFigures::default(),
+            event_log: Figures::default(),
+            process: Process::default(),
+            queues: Vec::new(),
+            channel_count: 0,
+            subscriptions: 0,
+            channels: Vec::new(),
+            connections_opened: 0,
+            connections_closed: 0,
+            messages: 0,
+            messages_by_type: Vec::new(),
+            received_bytes: 0,
+            sent_bytes: 0,
+            writes: 0,
+            deliveries: 0,
+            turns: 0,
+            gaps: 0,
+            error_replies: 0,
+            closes: Vec::new(),
+            auth_failures: Vec::new(),
+            errors: 0,
+            http_responses: Vec::new(),
+            limited: Vec::new(),
+            tokens_issued: 0,
+            publications: Vec::new(),
+            notifications: 0,
+        }
+    }
+}
+
+fn named(names: &Names) -> Counts {
+    let mut sums = BTreeMap::new();
+    names.add_to(&mut sums);
+    largest(sums.into_iter().collect())
+}
+
+fn by_worker(counters: &Counters, names: impl Fn(&WorkerCounters) -> &Names) -> Counts {
+    let mut sums = BTreeMap::new();
+    for worker in &counters.workers {
+        names(worker).add_to(&mut sums);
+    }
+    largest(sums.into_iter().collect())
+}
+
+/// Sorts and cuts without sorting what is cut: there may be a hundred thousand channels.
+fn largest(mut counts: Counts) -> Counts {
+    fn order((name, count): &(String, u64)) -> (Reverse<u64>, &str) {
+        (Reverse(*count), name)
+    }
+    if counts.len() > MOST_COUNTS {
+        counts.select_nth_unstable_by(MOST_COUNTS, |a, b| order(a).cmp(&order(b)));
+        counts.truncate(MOST_COUNTS);
+    }
+    counts.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_thousand_stay_in_order() {
+        let all = (0..5_000)
+            .map(|n| (format!("post_{n}"), n % 2_500))
+            .collect();
+        let kept = largest(all);
+        assert_eq!(kept.len(), MOST_COUNTS);
+        assert_eq!(kept[0], (String::from("post_2499"), 2_499));
+        assert_eq!(kept[1], (String::from("post_4999"), 2_499));
+        assert_eq!(kept[999], (String::from("post_4500"), 2_000));
+    }
+}

@@ -1,0 +1,144 @@
+//! Which workers follow a channel, and how many members it has on this node.
+
+use std::collections::HashMap;
+use std::collections::hash_map::{DefaultHasher, Entry, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::protocol::ChannelKey;
+
+/// Locks that share the channels out; two publishers meet only in the same one.
+const SHARDS: usize = 64;
+
+/// Channel to workers.
+#[derive(Debug)]
+pub struct Interest {
+    shards: Box<[Mutex<HashMap<ChannelKey, Followers>>]>,
+    hasher: RandomState,
+}
+
+/// Who follows a channel.
+#[derive(Debug, Default, Clone, Copy)]
+struct Followers {
+    /// A bit per worker with at least one member.
+    workers: u64,
+    /// Members on all workers; at least one per bit.
+    members: u32,
+}
+
+impl Default for Interest {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl Interest {
+    /// A member joins on a worker, as its first there or not. Gives the shared copy of the key.
+    pub fn join(&self, worker: usize, key: &ChannelKey, first_on_worker: bool) -> ChannelKey {
+        let mut shard = self.shard(key);
+        let entry = shard.entry(key.clone());
+        let shared = entry.key().clone();
+        let followers = entry.or_default();
+        followers.members += 1;
+        if first_on_worker {
+            followers.workers |= 1 << worker;
+        }
+        shared
+    }
+
+    /// A member leaves a worker, as its last there or not. `true` if nobody is left on this node.
+    pub fn leave(&self, worker: usize, key: &ChannelKey, last_on_worker: bool) -> bool {
+        let mut shard = self.shard(key);
+        let Entry::Occupied(mut entry) = shard.entry(key.clone()) else {
+            return false;
+        };
+        let followers = entry.get_mut();
+        followers.members = followers.members.saturating_sub(1);
+        if last_on_worker {
+            followers.workers &= !(1 << worker);
+        }
+        if followers.workers == 0 {
+            entry.remove();
+            return true;
+        }
+        false
+    }
+
+    /// Calls `post` with each worker that follows the channel. Calls for one channel come one after
+    /// the other, in all workers in the same order.
+    pub fn each(&self, key: &ChannelKey, mut post: impl FnMut(usize)) {
+        let shard = self.shard(key);
+        let Some(followers) = shard.get(key) else {
+            return;
+        };
+        let mut workers = followers.workers;
+        while workers != 0 {
+            post(workers.trailing_zeros() as usize);
+            workers &= workers - 1;
+        }
+    }
+
+    /// Every channel with its members.
+    pub fn counts(&self) -> Vec<(String, u64)> {
+        self.shards
+            .iter()
+            .flat_map(|shard| {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                shard
+                    .iter()
+                    .map(|(key, followers)| (key.to_string(), u64::from(followers.members)))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Every channel.
+    pub fn keys(&self) -> Vec<ChannelKey> {
+        self.shards
+            .iter()
+            .flat_map(|shard| {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                shard.keys().cloned().collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn shard(&self, key: &ChannelKey) -> MutexGuard<'_, HashMap<ChannelKey, Followers>> {
+        let mut hasher: DefaultHasher = self.hasher.build_hasher();
+        key.hash(&mut hasher);
+        let at = hasher.finish() as usize % SHARDS;
+        self.shards[at]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_found_by_their_edges() {
+        let interest = Interest::default();
+        let key = ChannelKey::parse("post_1", 255).unwrap();
+        let workers = || {
+            let mut workers = Vec::new();
+            interest.each(&key, |worker| workers.push(worker));
+            workers
+        };
+        assert!(workers().is_empty());
+        interest.join(0, &key, true);
+        interest.join(0, &key, false);
+        interest.join(63, &key, true);
+        assert_eq!(workers(), [0, 63]);
+        assert_eq!(interest.counts(), [("post_1".to_owned(), 3)]);
+        assert!(!interest.leave(0, &key, false));
+        assert!(!interest.leave(0, &key, true));
+        assert_eq!(workers(), [63]);
+        assert!(interest.leave(63, &key, true));
+        assert!(interest.counts().is_empty());
+    }
+}

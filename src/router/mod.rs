@@ -1,0 +1,87 @@
+//! Node-wide: places connections on workers and fans events out to the workers that follow them.
+
+pub mod interest;
+
+use std::sync::Arc;
+
+use crate::broker::{Deliver, Delivery};
+use crate::metrics::Counters;
+use crate::protocol::ChannelKey;
+use crate::worker::mailbox::{Mailbox, Posted};
+use crate::ws::frame::encode_event;
+use interest::Interest;
+
+/// The workers' mailboxes, and who follows what.
+#[derive(Debug)]
+pub struct Router {
+    mailboxes: Box<[Mailbox]>,
+    counters: Arc<Counters>,
+    /// Which workers follow a channel.
+    pub interest: Interest,
+}
+
+impl Router {
+    /// A router over the workers' mailboxes, in the order of the workers.
+    pub fn new(mailboxes: Vec<Mailbox>, counters: Arc<Counters>) -> Self {
+        Self {
+            mailboxes: mailboxes.into(),
+            counters,
+            interest: Interest::default(),
+        }
+    }
+
+    /// The mailboxes, in the order of the workers.
+    pub fn mailboxes(&self) -> &[Mailbox] {
+        &self.mailboxes
+    }
+
+    /// The worker for the next connection: the one with the fewest.
+    pub fn place(&self) -> &Mailbox {
+        self.mailboxes
+            .iter()
+            .min_by_key(|mailbox| mailbox.load())
+            .expect("a node has at least one worker")
+    }
+
+    /// Sockets on all workers.
+    pub fn load(&self) -> usize {
+        self.mailboxes.iter().map(Mailbox::load).sum()
+    }
+}
+
+impl Deliver for Router {
+    fn deliver(&self, delivery: Delivery) {
+        let Delivery {
+            channel,
+            event,
+            position,
+        } = delivery;
+        let mut encoded = None;
+        self.interest.each(&channel, |worker| {
+            let frame = encoded
+                .get_or_insert_with(|| encode_event(&channel, &event, position.as_ref()))
+                .clone();
+            let posted = Posted {
+                channel: channel.clone(),
+                position: position.clone(),
+                frame,
+            };
+            if !self.mailboxes[worker].post(posted) {
+                self.counters.workers[worker].gaps.increment();
+            }
+        });
+    }
+
+    fn gap(&self, channel: Option<&ChannelKey>) {
+        let channels = match channel {
+            Some(channel) => vec![channel.clone()],
+            None => self.interest.keys(),
+        };
+        for channel in channels {
+            self.interest.each(&channel, |worker| {
+                self.counters.workers[worker].gaps.increment();
+                self.mailboxes[worker].gap(channel.clone());
+            });
+        }
+    }
+}

@@ -1,0 +1,678 @@
+//! One client's state machine: inputs in, effects out.
+//!
+//! Pure: no socket, thread, runtime, database or clock is named here. The worker interprets the
+//! effects, and a broadcast never comes this way.
+
+pub mod access;
+mod identity;
+pub mod pulse;
+pub mod rate;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::clock::Moment;
+use crate::config::{Access, ChannelRule, ChannelRules, Limits, Retention};
+use crate::protocol::command::channel_value;
+use crate::protocol::history::{Entry, Unrecoverable};
+use crate::protocol::{
+    ChannelKey, Close, Command, Event, EventError, Position, Reply, Request, RequestId,
+};
+
+pub use identity::Identity;
+use pulse::{Beat, Pulse};
+use rate::{Rate, Verdict};
+
+/// What all sessions of a node go by.
+#[derive(Debug)]
+pub struct Terms {
+    /// Who may do what with which type of channel.
+    pub channels: ChannelRules,
+    /// Every bound.
+    pub limits: Limits,
+    /// This node's name.
+    pub node: Arc<str>,
+}
+
+/// What happens to a session.
+#[derive(Debug)]
+pub enum Input {
+    /// The client was let in; `connection_id` is for the greeting.
+    Opened {
+        /// This connection's name.
+        connection_id: String,
+    },
+    /// It sent a message. Never while [`Session::is_busy`].
+    Request(Request),
+    /// The last [`Effect::Call`] came to an end.
+    Answer(Answer),
+    /// It answered a ping.
+    Pong,
+    /// [`Session::deadline_ms`] has come.
+    Deadline,
+    /// The node stops; the connection ends at this monotonic time.
+    Drain {
+        /// In milliseconds.
+        at_ms: u64,
+    },
+    /// Somebody else decided that it ends.
+    End(Close),
+}
+
+/// What a session wants done, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send this text to the client.
+    Send(String),
+    /// Send a WebSocket ping.
+    Ping,
+    /// Hold the channel's events back for this client from now on.
+    Join(ChannelKey),
+    /// Send these events of the channel to this client, then what was held back, then live ones.
+    Activate {
+        /// The channel.
+        channel: ChannelKey,
+        /// Where it stood when `missed` was read: live events up to there are not sent.
+        position: Option<Position>,
+        /// Oldest first.
+        missed: Vec<Entry>,
+    },
+    /// No more events of the channel.
+    Leave(ChannelKey),
+    /// Do this and come back with its [`Answer`]. One at a time.
+    Call(Call),
+    /// Say why, then close.
+    Close(Close),
+    /// The peer is gone: close without a word.
+    Drop,
+}
+
+/// What a session cannot know or do by itself.
+#[derive(Debug)]
+pub enum Call {
+    /// Have the node follow a channel.
+    Subscribe {
+        /// The channel.
+        channel: ChannelKey,
+        /// Whether it keeps history: then its position is asked for.
+        history: bool,
+        /// From where to recover.
+        recover: Option<Position>,
+        /// Whose unread notifications go with it.
+        unread_of: Option<Arc<str>>,
+    },
+    /// Where this client, which is subscribed, stands in a channel.
+    Standing {
+        /// The channel.
+        channel: ChannelKey,
+    },
+    /// Publish.
+    Publish {
+        /// Where to.
+        channel: ChannelKey,
+        /// What.
+        event: Event,
+        /// The channel's rule.
+        retention: Option<Retention>,
+    },
+    /// Read history.
+    History {
+        /// Of this channel.
+        channel: ChannelKey,
+        /// Only before this offset.
+        before: Option<u64>,
+        /// Events at most.
+        limit: usize,
+    },
+    /// Check a token.
+    Verify {
+        /// As the client sent it.
+        token: String,
+    },
+}
+
+/// What came of a [`Call`].
+#[derive(Debug)]
+pub enum Answer {
+    /// Of [`Call::Subscribe`] and [`Call::Standing`].
+    Subscribed {
+        /// Where the channel stands, if it keeps history.
+        position: Option<Position>,
+        /// If recovery was asked for: what was missed.
+        missed: Option<Result<Vec<Entry>, Unrecoverable>>,
+        /// If unread notifications were asked for and there are any.
+        unread: Option<Unread>,
+    },
+    /// Of [`Call::Publish`].
+    Published {
+        /// Its place, if the channel keeps history.
+        position: Option<Position>,
+    },
+    /// Of [`Call::History`].
+    History {
+        /// Where the channel stands.
+        position: Position,
+        /// As subscribers get them, oldest first.
+        events: Vec<Box<RawValue>>,
+    },
+    /// Of [`Call::Verify`]: whose token it is, if it is good.
+    Verified(Option<Arc<Identity>>),
+    /// Of any call: it could not be done, for the reason with this code.
+    Failed {
+        /// For programs, such as `unavailable`.
+        code: &'static str,
+    },
+}
+
+/// The newest unread notifications.
+#[derive(Debug)]
+pub struct Unread {
+    /// Newest first, as JSON objects.
+    pub notifications: Vec<Box<RawValue>>,
+    /// How many there are in all.
+    pub count: u64,
+}
+
+/// Events that one `history` command returns at most, and without a limit of its own.
+const HISTORY_EVENTS_MAX: usize = 100;
+
+/// The state of one authenticated client.
+#[derive(Debug)]
+pub struct Session {
+    identity: Arc<Identity>,
+    /// Channels that were acknowledged. No key twice.
+    subscriptions: Vec<ChannelKey>,
+    stage: Stage,
+    pulse: Pulse,
+    rate: Rate,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Ready,
+    /// Exactly one call is out.
+    Busy(Box<Pending>),
+    /// `Close` or `Drop` was the last effect; there will be no other.
+    Closed,
+}
+
+/// What is answered when the call comes back.
+#[derive(Debug)]
+struct Pending {
+    id: Option<RequestId>,
+    asked: Asked,
+}
+
+#[derive(Debug)]
+enum Asked {
+    /// The channel has been joined and is not in `subscriptions`.
+    Subscribe {
+        channel: Box<RawValue>,
+        key: ChannelKey,
+    },
+    Standing {
+        channel: Box<RawValue>,
+        key: ChannelKey,
+    },
+    Publish {
+        key: ChannelKey,
+    },
+    History {
+        key: ChannelKey,
+    },
+    Refresh,
+}
+
+/// A refusal that becomes an `error` reply.
+struct Refused {
+    message: &'static str,
+    code: &'static str,
+}
+
+const ACCESS_DENIED: Refused = Refused {
+    message: "Access denied to channel",
+    code: "access_denied",
+};
+const INVALID_CHANNEL: Refused = Refused {
+    message: "Invalid channel",
+    code: "invalid_channel",
+};
+
+impl Session {
+    /// A client that has shown a good token.
+    pub fn new(identity: Arc<Identity>, terms: &Terms, now: Moment) -> Self {
+        Self {
+            pulse: Pulse::new(identity.expires_at_ms, now),
+            rate: Rate::new(terms.limits.commands_per_second, now.mono_ms),
+            identity,
+            subscriptions: Vec::new(),
+            stage: Stage::Ready,
+        }
+    }
+
+    /// Whose session it is.
+    pub const fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The channels it is subscribed to.
+    pub fn subscriptions(&self) -> &[ChannelKey] {
+        &self.subscriptions
+    }
+
+    /// Forgets every channel it follows or is about to, and names them.
+    pub fn leave_all(&mut self) -> Vec<ChannelKey> {
+        let mut channels = std::mem::take(&mut self.subscriptions);
+        if let Stage::Busy(pending) = &self.stage
+            && let Asked::Subscribe { key, .. } = &pending.asked
+        {
+            channels.push(key.clone());
+        }
+        self.stage = Stage::Closed;
+        channels
+    }
+
+    /// Whether a call is out: then no request may be handed in.
+    pub const fn is_busy(&self) -> bool {
+        matches!(self.stage, Stage::Busy(_))
+    }
+
+    /// When [`Input::Deadline`] is due, in monotonic milliseconds.
+    pub fn deadline_ms(&self) -> u64 {
+        match self.stage {
+            Stage::Closed => u64::MAX,
+            _ => self.pulse.deadline_ms(),
+        }
+    }
+
+    /// Takes one input and appends what is to be done.
+    pub fn handle(&mut self, input: Input, terms: &Terms, now: Moment, effects: &mut Vec<Effect>) {
+        if matches!(self.stage, Stage::Closed) {
+            return;
+        }
+        match input {
+            Input::Opened { connection_id } => {
+                let greeting = Reply::Connected {
+                    user_id: &self.identity.user_id,
+                    connection_id: &connection_id,
+                    node: &terms.node,
+                    expires_at_ms: self.identity.expires_at_ms,
+                };
+                effects.push(Effect::Send(greeting.encode(None)));
+            }
+            Input::Request(request) => self.request(request, terms, now, effects),
+            Input::Answer(answer) => self.answer(answer, now, effects),
+            Input::Pong => self.pulse.pong(),
+            Input::Deadline => {
+                while let Some(beat) = self.pulse.beat(now) {
+                    match beat {
+                        Beat::Ping => effects.push(Effect::Ping),
+                        Beat::Warn => {
+                            let expires_at_ms = self.identity.expires_at_ms;
+                            let warning = Reply::TokenExpiring { expires_at_ms };
+                            effects.push(Effect::Send(warning.encode(None)));
+                        }
+                        Beat::Lost => return self.end(Effect::Drop, effects),
+                        Beat::Close(close) => return self.end(Effect::Close(close), effects),
+                    }
+                }
+            }
+            Input::Drain { at_ms } => self.pulse.drain(at_ms),
+            Input::End(close) => self.end(Effect::Close(close), effects),
+        }
+    }
+
+    fn end(&mut self, last: Effect, effects: &mut Vec<Effect>) {
+        self.stage = Stage::Closed;
+        effects.push(last);
+    }
+
+    fn request(&mut self, request: Request, terms: &Terms, now: Moment, effects: &mut Vec<Effect>) {
+        debug_assert!(!self.is_busy(), "a request came while a call was out");
+        let Request { id, command } = request;
+        match self
+            .rate
+            .spend(terms.limits.commands_per_second, now.mono_ms)
+        {
+            Verdict::Pass => {}
+            Verdict::Refuse => {
+                let refused = Refused {
+                    message: "Too many messages",
+                    code: "rate_limited",
+                };
+                return effects.push(refused.send(id.as_ref(), None));
+            }
+            Verdict::GiveUp => return self.end(Effect::Close(Close::TooManyErrors), effects),
+        }
+        match command {
+            Err(error) => {
+                let (message, code) = (error.to_string(), error.code());
+                let reply = Reply::Error {
+                    message: &message,
+                    code,
+                    channel: None,
+                };
+                effects.push(Effect::Send(reply.encode(id.as_ref())));
+            }
+            Ok(Command::Ping) => effects.push(Effect::Send(Reply::Pong.encode(id.as_ref()))),
+            Ok(Command::Refresh { token }) => {
+                self.call(
+                    Call::Verify { token },
+                    Pending {
+                        id,
+                        asked: Asked::Refresh,
+                    },
+                    effects,
+                );
+            }
+            Ok(Command::Subscribe { channel, recover }) => {
+                match self.may_subscribe(&channel, terms) {
+                    Ok((key, rule)) => {
+                        let rule = rule.clone();
+                        self.subscribe(id, channel, key, &rule, recover, effects);
+                    }
+                    Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
+                }
+            }
+            Ok(Command::Unsubscribe { channel }) => match self.resolve(&channel, terms) {
+                Ok(key) => {
+                    if let Some(at) = self.subscriptions.iter().position(|held| *held == key) {
+                        self.subscriptions.swap_remove(at);
+                        effects.push(Effect::Leave(key.clone()));
+                    }
+                    let reply = Reply::Unsubscribed {
+                        channel: &channel,
+                        key: &key,
+                    };
+                    effects.push(Effect::Send(reply.encode(id.as_ref())));
+                }
+                Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
+            },
+            Ok(Command::Publish { channel, event }) => {
+                match self.may_publish(&channel, &event, terms) {
+                    Ok((key, event, retention)) => {
+                        let pending = Pending {
+                            id,
+                            asked: Asked::Publish { key: key.clone() },
+                        };
+                        self.call(
+                            Call::Publish {
+                                channel: key,
+                                event,
+                                retention,
+                            },
+                            pending,
+                            effects,
+                        );
+                    }
+                    Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
+                }
+            }
+            Ok(Command::History {
+                channel,
+                limit,
+                before,
+            }) => match self.may_look_back(&channel, terms) {
+                Ok(key) => {
+                    let limit = limit.unwrap_or(HISTORY_EVENTS_MAX).min(HISTORY_EVENTS_MAX);
+                    let pending = Pending {
+                        id,
+                        asked: Asked::History { key: key.clone() },
+                    };
+                    self.call(
+                        Call::History {
+                            channel: key,
+                            before,
+                            limit,
+                        },
+                        pending,
+                        effects,
+                    );
+                }
+                Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
+            },
+        }
+    }
+
+    fn call(&mut self, call: Call, pending: Pending, effects: &mut Vec<Effect>) {
+        self.stage = Stage::Busy(Box::new(pending));
+        effects.push(Effect::Call(call));
+    }
+
+    fn subscribe(
+        &mut self,
+        id: Option<RequestId>,
+        channel: Box<RawValue>,
+        key: ChannelKey,
+        rule: &ChannelRule,
+        recover: Option<Position>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let recover = recover.filter(|_| rule.history.is_some());
+        if let Some(at) = self.subscriptions.iter().position(|held| *held == key) {
+            if recover.is_none() {
+                let call = Call::Standing {
+                    channel: key.clone(),
+                };
+                let pending = Pending {
+                    id,
+                    asked: Asked::Standing { channel, key },
+                };
+                return self.call(call, pending, effects);
+            }
+            self.subscriptions.swap_remove(at);
+            effects.push(Effect::Leave(key.clone()));
+        }
+        effects.push(Effect::Join(key.clone()));
+        let call = Call::Subscribe {
+            channel: key.clone(),
+            history: rule.history.is_some(),
+            recover,
+            unread_of: (key.kind() == "notifications" && key.id() == &*self.identity.user_id)
+                .then(|| self.identity.user_id.clone()),
+        };
+        self.call(
+            call,
+            Pending {
+                id,
+                asked: Asked::Subscribe { channel, key },
+            },
+            effects,
+        );
+    }
+
+    fn answer(&mut self, answer: Answer, now: Moment, effects: &mut Vec<Effect>) {
+        let Stage::Busy(pending) = std::mem::replace(&mut self.stage, Stage::Ready) else {
+            debug_assert!(false, "an answer came while no call was out");
+            return;
+        };
+        let Pending { id, asked } = *pending;
+        let id = id.as_ref();
+        match (asked, answer) {
+            (
+                Asked::Subscribe { channel, key },
+                Answer::Subscribed {
+                    position,
+                    missed,
+                    unread,
+                },
+            ) => {
+                let recovered = missed.as_ref().map(|missed| match missed {
+                    Ok(_) => Ok(()),
+                    Err(reason) => Err(reason.as_str()),
+                });
+                let reply = Reply::Subscribed {
+                    channel: &channel,
+                    key: &key,
+                    position: position.as_ref(),
+                    recovered,
+                };
+                effects.push(Effect::Send(reply.encode(id)));
+                self.subscriptions.push(key.clone());
+                let missed = missed.and_then(Result::ok).unwrap_or_default();
+                effects.push(Effect::Activate {
+                    channel: key,
+                    position,
+                    missed,
+                });
+                if let Some(Unread {
+                    notifications,
+                    count,
+                }) = unread
+                {
+                    let reply = Reply::UnreadNotifications {
+                        notifications: &notifications,
+                        count,
+                    };
+                    effects.push(Effect::Send(reply.encode(None)));
+                }
+            }
+            (Asked::Standing { channel, key }, Answer::Subscribed { position, .. }) => {
+                let reply = Reply::Subscribed {
+                    channel: &channel,
+                    key: &key,
+                    position: position.as_ref(),
+                    recovered: None,
+                };
+                effects.push(Effect::Send(reply.encode(id)));
+            }
+            (Asked::Publish { key }, Answer::Published { position }) => {
+                let reply = Reply::Published {
+                    key: &key,
+                    position: position.as_ref(),
+                };
+                effects.push(Effect::Send(reply.encode(id)));
+            }
+            (Asked::History { key }, Answer::History { position, events }) => {
+                let reply = Reply::History {
+                    key: &key,
+                    position: &position,
+                    events: &events,
+                };
+                effects.push(Effect::Send(reply.encode(id)));
+            }
+            (Asked::Refresh, Answer::Verified(identity)) => {
+                match identity.filter(|newer| newer.user_id == self.identity.user_id) {
+                    Some(newer) => {
+                        self.pulse.renew(newer.expires_at_ms, now);
+                        let reply = Reply::Refreshed {
+                            expires_at_ms: newer.expires_at_ms,
+                        };
+                        self.identity = newer;
+                        effects.push(Effect::Send(reply.encode(id)));
+                    }
+                    None => {
+                        let refused = Refused {
+                            message: "Invalid token",
+                            code: "invalid_token",
+                        };
+                        effects.push(refused.send(id, None));
+                    }
+                }
+            }
+            (asked, Answer::Failed { code }) => {
+                let refused = Refused {
+                    message: "Temporarily unavailable",
+                    code,
+                };
+                match asked {
+                    Asked::Subscribe { channel, key } => {
+                        effects.push(Effect::Leave(key));
+                        effects.push(refused.send(id, Some(&channel)));
+                    }
+                    _ => effects.push(refused.send(id, None)),
+                }
+            }
+            (asked, answer) => {
+                debug_assert!(false, "{answer:?} does not answer {asked:?}");
+                self.end(Effect::Drop, effects);
+            }
+        }
+    }
+
+    fn resolve(&self, channel: &RawValue, terms: &Terms) -> Result<ChannelKey, Refused> {
+        let value = channel_value(channel).ok_or(INVALID_CHANNEL)?;
+        let bytes_max = terms.limits.channel_key_bytes;
+        ChannelKey::resolve(&value, Some(&self.identity.user_id), bytes_max)
+            .map_err(|_| INVALID_CHANNEL)
+    }
+
+    fn may_subscribe<'t>(
+        &self,
+        channel: &RawValue,
+        terms: &'t Terms,
+    ) -> Result<(ChannelKey, &'t ChannelRule), Refused> {
+        let key = self.resolve(channel, terms)?;
+        let rule = self.rule(&key, terms, |rule| rule.subscribe)?;
+        let full = self.subscriptions.len() >= terms.limits.channels_per_connection;
+        if full && !self.subscriptions.contains(&key) {
+            return Err(Refused {
+                message: "Too many channels",
+                code: "limit_reached",
+            });
+        }
+        Ok((key, rule))
+    }
+
+    fn may_publish(
+        &self,
+        channel: &RawValue,
+        event: &RawValue,
+        terms: &Terms,
+    ) -> Result<(ChannelKey, Event, Option<Retention>), Refused> {
+        let key = self.resolve(channel, terms)?;
+        let rule = self.rule(&key, terms, |rule| rule.publish)?;
+        let event =
+            Event::parse(event.get(), terms.limits.event_bytes).map_err(|error| match error {
+                EventError::TooLarge => Refused {
+                    message: "Event too large",
+                    code: "event_too_large",
+                },
+                _ => Refused {
+                    message: "Invalid event",
+                    code: "invalid_event",
+                },
+            })?;
+        Ok((key, event, rule.history))
+    }
+
+    fn may_look_back(&self, channel: &RawValue, terms: &Terms) -> Result<ChannelKey, Refused> {
+        let key = self.resolve(channel, terms)?;
+        let rule = self.rule(&key, terms, |rule| rule.subscribe)?;
+        match rule.history {
+            Some(_) => Ok(key),
+            None => Err(Refused {
+                message: "The channel keeps no history",
+                code: "no_history",
+            }),
+        }
+    }
+
+    /// The rule of a channel, if it lets this client do what `access` picks.
+    fn rule<'t>(
+        &self,
+        key: &ChannelKey,
+        terms: &'t Terms,
+        access: impl Fn(&ChannelRule) -> Access,
+    ) -> Result<&'t ChannelRule, Refused> {
+        terms
+            .channels
+            .rule(key.kind())
+            .filter(|rule| access::allows(access(rule), &self.identity, key))
+            .ok_or(ACCESS_DENIED)
+    }
+}
+
+impl Refused {
+    fn send(&self, id: Option<&RequestId>, channel: Option<&RawValue>) -> Effect {
+        let reply = Reply::Error {
+            message: self.message,
+            code: self.code,
+            channel,
+        };
+        Effect::Send(reply.encode(id))
+    }
+}

@@ -1,0 +1,158 @@
+//! Carries out what sessions ask of the broker, the store and the token checker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::connection::CallInFlight;
+use crate::broker::{Error, NotificationQuery, Publication};
+use crate::http::Services;
+use crate::inbox;
+use crate::limits::CALL_TIMEOUT_MS;
+use crate::protocol::history::Entry;
+use crate::protocol::{ChannelKey, Position};
+use crate::session::{Answer, Call, Unread};
+use crate::ws::frame::event_text;
+
+/// Unread notifications that come with a subscription to them. Contract section 4.
+const UNREAD_MAX: usize = 20;
+
+/// Begins a call. [`Call::Standing`] is the worker's own to answer.
+pub fn begin(call: Call, services: &Arc<Services>) -> CallInFlight {
+    let services = services.clone();
+    Box::pin(async move {
+        let limit = Duration::from_millis(CALL_TIMEOUT_MS);
+        match tokio::time::timeout(limit, carry_out(call, &services)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                if !matches!(error, Error::Full) {
+                    services.counters.errors.increment();
+                    tracing::warn!(%error, "a call for a client failed");
+                }
+                Answer::Failed { code: code(&error) }
+            }
+            Err(_) => {
+                services.counters.errors.increment();
+                tracing::warn!("a call for a client took too long");
+                Answer::Failed {
+                    code: "unavailable",
+                }
+            }
+        }
+    })
+}
+
+async fn carry_out(call: Call, services: &Services) -> Result<Answer, Error> {
+    match call {
+        Call::Subscribe {
+            channel,
+            history,
+            recover,
+            unread_of,
+        } => {
+            services.broker.subscribe(&channel).await?;
+            let (position, missed) = match (history, recover) {
+                (false, _) => (None, None),
+                (true, None) => (Some(services.broker.position(&channel).await?), None),
+                (true, Some(since)) => {
+                    let recovery = services.broker.recover(&channel, &since).await?;
+                    (Some(recovery.position), Some(recovery.missed))
+                }
+            };
+            let unread = match unread_of {
+                Some(user_id) => unread(&user_id, services).await,
+                None => None,
+            };
+            Ok(Answer::Subscribed {
+                position,
+                missed,
+                unread,
+            })
+        }
+        Call::Standing { .. } => Ok(Answer::Failed { code: "internal" }),
+        Call::Publish {
+            channel,
+            event,
+            retention,
+        } => {
+            let publication = Publication {
+                channel,
+                event,
+                retention,
+                idempotency_key: None,
+            };
+            let published = services.broker.publish(publication).await?;
+            services.counters.publications.increment("client");
+            Ok(Answer::Published {
+                position: published.position,
+            })
+        }
+        Call::History {
+            channel,
+            before,
+            limit,
+        } => {
+            let (position, entries) = services.broker.history(&channel, before, limit).await?;
+            let events = raw_events(&channel, &position, &entries);
+            Ok(Answer::History { position, events })
+        }
+        Call::Verify { token } => {
+            let verified = services.authority.verify(&token, services.clock.unix_ms());
+            if let Err(refusal) = &verified {
+                services.counters.auth_failures.increment(refusal.check());
+            }
+            Ok(Answer::Verified(verified.ok().map(Arc::new)))
+        }
+    }
+}
+
+/// The unread list is a courtesy: without it the subscription still stands.
+async fn unread(user_id: &str, services: &Services) -> Option<Unread> {
+    let query = NotificationQuery {
+        unread_only: true,
+        limit: UNREAD_MAX,
+        cursor: None,
+    };
+    let page = match services.inbox.page(user_id, query).await {
+        Ok(page) => page,
+        Err(error) => {
+            services.counters.errors.increment();
+            tracing::warn!(%error, "the unread notifications could not be read");
+            return None;
+        }
+    };
+    let notifications = page
+        .notifications
+        .iter()
+        .filter_map(|notification| {
+            serde_json::value::to_raw_value(&inbox::View::of(notification)).ok()
+        })
+        .collect::<Vec<_>>();
+    (!notifications.is_empty()).then_some(Unread {
+        notifications,
+        count: page.unread,
+    })
+}
+
+fn raw_events(key: &ChannelKey, position: &Position, entries: &[Entry]) -> Vec<Box<RawValue>> {
+    entries
+        .iter()
+        .filter_map(|entry| {
+            let at = Position {
+                epoch: position.epoch.clone(),
+                offset: entry.offset,
+            };
+            RawValue::from_string(event_text(key, &entry.event, Some(&at))).ok()
+        })
+        .collect()
+}
+
+const fn code(error: &Error) -> &'static str {
+    match error {
+        Error::Unavailable | Error::Closed => "unavailable",
+        Error::Overloaded => "overloaded",
+        Error::Full => "store_full",
+        Error::Storage(_) => "internal",
+    }
+}

@@ -1,0 +1,361 @@
+//! A worker's own map from channel to members: who gets an event, and who has to wait for it.
+//!
+//! A member waits from the moment it asks until its history was read; then events up to the position
+//! that was read are not for it, and all later ones are. So there is no hole and no duplicate,
+//! however reading and live events interleave.
+
+use std::collections::HashMap;
+
+use crate::limits::HELD_BYTES_MAX;
+use crate::protocol::{ChannelKey, Position};
+use crate::ws::Frame;
+
+/// Which connection of the worker: an index into its slab.
+pub type Slot = u32;
+
+/// Channels with at least one member.
+#[derive(Debug, Default)]
+pub struct Channels {
+    map: HashMap<ChannelKey, Channel>,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    /// The last event with a position that came by. All active members have had it.
+    seen: Option<Position>,
+    /// Get every event. No slot twice, and none that is in `waiting`.
+    active: Vec<Slot>,
+    /// Do not get every event yet.
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    slot: Slot,
+    wait: Wait,
+}
+
+#[derive(Debug)]
+enum Wait {
+    /// Its history is being read: events are kept for it.
+    Holding {
+        frames: Vec<(Option<Position>, Frame)>,
+        bytes: usize,
+    },
+    /// More came than are kept for a member.
+    Overflowed,
+    /// Its history was read up to here, further than events came by so far.
+    Until(Position),
+}
+
+/// What a member gets when its history was read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Activated {
+    /// These events, then the live ones.
+    Held(Vec<Vec<u8>>),
+    /// Events were lost: it has to come again.
+    Lost,
+}
+
+impl Channels {
+    /// A member asks: from now on events are held back for it. `true` if it is the channel's first
+    /// on this worker.
+    pub fn join(&mut self, key: &ChannelKey, slot: Slot) -> bool {
+        let first = !self.map.contains_key(key);
+        let channel = self.map.entry(key.clone()).or_default();
+        debug_assert!(!channel.active.contains(&slot));
+        channel.waiting.push(Waiting {
+            slot,
+            wait: Wait::Holding {
+                frames: Vec::new(),
+                bytes: 0,
+            },
+        });
+        first
+    }
+
+    /// The member's history was read up to `position` (`None`: the channel keeps none).
+    pub fn activate(
+        &mut self,
+        key: &ChannelKey,
+        slot: Slot,
+        position: Option<Position>,
+    ) -> Activated {
+        let Some(channel) = self.map.get_mut(key) else {
+            return Activated::Lost;
+        };
+        let Some(at) = channel
+            .waiting
+            .iter()
+            .position(|waiting| waiting.slot == slot)
+        else {
+            return Activated::Lost;
+        };
+        let Wait::Holding { frames, .. } = channel.waiting.swap_remove(at).wait else {
+            return Activated::Lost;
+        };
+        let held = frames
+            .into_iter()
+            .filter(|(at, _)| !is_covered(at.as_ref(), position.as_ref()))
+            .map(|(_, frame)| frame.to_vec())
+            .collect::<Vec<_>>();
+        match position {
+            Some(position) if held.is_empty() && !reaches(channel.seen.as_ref(), &position) => {
+                channel.waiting.push(Waiting {
+                    slot,
+                    wait: Wait::Until(position),
+                });
+            }
+            _ => channel.active.push(slot),
+        }
+        Activated::Held(held)
+    }
+
+    /// Where an acknowledged member stands: the last event that was sent to it.
+    pub fn standing(&self, key: &ChannelKey, slot: Slot) -> Option<Position> {
+        let channel = self.map.get(key)?;
+        channel
+            .waiting
+            .iter()
+            .find_map(|waiting| match &waiting.wait {
+                Wait::Until(position) if waiting.slot == slot => Some(position.clone()),
+                _ => None,
+            })
+            .or_else(|| channel.seen.clone())
+    }
+
+    /// A member goes. `true` if it was the channel's last on this worker; `None` if it was none.
+    pub fn leave(&mut self, key: &ChannelKey, slot: Slot) -> Option<bool> {
+        let channel = self.map.get_mut(key)?;
+        if let Some(at) = channel.active.iter().position(|member| *member == slot) {
+            channel.active.swap_remove(at);
+        } else {
+            let at = channel
+                .waiting
+                .iter()
+                .position(|waiting| waiting.slot == slot)?;
+            channel.waiting.swap_remove(at);
+        }
+        let last = channel.active.is_empty() && channel.waiting.is_empty();
+        if last {
+            self.map.remove(key);
+        } else if channel.active.capacity() > 64
+            && channel.active.len() * 4 < channel.active.capacity()
+        {
+            channel.active.shrink_to(channel.active.len() * 2);
+        }
+        Some(last)
+    }
+
+    /// An event came by: `send` is called for each member that gets it now.
+    pub fn event(
+        &mut self,
+        key: &ChannelKey,
+        position: Option<&Position>,
+        frame: &Frame,
+        mut send: impl FnMut(Slot),
+    ) {
+        let Some(channel) = self.map.get_mut(key) else {
+            return;
+        };
+        for slot in &channel.active {
+            send(*slot);
+        }
+        if let Some(position) = position {
+            channel.seen = Some(position.clone());
+        }
+        if channel.waiting.is_empty() {
+            return;
+        }
+        let active = &mut channel.active;
+        channel
+            .waiting
+            .retain_mut(|Waiting { slot, wait }| match wait {
+                Wait::Holding { frames, bytes } => {
+                    *bytes += frame.len();
+                    if *bytes <= HELD_BYTES_MAX {
+                        frames.push((position.cloned(), frame.clone()));
+                    } else {
+                        *wait = Wait::Overflowed;
+                    }
+                    true
+                }
+                Wait::Overflowed => true,
+                Wait::Until(until) => {
+                    if !is_covered(position, Some(until)) {
+                        send(*slot);
+                    } else if !reaches(position, until) {
+                        return true;
+                    }
+                    active.push(*slot);
+                    false
+                }
+            });
+    }
+
+    /// All members of a channel, acknowledged or not.
+    pub fn members(&self, key: &ChannelKey) -> Vec<Slot> {
+        self.map.get(key).map_or_else(Vec::new, |channel| {
+            let waiting = channel.waiting.iter().map(|waiting| waiting.slot);
+            channel.active.iter().copied().chain(waiting).collect()
+        })
+    }
+}
+
+/// Whether a member whose history was read up to `until` has had an event at `at`.
+fn is_covered(at: Option<&Position>, until: Option<&Position>) -> bool {
+    match (at, until) {
+        (Some(at), Some(until)) => at.epoch == until.epoch && at.offset <= until.offset,
+        _ => false,
+    }
+}
+
+/// Whether events came by up to `until`.
+fn reaches(seen: Option<&Position>, until: &Position) -> bool {
+    seen.is_some_and(|seen| seen.epoch == until.epoch && seen.offset >= until.offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Epoch;
+
+    struct Bench {
+        channels: Channels,
+        key: ChannelKey,
+        got: HashMap<Slot, Vec<u64>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                channels: Channels::default(),
+                key: ChannelKey::parse("post_1", 255).unwrap(),
+                got: HashMap::new(),
+            }
+        }
+
+        fn event(&mut self, offset: u64) {
+            let frame = Frame::encoded(&offset.to_be_bytes());
+            let got = &mut self.got;
+            self.channels
+                .event(&self.key, Some(&at(offset)), &frame, |slot| {
+                    got.entry(slot).or_default().push(offset);
+                });
+        }
+
+        /// The history was read up to `until`; what it held is not part of the test.
+        fn activate(&mut self, slot: Slot, until: u64) {
+            let held = self.channels.activate(&self.key, slot, Some(at(until)));
+            let Activated::Held(held) = held else {
+                panic!()
+            };
+            let got = self.got.entry(slot).or_default();
+            got.extend(1..=until);
+            got.extend(
+                held.iter()
+                    .map(|held| u64::from_be_bytes(held[..].try_into().unwrap())),
+            );
+        }
+    }
+
+    fn at(offset: u64) -> Position {
+        Position {
+            epoch: Epoch::new("e"),
+            offset,
+        }
+    }
+
+    #[test]
+    fn no_hole_and_no_duplicate_however_reading_and_events_interleave() {
+        // For every moment of joining, reading and activating among ten events.
+        for joined in 0..=10u64 {
+            for read in joined..=10 {
+                for activated in joined..=10 {
+                    // The broker is always at least as far as this worker.
+                    let until = read.max(joined);
+                    let mut bench = Bench::new();
+                    bench.channels.join(&bench.key, 9);
+                    bench.activate(9, 0);
+                    for offset in 0..=10 {
+                        if offset > 0 {
+                            bench.event(offset);
+                        }
+                        if offset == joined {
+                            bench.channels.join(&bench.key, 1);
+                        }
+                        if offset == activated {
+                            bench.activate(1, until);
+                        }
+                    }
+                    let all: Vec<u64> = (1..=10).collect();
+                    assert_eq!(
+                        bench.got[&1], all,
+                        "joined {joined} read {read} active {activated}"
+                    );
+                    assert_eq!(bench.got[&9], all);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_history_everything_after_joining_arrives() {
+        let mut bench = Bench::new();
+        assert!(bench.channels.join(&bench.key, 1));
+        let frame = Frame::text("x");
+        bench
+            .channels
+            .event(&bench.key.clone(), None, &frame, |_| panic!("not yet"));
+        let held = bench.channels.activate(&bench.key, 1, None);
+        assert_eq!(held, Activated::Held(vec![b"\x81\x01x".to_vec()]));
+        let mut sent = Vec::new();
+        bench
+            .channels
+            .event(&bench.key.clone(), None, &frame, |slot| sent.push(slot));
+        assert_eq!(sent, [1]);
+    }
+
+    #[test]
+    fn what_is_held_is_bounded() {
+        let mut bench = Bench::new();
+        bench.channels.join(&bench.key, 1);
+        let frame = Frame::encoded(&vec![0; HELD_BYTES_MAX / 2 + 1]);
+        for offset in 1..=3 {
+            bench
+                .channels
+                .event(&bench.key.clone(), Some(&at(offset)), &frame, |_| panic!());
+        }
+        assert_eq!(
+            bench.channels.activate(&bench.key, 1, Some(at(0))),
+            Activated::Lost
+        );
+    }
+
+    #[test]
+    fn edges_are_told() {
+        let mut channels = Channels::default();
+        let key = ChannelKey::parse("post_1", 255).unwrap();
+        assert!(channels.join(&key, 1));
+        assert!(!channels.join(&key, 2));
+        channels.activate(&key, 2, None);
+        assert_eq!(channels.leave(&key, 2), Some(false));
+        assert_eq!(channels.leave(&key, 2), None);
+        assert_eq!(channels.leave(&key, 1), Some(true));
+        assert!(channels.map.is_empty());
+    }
+
+    #[test]
+    fn a_member_knows_where_it_stands() {
+        let mut bench = Bench::new();
+        bench.channels.join(&bench.key, 1);
+        bench.activate(1, 5);
+        assert_eq!(bench.channels.standing(&bench.key, 1), Some(at(5)));
+        bench.event(4);
+        assert_eq!(bench.channels.standing(&bench.key, 1), Some(at(5)));
+        bench.event(5);
+        bench.event(6);
+        assert_eq!(bench.channels.standing(&bench.key, 1), Some(at(6)));
+        assert_eq!(bench.got[&1], [1, 2, 3, 4, 5, 6]);
+    }
+}

@@ -1,0 +1,476 @@
+//! A connection's task: reads its socket, feeds the session, carries out effects.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::net::TcpStream;
+
+use super::channels::{Activated, Slot};
+use super::connection::{Connection, Flow, Gone, Life};
+use super::turn::end_if_said;
+use super::{State, Worker, calls};
+use crate::clock::Moment;
+use crate::event_log::{Data, Kind};
+use crate::http::upgrade::Ticket;
+use crate::limits::{CLOSE_TIMEOUT_MS, READS_PER_TURN_MAX};
+use crate::protocol::{ChannelKey, Close, Position, Reply, Request};
+use crate::session::{Answer, Call, Effect, Input, Session};
+use crate::ws::frame::event_text;
+use crate::ws::{Engine, Frame, Outbox, Received};
+
+impl Worker {
+    /// Takes over an upgraded socket and what was already read from it.
+    pub(super) fn adopt(self: &Rc<Self>, stream: TcpStream, leftover: &[u8], ticket: Ticket) {
+        let now = self.outfit.services.clock.now();
+        let limits = &self.outfit.terms.limits;
+        let Ticket {
+            address,
+            client,
+            permits,
+        } = ticket;
+        let (session, refusal) = match client {
+            Ok(identity) => (Some(Session::new(identity, &self.outfit.terms, now)), None),
+            Err(close) => (None, Some(close)),
+        };
+        let serial = self.next_serial();
+        let connection = Connection {
+            stream,
+            engine: Engine::new(limits.message_bytes),
+            outbox: Outbox::default(),
+            session,
+            call: None,
+            unread: (!leftover.is_empty()).then(|| leftover.to_vec()),
+            waker: None,
+            life: Life::Open,
+            flow: Flow::Clean,
+            serial,
+            scheduled_ms: u64::MAX,
+            address,
+            permits,
+        };
+        let mut state = self.state.borrow_mut();
+        let slot = state.connections.insert(connection) as Slot;
+        match refusal {
+            Some(close) => self.close(&mut state, slot, close, now),
+            None => {
+                self.outfit.counters.connections_opened.increment();
+                self.log(&state, slot, Kind::Connection, Data::default());
+                let connection_id = self.connection_id(serial);
+                self.input(&mut state, slot, Input::Opened { connection_id }, now);
+                if *self.draining.borrow() {
+                    self.input(&mut state, slot, Input::End(Close::ShuttingDown), now);
+                }
+            }
+        }
+        drop(state);
+        let worker = self.clone();
+        tokio::task::spawn_local(Drive { worker, slot });
+    }
+
+    fn connection_id(&self, serial: u64) -> String {
+        format!("{}-{serial}", self.outfit.services.node)
+    }
+
+    /// Hands an input to a connection's session and carries out what it wants.
+    pub(super) fn input(&self, state: &mut State, slot: Slot, input: Input, now: Moment) {
+        let Some(connection) = state.connections.get_mut(slot as usize) else {
+            return;
+        };
+        if connection.life != Life::Open {
+            return;
+        }
+        let Some(session) = &mut connection.session else {
+            return;
+        };
+        let mut effects = std::mem::take(&mut state.effects);
+        session.handle(input, &self.outfit.terms, now, &mut effects);
+        for effect in effects.drain(..) {
+            self.carry_out(state, slot, effect, now);
+        }
+        state.effects = effects;
+        state.schedule(slot);
+    }
+
+    fn carry_out(&self, state: &mut State, slot: Slot, effect: Effect, now: Moment) {
+        let router = &self.outfit.router;
+        match effect {
+            Effect::Send(text) => self.send(state, slot, &Frame::text(&text), now),
+            Effect::Ping => self.send(state, slot, &Frame::ping(), now),
+            Effect::Join(key) => {
+                let first = state.channels.join(&key, slot);
+                router.interest.join(self.outfit.index, &key, first);
+            }
+            Effect::Activate {
+                channel,
+                position,
+                missed,
+            } => {
+                for entry in &missed {
+                    let at = position.as_ref().map(|position| Position {
+                        epoch: position.epoch.clone(),
+                        offset: entry.offset,
+                    });
+                    let text = event_text(&channel, &entry.event, at.as_ref());
+                    self.send(state, slot, &Frame::text(&text), now);
+                }
+                match state.channels.activate(&channel, slot, position) {
+                    Activated::Held(held) => {
+                        for frame in held {
+                            self.send(state, slot, &Frame::encoded(&frame), now);
+                        }
+                        let detail = Data {
+                            channel: Some(channel.as_str()),
+                            ..Data::default()
+                        };
+                        self.log(state, slot, Kind::ChannelSubscribe, detail);
+                    }
+                    Activated::Lost => self.close(state, slot, Close::Resync, now),
+                }
+            }
+            Effect::Leave(key) => {
+                self.leave(state, slot, &key);
+                let detail = Data {
+                    channel: Some(key.as_str()),
+                    ..Data::default()
+                };
+                self.log(state, slot, Kind::ChannelUnsubscribe, detail);
+            }
+            Effect::Call(Call::Standing { channel }) => {
+                let position = state.channels.standing(&channel, slot);
+                let answer = Answer::Subscribed {
+                    position,
+                    missed: None,
+                    unread: None,
+                };
+                state.connections[slot as usize].call = Some(Box::pin(std::future::ready(answer)));
+            }
+            Effect::Call(call) => {
+                let call = calls::begin(call, &self.outfit.services);
+                state.connections[slot as usize].call = Some(call);
+            }
+            Effect::Close(close) => self.close(state, slot, close, now),
+            Effect::Drop => {
+                self.leave_all(state, slot);
+                state.connections[slot as usize].gone(Gone::Silent);
+            }
+        }
+    }
+
+    /// Queues a frame for a client, which is closed if it has too many already.
+    fn send(&self, state: &mut State, slot: Slot, frame: &Frame, now: Moment) {
+        let connection = &mut state.connections[slot as usize];
+        if connection.life != Life::Open || !connection.engine.may_send() {
+            return;
+        }
+        if connection.queue(frame, self.outfit.terms.limits.queue_bytes) {
+            self.mark_dirty(state, slot);
+        } else {
+            self.close(state, slot, Close::TooSlow, now);
+        }
+    }
+
+    fn mark_dirty(&self, state: &mut State, slot: Slot) {
+        let connection = &mut state.connections[slot as usize];
+        if connection.flow == Flow::Clean {
+            connection.flow = Flow::Dirty;
+            state.dirty.push(slot);
+            self.inbound.wake();
+        }
+    }
+
+    /// Says why, then closes.
+    fn close(&self, state: &mut State, slot: Slot, close: Close, now: Moment) {
+        let retry_after_ms = self.retry_after_ms(state, close);
+        self.leave_all(state, slot);
+        let connection = &mut state.connections[slot as usize];
+        if connection.life != Life::Open {
+            return;
+        }
+        self.outfit
+            .counters
+            .closes
+            .increment(&format!("{} {}", close.code(), close.reason()));
+        if close == Close::TooSlow {
+            connection.outbox.discard_unsent();
+        }
+        if connection.engine.may_send() {
+            let last = Reply::Disconnect {
+                close,
+                retry_after_ms,
+            }
+            .encode(None);
+            connection.outbox.push_last_words(&Frame::text(&last));
+        }
+        let mut bytes = Vec::new();
+        connection.engine.close(close, &mut bytes);
+        connection.outbox.push_last_words(&Frame::encoded(&bytes));
+        connection.call = None;
+        connection.unread = None;
+        let until_ms = now.mono_ms + CLOSE_TIMEOUT_MS;
+        connection.life = Life::Closing {
+            close: Some(close),
+            until_ms,
+            agreed: false,
+            shut: false,
+        };
+        if let Flow::Clean = connection.flow {
+            connection.flow = Flow::Dirty;
+            state.dirty.push(slot);
+        }
+        connection.wake();
+        state.schedule(slot);
+        self.inbound.wake();
+    }
+
+    fn leave(&self, state: &mut State, slot: Slot, key: &ChannelKey) {
+        let Some(last_here) = state.channels.leave(key, slot) else {
+            return;
+        };
+        if self
+            .outfit
+            .router
+            .interest
+            .leave(self.outfit.index, key, last_here)
+        {
+            let (services, key) = (self.outfit.services.clone(), key.clone());
+            tokio::task::spawn_local(async move {
+                if let Err(error) = services.broker.unsubscribe(&key).await {
+                    tracing::debug!(%error, channel = %key, "unsubscribe");
+                }
+            });
+        }
+    }
+
+    fn leave_all(&self, state: &mut State, slot: Slot) {
+        let connection = &mut state.connections[slot as usize];
+        let channels = connection
+            .session
+            .as_mut()
+            .map(Session::leave_all)
+            .unwrap_or_default();
+        for key in channels {
+            self.leave(state, slot, &key);
+        }
+    }
+
+    /// What a peer sent, up to the end or until the session is busy.
+    fn receive(&self, state: &mut State, slot: Slot, bytes: &[u8], now: Moment) {
+        let mut input = bytes;
+        loop {
+            let connection = &mut state.connections[slot as usize];
+            if connection.life != Life::Open {
+                return self.listen_for_close(state, slot, input);
+            }
+            if connection.call.is_some() {
+                connection.unread = Some(input.to_vec());
+                return;
+            }
+            state.protocol.clear();
+            let received = connection.engine.receive(&mut input, &mut state.protocol);
+            if !state.protocol.is_empty() {
+                let frame = Frame::encoded(&state.protocol);
+                if !connection.queue(&frame, self.outfit.terms.limits.queue_bytes) {
+                    self.close(state, slot, Close::TooSlow, now);
+                    continue;
+                }
+                self.mark_dirty(state, slot);
+            }
+            match received {
+                Received::NeedInput => return,
+                Received::Text(text) => self.request(state, slot, Request::parse(&text), now),
+                Received::Binary => self.request(state, slot, Request::binary(), now),
+                Received::Pong => self.input(state, slot, Input::Pong, now),
+                Received::Failed(close) => self.close(state, slot, close, now),
+                Received::Closing => {
+                    self.leave_all(state, slot);
+                    let connection = &mut state.connections[slot as usize];
+                    let until_ms = now.mono_ms + CLOSE_TIMEOUT_MS;
+                    connection.life = Life::Closing {
+                        close: None,
+                        until_ms,
+                        agreed: true,
+                        shut: false,
+                    };
+                    if connection.outbox.is_empty() {
+                        end_if_said(connection);
+                    }
+                    state.schedule(slot);
+                }
+            }
+        }
+    }
+
+    /// After our close only the peer's agreement matters; after its mistakes not even that is
+    /// looked for, because its frames can no longer be told apart.
+    fn listen_for_close(&self, state: &mut State, slot: Slot, bytes: &[u8]) {
+        let connection = &mut state.connections[slot as usize];
+        let Life::Closing { close, agreed, .. } = &mut connection.life else {
+            return;
+        };
+        let deaf = matches!(
+            close,
+            Some(Close::TooBig | Close::Protocol | Close::NotUtf8)
+        );
+        if deaf || *agreed {
+            return;
+        }
+        let mut input = bytes;
+        loop {
+            state.protocol.clear();
+            match connection.engine.receive(&mut input, &mut state.protocol) {
+                Received::Closing | Received::Failed(_) => {
+                    *agreed = true;
+                    if connection.outbox.is_empty() {
+                        end_if_said(connection);
+                    }
+                    return;
+                }
+                Received::NeedInput => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn request(&self, state: &mut State, slot: Slot, request: Request, now: Moment) {
+        let name = match &request.command {
+            Ok(command) => command.name(),
+            Err(error) => error.code(),
+        };
+        self.outfit.counters.messages.increment();
+        self.outfit.counters.messages_by_type.increment(name);
+        if request.command.is_err() {
+            self.outfit.counters.error_replies.increment();
+        }
+        let detail = Data {
+            message_type: Some(name),
+            ..Data::default()
+        };
+        self.log(state, slot, Kind::Message, detail);
+        self.input(state, slot, Input::Request(request), now);
+    }
+
+    /// A line about a client, with `detail` beside who it is.
+    fn log(&self, state: &State, slot: Slot, kind: Kind, detail: Data<'_>) {
+        let connection = &state.connections[slot as usize];
+        let Some(session) = &connection.session else {
+            return;
+        };
+        let connection_id = self.connection_id(connection.serial);
+        let data = Data {
+            user_id: Some(&session.identity().user_id),
+            ip: Some(connection.address),
+            connection_id: Some(&connection_id),
+            ..detail
+        };
+        self.outfit.services.event_log.record(kind, &data);
+    }
+
+    fn remove(&self, state: &mut State, slot: Slot, why: Gone) {
+        self.leave_all(state, slot);
+        let detail = Data {
+            reason: Some(why.reason()),
+            code: why.code(),
+            ..Data::default()
+        };
+        self.log(state, slot, Kind::Disconnect, detail);
+        let connection = state.connections.remove(slot as usize);
+        if connection.session.is_some() {
+            self.outfit.counters.connections_closed.increment();
+        }
+        self.inbound.release_load();
+        if *self.draining.borrow() {
+            self.inbound.wake();
+        }
+    }
+
+    /// One poll of a connection's task; ready when the connection is removed.
+    fn drive(&self, slot: Slot, context: &mut Context<'_>) -> Poll<()> {
+        let now = self.outfit.services.clock.now();
+        let state = &mut *self.state.borrow_mut();
+        let connection = &mut state.connections[slot as usize];
+        if connection
+            .waker
+            .as_ref()
+            .is_none_or(|waker| !waker.will_wake(context.waker()))
+        {
+            connection.waker = Some(context.waker().clone());
+        }
+        let mut reads = 0;
+        loop {
+            let connection = &mut state.connections[slot as usize];
+            if let Life::Gone { why } = connection.life {
+                self.remove(state, slot, why);
+                return Poll::Ready(());
+            }
+            if let Some(call) = &mut connection.call {
+                let Poll::Ready(answer) = call.as_mut().poll(context) else {
+                    break;
+                };
+                connection.call = None;
+                self.input(state, slot, Input::Answer(answer), now);
+                continue;
+            }
+            if let Some(unread) = connection.unread.take() {
+                self.receive(state, slot, &unread, now);
+                continue;
+            }
+            if reads == READS_PER_TURN_MAX {
+                context.waker().wake_by_ref();
+                break;
+            }
+            match connection.stream.poll_read_ready(context) {
+                Poll::Pending => break,
+                Poll::Ready(Err(_)) => connection.gone(Gone::Lost),
+                Poll::Ready(Ok(())) => {
+                    reads += 1;
+                    self.read(state, slot, now);
+                }
+            }
+        }
+        let connection = &mut state.connections[slot as usize];
+        if matches!(connection.flow, Flow::Blocked { .. })
+            && connection.stream.poll_write_ready(context).is_ready()
+        {
+            connection.flow = Flow::Dirty;
+            state.dirty.push(slot);
+            self.inbound.wake();
+        }
+        Poll::Pending
+    }
+
+    fn read(&self, state: &mut State, slot: Slot, now: Moment) {
+        let connection = &mut state.connections[slot as usize];
+        match connection.stream.try_read(&mut state.read) {
+            Ok(0) => {
+                let why = match connection.life {
+                    Life::Closing { close, .. } => Gone::Closed(close),
+                    _ => Gone::Lost,
+                };
+                connection.gone(why);
+            }
+            Ok(count) => {
+                self.outfit.counters.received_bytes.add(count as u64);
+                let read = std::mem::take(&mut state.read);
+                self.receive(state, slot, &read[..count], now);
+                state.read = read;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => connection.gone(Gone::Lost),
+        }
+    }
+}
+
+/// The future of a connection's task.
+struct Drive {
+    worker: Rc<Worker>,
+    slot: Slot,
+}
+
+impl Future for Drive {
+    type Output = ();
+
+    fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.worker.drive(self.slot, context)
+    }
+}

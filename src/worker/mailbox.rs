@@ -1,0 +1,250 @@
+//! What other threads say to a worker.
+//!
+//! Two lanes. The control lane holds what must not be lost; it is bounded by what it is about: a
+//! message per accepted socket (bounded by file descriptors) and a handful for the life of the
+//! process. The event lane is bounded in events and bytes; an event that does not fit is a gap, which
+//! the worker's members of that channel are told of, and never blocks the publisher.
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
+use crate::protocol::{ChannelKey, Position};
+
+/// What must reach a worker.
+#[derive(Debug)]
+pub enum Control {
+    /// A socket to serve.
+    Accept {
+        /// Non-blocking.
+        stream: TcpStream,
+        /// Its other end.
+        peer: SocketAddr,
+    },
+    /// Close everything by this monotonic time, spread over it.
+    Drain {
+        /// In milliseconds.
+        until_ms: u64,
+    },
+    /// Drop everything now.
+    Stop,
+}
+
+/// An event for a worker's members.
+#[derive(Debug)]
+pub struct Posted {
+    /// The channel.
+    pub channel: ChannelKey,
+    /// Its place in the channel's history.
+    pub position: Option<Position>,
+    /// The encoded frame, shared by all workers.
+    pub frame: Bytes,
+}
+
+/// The senders' end.
+#[derive(Debug)]
+pub struct Mailbox {
+    control: flume::Sender<Control>,
+    events: flume::Sender<Posted>,
+    shared: Arc<Shared>,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct Inbound {
+    /// The control lane.
+    pub control: flume::Receiver<Control>,
+    events: flume::Receiver<Posted>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    wake: Notify,
+    /// Bytes of the frames in the event lane.
+    queued_bytes: AtomicUsize,
+    /// Channels of which an event did not fit. Bounded by the channels that the worker follows.
+    gaps: Mutex<HashSet<ChannelKey>>,
+    /// Whether `gaps` has anything in it.
+    gap_count: AtomicUsize,
+    /// Sockets that the worker serves.
+    load: AtomicUsize,
+}
+
+/// A mailbox and the worker's end of it.
+pub fn mailbox() -> (Mailbox, Inbound) {
+    let (control_tx, control_rx) = flume::unbounded();
+    let (events_tx, events_rx) = flume::bounded(LANE_EVENTS_MAX);
+    let shared = Arc::new(Shared::default());
+    (
+        Mailbox {
+            control: control_tx,
+            events: events_tx,
+            shared: shared.clone(),
+        },
+        Inbound {
+            control: control_rx,
+            events: events_rx,
+            shared,
+        },
+    )
+}
+
+impl Mailbox {
+    /// Hands a message to the worker; gives it back if the worker has ended.
+    pub fn control(&self, message: Control) -> Result<(), Control> {
+        self.control
+            .send(message)
+            .map_err(|flume::SendError(message)| message)?;
+        self.shared.wake.notify_one();
+        Ok(())
+    }
+
+    /// Posts an event; `false` if it did not fit and became a gap.
+    pub fn post(&self, posted: Posted) -> bool {
+        let bytes = posted.frame.len();
+        let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let refused = if queued + bytes > LANE_BYTES_MAX {
+            Some(posted.channel)
+        } else {
+            match self.events.try_send(posted) {
+                Ok(()) => None,
+                Err(error) => Some(error.into_inner().channel),
+            }
+        };
+        let fits = refused.is_none();
+        if let Some(channel) = refused {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.gap(channel);
+        }
+        self.shared.wake.notify_one();
+        fits
+    }
+
+    /// Tells the worker that events of a channel were lost.
+    pub fn gap(&self, channel: ChannelKey) {
+        let mut gaps = self
+            .shared
+            .gaps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        gaps.insert(channel);
+        self.shared.gap_count.store(gaps.len(), Ordering::Release);
+        drop(gaps);
+        self.shared.wake.notify_one();
+    }
+
+    /// Events that wait.
+    pub fn depth(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Sockets that the worker serves.
+    pub fn load(&self) -> usize {
+        self.shared.load.load(Ordering::Relaxed)
+    }
+
+    /// Counts a socket that is about to be handed over, so that the next choice knows of it.
+    pub fn add_load(&self) {
+        self.shared.load.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Inbound {
+    /// Waits until something may be there. Wakes of the past count.
+    pub async fn woken(&self) {
+        self.shared.wake.notified().await;
+    }
+
+    /// Has the worker take another turn soon.
+    pub fn wake(&self) {
+        self.shared.wake.notify_one();
+    }
+
+    /// The next event.
+    pub fn event(&self) -> Option<Posted> {
+        let posted = self.events.try_recv().ok()?;
+        self.shared
+            .queued_bytes
+            .fetch_sub(posted.frame.len(), Ordering::Relaxed);
+        Some(posted)
+    }
+
+    /// Whether an event waits.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Takes the channels that lost events.
+    pub fn gaps(&self) -> HashSet<ChannelKey> {
+        if self.shared.gap_count.load(Ordering::Acquire) == 0 {
+            return HashSet::new();
+        }
+        let mut gaps = self
+            .shared
+            .gaps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.shared.gap_count.store(0, Ordering::Release);
+        std::mem::take(&mut *gaps)
+    }
+
+    /// A socket is no longer served here.
+    pub fn release_load(&self) {
+        self.shared.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn posted(bytes: usize) -> Posted {
+        Posted {
+            channel: ChannelKey::parse("post_1", 255).unwrap(),
+            position: None,
+            frame: Bytes::from(vec![0; bytes]),
+        }
+    }
+
+    #[test]
+    fn an_event_lane_full_of_events_makes_gaps_and_recovers() {
+        let (mailbox, inbound) = mailbox();
+        for _ in 0..LANE_EVENTS_MAX {
+            assert!(mailbox.post(posted(1)));
+        }
+        assert!(!mailbox.post(posted(1)));
+        assert!(!mailbox.post(posted(1)));
+        assert_eq!(inbound.gaps().len(), 1);
+        assert!(inbound.gaps().is_empty());
+        assert!(inbound.event().is_some());
+        assert!(mailbox.post(posted(1)));
+    }
+
+    #[test]
+    fn an_event_lane_is_bounded_in_bytes_as_well() {
+        let (mailbox, inbound) = mailbox();
+        let half = LANE_BYTES_MAX / 2;
+        assert!(mailbox.post(posted(half)));
+        assert!(mailbox.post(posted(half)));
+        assert!(!mailbox.post(posted(1)));
+        inbound.event().unwrap();
+        assert!(mailbox.post(posted(half)));
+    }
+
+    #[test]
+    fn control_is_never_refused_while_the_worker_lives() {
+        let (mailbox, inbound) = mailbox();
+        for _ in 0..100_000 {
+            mailbox.control(Control::Stop).unwrap();
+        }
+        assert_eq!(inbound.control.len(), 100_000);
+        drop(inbound);
+        assert!(mailbox.control(Control::Stop).is_err());
+    }
+}

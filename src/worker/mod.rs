@@ -1,0 +1,183 @@
+//! A connection thread: a current-thread runtime that owns its sockets from the upgrade to the end.
+//!
+//! Each connection has a small task that reads it; what the reads cause gathers in outboxes. A turn
+//! drains the mailbox, applies it, then writes once to every connection that has something to write.
+//! No lock inside: everything here belongs to the worker's own thread.
+
+pub mod calls;
+pub mod channels;
+pub mod connection;
+mod drive;
+pub mod mailbox;
+mod serve;
+mod turn;
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::watch;
+
+use crate::http::Services;
+use crate::limits::READ_BYTES;
+use crate::metrics::WorkerCounters;
+use crate::router::Router;
+use crate::session::{Effect, Terms};
+use channels::{Channels, Slot};
+use connection::Connection;
+use mailbox::{Control, Inbound};
+
+/// What a worker works with.
+pub struct Outfit {
+    /// Its number, from 0.
+    pub index: usize,
+    /// What sessions go by.
+    pub terms: Arc<Terms>,
+    /// The node-wide parts.
+    pub services: Arc<Services>,
+    /// Where events come from and interest is told.
+    pub router: Arc<Router>,
+    /// Its own counters.
+    pub counters: Arc<WorkerCounters>,
+    /// Numbers all connections of the node.
+    pub serials: Arc<AtomicU64>,
+}
+
+/// A worker, as its own tasks see it.
+struct Worker {
+    outfit: Outfit,
+    inbound: Inbound,
+    /// Turns true when the node stops: HTTP connections then end after their request.
+    draining: watch::Sender<bool>,
+    state: RefCell<State>,
+}
+
+/// Everything that turns and tasks change.
+struct State {
+    connections: Slab<Connection>,
+    channels: Channels,
+    /// Connections in [`connection::Flow::Dirty`], each once.
+    dirty: Vec<Slot>,
+    /// (due in monotonic milliseconds, slot, serial). May hold entries that are no longer true.
+    deadlines: BinaryHeap<Reverse<(u64, Slot, u64)>>,
+    /// Connections whose outbox was full when an event came.
+    overflowed: Vec<Slot>,
+    /// One buffer for each purpose, for all connections.
+    read: Vec<u8>,
+    write: Vec<u8>,
+    protocol: Vec<u8>,
+    effects: Vec<Effect>,
+    /// For spreading reconnects; not for secrets.
+    dice: u64,
+}
+
+/// Whether the worker goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Wait for the next wake.
+    Wait,
+    /// All connections are closed and the node stops, or it was told to end now.
+    End,
+}
+
+/// Runs a worker on its own thread until it is drained or stopped.
+pub fn spawn(outfit: Outfit, inbound: Inbound) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    std::thread::Builder::new()
+        .name(format!("worker-{}", outfit.index))
+        .spawn(move || {
+            let worker = Rc::new(Worker::new(outfit, inbound));
+            let tasks = tokio::task::LocalSet::new();
+            tasks.block_on(&runtime, worker.run());
+        })
+}
+
+impl Worker {
+    fn new(outfit: Outfit, inbound: Inbound) -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        let state = State {
+            connections: Slab::new(),
+            channels: Channels::default(),
+            dirty: Vec::new(),
+            deadlines: BinaryHeap::new(),
+            overflowed: Vec::new(),
+            read: vec![0; READ_BYTES],
+            write: Vec::new(),
+            protocol: Vec::new(),
+            effects: Vec::new(),
+            dice: RandomState::new().hash_one(outfit.index) | 1,
+        };
+        Self {
+            outfit,
+            inbound,
+            draining: watch::Sender::new(false),
+            state: RefCell::new(state),
+        }
+    }
+
+    /// Turn after turn.
+    async fn run(self: Rc<Self>) {
+        loop {
+            let next_ms = self.state.borrow().next_deadline_ms();
+            let now_ms = self.outfit.services.clock.now().mono_ms;
+            let wait = Duration::from_millis(next_ms.saturating_sub(now_ms));
+            if next_ms == u64::MAX {
+                self.inbound.woken().await;
+            } else {
+                // Elapsed or woken: a turn finds out what there is to do.
+                let _ = tokio::time::timeout(wait, self.inbound.woken()).await;
+            }
+            while let Ok(message) = self.inbound.control.try_recv() {
+                match message {
+                    Control::Accept { stream, peer } => self.clone().accept(stream, peer),
+                    Control::Drain { until_ms } => self.drain(until_ms),
+                    Control::Stop => return,
+                }
+            }
+            if self.turn() == Next::End {
+                return;
+            }
+            // Reading tasks and HTTP get their share between two turns.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn next_serial(&self) -> u64 {
+        self.outfit.serials.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl State {
+    fn next_deadline_ms(&self) -> u64 {
+        self.deadlines
+            .peek()
+            .map_or(u64::MAX, |Reverse((due_ms, ..))| *due_ms)
+    }
+
+    /// Puts the connection's next deadline where turns find it.
+    fn schedule(&mut self, slot: Slot) {
+        let connection = &mut self.connections[slot as usize];
+        let due_ms = connection.deadline_ms();
+        if due_ms < connection.scheduled_ms {
+            connection.scheduled_ms = due_ms;
+            self.deadlines
+                .push(Reverse((due_ms, slot, connection.serial)));
+        }
+    }
+
+    /// A number below `bound`, to spread things (xorshift64, Marsaglia 2003).
+    fn roll(&mut self, bound: u64) -> u64 {
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        self.dice % bound.max(1)
+    }
+}

@@ -1,0 +1,197 @@
+//! A turn: what the mailbox and the clock brought is applied, then every dirty connection is written
+//! to once.
+
+use std::cmp::Reverse;
+
+use super::channels::Slot;
+use super::connection::{Flow, Flushed, Gone, Life};
+use super::{Next, State, Worker};
+use crate::clock::{Moment, millis};
+use crate::limits::{BLOCKED_MS_MAX, DRAIN_PER_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX};
+use crate::protocol::Close;
+use crate::session::Input;
+use crate::ws::Frame;
+
+impl Worker {
+    /// One turn.
+    pub(super) fn turn(&self) -> Next {
+        let now = self.outfit.services.clock.now();
+        self.outfit.counters.turns.increment();
+        let mut state = self.state.borrow_mut();
+        self.take_gaps(&mut state, now);
+        self.take_events(&mut state, now);
+        self.take_deadlines(&mut state, now);
+        self.flush(&mut state, now);
+        let drained = *self.draining.borrow() && state.connections.is_empty();
+        if drained && self.outfit.router.mailboxes()[self.outfit.index].load() == 0 {
+            return Next::End;
+        }
+        if self.inbound.has_events() {
+            self.inbound.wake();
+        }
+        Next::Wait
+    }
+
+    /// Members of channels that lost events are asked to come again.
+    fn take_gaps(&self, state: &mut State, now: Moment) {
+        for key in self.inbound.gaps() {
+            for slot in state.channels.members(&key) {
+                self.input(state, slot, Input::End(Close::Resync), now);
+            }
+        }
+    }
+
+    fn take_events(&self, state: &mut State, now: Moment) {
+        let queue_bytes = self.outfit.terms.limits.queue_bytes;
+        let (mut events, mut bytes, mut deliveries) = (0, 0, 0);
+        while events < TURN_EVENTS_MAX && bytes < TURN_BYTES_MAX {
+            let Some(posted) = self.inbound.event() else {
+                break;
+            };
+            events += 1;
+            bytes += posted.frame.len();
+            let frame = Frame::encoded(&posted.frame);
+            let State {
+                connections,
+                channels,
+                dirty,
+                overflowed,
+                ..
+            } = state;
+            channels.event(&posted.channel, posted.position.as_ref(), &frame, |slot| {
+                let connection = &mut connections[slot as usize];
+                if connection.life != Life::Open {
+                    return;
+                }
+                deliveries += 1;
+                if !connection.queue(&frame, queue_bytes) {
+                    overflowed.push(slot);
+                } else if connection.flow == Flow::Clean {
+                    connection.flow = Flow::Dirty;
+                    dirty.push(slot);
+                }
+            });
+        }
+        self.outfit.counters.deliveries.add(deliveries);
+        while let Some(slot) = state.overflowed.pop() {
+            self.input(state, slot, Input::End(Close::TooSlow), now);
+        }
+    }
+
+    fn take_deadlines(&self, state: &mut State, now: Moment) {
+        while let Some(&Reverse((due_ms, slot, serial))) = state.deadlines.peek() {
+            if due_ms > now.mono_ms {
+                break;
+            }
+            state.deadlines.pop();
+            let Some(connection) = state.connections.get_mut(slot as usize) else {
+                continue;
+            };
+            if connection.serial != serial || connection.scheduled_ms != due_ms {
+                continue;
+            }
+            connection.scheduled_ms = u64::MAX;
+            if connection.deadline_ms() <= now.mono_ms {
+                match (connection.life, connection.flow) {
+                    (Life::Closing { close, .. }, _) => connection.gone(Gone::Closed(close)),
+                    (Life::Open, Flow::Blocked { since_ms })
+                        if now.mono_ms >= since_ms + BLOCKED_MS_MAX =>
+                    {
+                        self.input(state, slot, Input::End(Close::TooSlow), now);
+                    }
+                    _ => self.input(state, slot, Input::Deadline, now),
+                }
+            }
+            state.schedule(slot);
+        }
+    }
+
+    /// One write for each connection that has something to write.
+    fn flush(&self, state: &mut State, now: Moment) {
+        let dirty = std::mem::take(&mut state.dirty);
+        for &slot in &dirty {
+            // Removed since, or its slot is somebody else's who is listed for itself.
+            let Some(connection) = state.connections.get_mut(slot as usize) else {
+                continue;
+            };
+            if connection.flow != Flow::Dirty {
+                continue;
+            }
+            let waiting = connection.outbox.bytes();
+            match connection.flush(&mut state.write, &self.outfit.counters) {
+                Flushed::Empty => {
+                    connection.flow = Flow::Clean;
+                    end_if_said(connection);
+                }
+                Flushed::Blocked => {
+                    let _ = waiting;
+                    connection.flow = Flow::Blocked {
+                        since_ms: now.mono_ms,
+                    };
+                    connection.wake();
+                    state.schedule(slot);
+                }
+                Flushed::Failed => connection.gone(Gone::Lost),
+            }
+        }
+        // Keep the allocation for the next turn, unless tasks have listed others meanwhile.
+        if state.dirty.is_empty() {
+            state.dirty = dirty;
+            state.dirty.clear();
+        }
+    }
+
+    /// Plans the end of every connection, spread until `until_ms`.
+    pub(super) fn drain(&self, until_ms: u64) {
+        let now = self.outfit.services.clock.now();
+        let mut state = self.state.borrow_mut();
+        let slots: Vec<Slot> = state
+            .connections
+            .iter()
+            .map(|(slot, _)| slot as Slot)
+            .collect();
+        // A part of the grace period is left for the closing handshakes.
+        let most_ms = until_ms.saturating_sub(now.mono_ms) / 10 * 8;
+        let span_ms = (slots.len() as u64 / DRAIN_PER_MS).min(most_ms);
+        let count = slots.len().max(1) as u64;
+        for (nth, slot) in slots.into_iter().enumerate() {
+            let at_ms = now.mono_ms + span_ms * nth as u64 / count;
+            self.input(&mut state, slot, Input::Drain { at_ms }, now);
+        }
+        self.draining.send_replace(true);
+        self.inbound.wake();
+    }
+
+    /// How long a client should stay away, in milliseconds: spread, so that not all come at once.
+    pub(super) fn retry_after_ms(&self, state: &mut State, close: Close) -> u64 {
+        let grace_ms = millis(self.outfit.services.config.server.shutdown_grace);
+        match close {
+            _ if !close.reconnect() => 0,
+            Close::ShuttingDown => 500 + state.roll(grace_ms.clamp(500, 5_000)),
+            Close::TokenExpired => 0,
+            Close::Resync => state.roll(1_000),
+            _ => 1_000 + state.roll(2_000),
+        }
+    }
+}
+
+/// A connection that has nothing left to write and has said its last word ends: at once if the peer
+/// has, too, else with a FIN that the peer answers.
+pub(super) fn end_if_said(connection: &mut super::Connection) {
+    if let Life::Closing {
+        close,
+        agreed,
+        shut,
+        ..
+    } = &mut connection.life
+    {
+        if *agreed {
+            let close = *close;
+            connection.gone(Gone::Closed(close));
+        } else if !*shut {
+            *shut = true;
+            // A failure shows at the next read.
+            let _ = socket2::SockRef::from(&connection.stream).shutdown(std::net::Shutdown::Write);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What waits to be written to one socket: whole frames, bounded in bytes, with a cursor into the
+//! first one where the kernel took only a part.
+
+use std::collections::VecDeque;
+
+use super::Frame;
+
+/// A queue of frames. Holds no memory while it is empty.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    frames: VecDeque<Frame>,
+    /// Bytes of the first frame that are already written. Less than its length; 0 without frames.
+    written: usize,
+    /// Bytes still to be written: the lengths of all frames less `written`.
+    bytes: usize,
+}
+
+/// More would wait than may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+impl Outbox {
+    /// Adds a frame unless more than `bytes_max` would wait then. A queue without a byte in it takes
+    /// a frame of any size.
+    pub fn push(&mut self, frame: &Frame, bytes_max: usize) -> Result<(), Full> {
+        if self.bytes > 0 && self.bytes + frame.len() > bytes_max {
+            return Err(Full);
+        }
+        self.push_last_words(frame);
+        Ok(())
+    }
+
+    /// Adds a frame whatever waits: for what is said at the end of a connection, once.
+    pub fn push_last_words(&mut self, frame: &Frame) {
+        if !frame.is_empty() {
+            self.bytes += frame.len();
+            self.frames.push_back(frame.clone());
+        }
+    }
+
+    /// Bytes that wait.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub const fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// The unwritten part of the first frame, if it is all that waits or is at least `alone_bytes`
+    /// long: then it is written from where it lies.
+    pub fn first(&self, alone_bytes: usize) -> Option<&[u8]> {
+        let rest = &self.frames.front()?[self.written..];
+        (self.frames.len() == 1 || rest.len() >= alone_bytes).then_some(rest)
+    }
+
+    /// Appends unwritten bytes to `scratch`, in order, up to about `bytes_max`.
+    pub fn copy_to(&self, scratch: &mut Vec<u8>, bytes_max: usize) {
+        let mut skip = self.written;
+        for frame in &self.frames {
+            if scratch.len() >= bytes_max {
+                break;
+            }
+            scratch.extend_from_slice(&frame[skip..]);
+            skip = 0;
+        }
+    }
+
+    /// Forgets `count` bytes that the kernel took.
+    pub fn consume(&mut self, mut count: usize) {
+        debug_assert!(count <= self.bytes);
+        self.bytes -= count;
+        while let Some(first) = self.frames.front() {
+            let rest = first.len() - self.written;
+            if count < rest {
+                self.written += count;
+                return;
+            }
+            count -= rest;
+            self.written = 0;
+            self.frames.pop_front();
+        }
+        self.frames = VecDeque::new();
+    }
+
+    /// Drops every frame of which no byte is written; what the peer gets stays whole frames.
+    pub fn discard_unsent(&mut self) {
+        let keep = usize::from(self.written > 0);
+        self.frames.truncate(keep);
+        self.bytes = self
+            .frames
+            .front()
+            .map_or(0, |first| first.len() - self.written);
+        self.frames.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(outbox: &mut Outbox, step: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        while !outbox.is_empty() {
+            let mut scratch = Vec::new();
+            match outbox.first(1_000) {
+                Some(first) => scratch.extend_from_slice(first),
+                None => outbox.copy_to(&mut scratch, 7),
+            }
+            let taken = scratch.len().min(step);
+            all.extend_from_slice(&scratch[..taken]);
+            outbox.consume(taken);
+        }
+        all
+    }
+
+    #[test]
+    fn bytes_leave_in_order_whatever_the_kernel_takes() {
+        for step in 1..40 {
+            let mut outbox = Outbox::default();
+            for text in ["one", "two", "three", "x"] {
+                outbox.push(&Frame::text(text), 100).unwrap();
+            }
+            assert_eq!(outbox.bytes(), 5 + 5 + 7 + 3);
+            assert_eq!(
+                drain(&mut outbox, step),
+                b"\x81\x03one\x81\x03two\x81\x05three\x81\x01x"
+            );
+            assert_eq!(outbox.frames.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn the_bound_is_in_bytes_and_a_single_frame_always_fits() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.push(&Frame::text("0123456789"), 5), Ok(()));
+        assert_eq!(outbox.push(&Frame::text(""), 13), Err(Full));
+        assert_eq!(outbox.push(&Frame::text(""), 14), Ok(()));
+        assert_eq!(outbox.push(&Frame::text(""), 14), Err(Full));
+    }
+
+    #[test]
+    fn last_words_never_cut_a_frame_in_two() {
+        let mut outbox = Outbox::default();
+        outbox.push(&Frame::text("started"), 100).unwrap();
+        outbox.push(&Frame::text("never sent"), 100).unwrap();
+        outbox.consume(4);
+        outbox.discard_unsent();
+        outbox.push_last_words(&Frame::text("bye"));
+        assert_eq!(drain(&mut outbox, 3), b"arted\x81\x03bye");
+
+        outbox.push(&Frame::text("never sent"), 100).unwrap();
+        outbox.discard_unsent();
+        assert!(outbox.is_empty());
+    }
+}
