@@ -47,25 +47,42 @@ pub struct Row {
     pub methods: &'static [Method],
 }
 
+const GET: &[Method] = &[Method::GET];
+const POST: &[Method] = &[Method::POST];
+const PUT: &[Method] = &[Method::PUT];
+const DELETE: &[Method] = &[Method::DELETE];
+const GET_POST: &[Method] = &[Method::GET, Method::POST];
+const ALL: &[Method] = &[
+    Method::GET,
+    Method::POST,
+    Method::PATCH,
+    Method::PUT,
+    Method::DELETE,
+];
+
 /// Everything that has a path of its own.
 pub static TABLE: [Row; 13] = [
-    row(Route::Wallet, "/api/auth/wallet", &[Method::GET, Method::POST]),
+    row(Route::Wallet, "/api/auth/wallet", GET_POST),
+    row(Route::Notifications, "/api/user/notifications", ALL),
     row(
-        Route::Notifications,
-        "/api/user/notifications",
-        &[Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE],
+        Route::NotificationsClear,
+        "/api/user/notifications/clear",
+        DELETE,
     ),
-    row(Route::NotificationsClear, "/api/user/notifications/clear", &[Method::DELETE]),
-    row(Route::NotificationRead, "/api/user/notifications/{id}/read", &[Method::PUT]),
-    row(Route::Publish, "/api/publish", &[Method::POST]),
-    row(Route::Broadcast, "/api/broadcast", &[Method::POST]),
-    row(Route::Users, "/api/users", &[Method::PUT]),
-    row(Route::Health, "/health", &[Method::GET]),
-    row(Route::Ready, "/ready", &[Method::GET]),
-    row(Route::OpenApi, "/openapi.json", &[Method::GET]),
-    row(Route::Root, "/", &[Method::GET]),
-    row(Route::Socket, "/ws", &[Method::GET]),
-    row(Route::TestPage, TEST_PAGE, &[Method::GET]),
+    row(
+        Route::NotificationRead,
+        "/api/user/notifications/{id}/read",
+        PUT,
+    ),
+    row(Route::Publish, "/api/publish", POST),
+    row(Route::Broadcast, "/api/broadcast", POST),
+    row(Route::Users, "/api/users", PUT),
+    row(Route::Health, "/health", GET),
+    row(Route::Ready, "/ready", GET),
+    row(Route::OpenApi, "/openapi.json", GET),
+    row(Route::Root, "/", GET),
+    row(Route::Socket, "/ws", GET),
+    row(Route::TestPage, TEST_PAGE, GET),
 ];
 
 const fn row(route: Route, pattern: &'static str, methods: &'static [Method]) -> Row {

@@ -9,6 +9,11 @@ pub struct Asset {
     pub body: &'static [u8],
 }
 
+/// For the header of this name on every asset: own files and this server's API, nothing else.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; \
+    style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
+
 /// The file at this path, such as `/test/jwt-websocket`.
 pub fn asset(_path: &str) -> Option<&'static Asset> {
     None

@@ -1,0 +1,291 @@
+//! The HTTP API: one request in, one answer out. Contract sections 2, 3, 5 and 7.
+//!
+//! Not for: sockets and connections (`worker`), WebSocket upgrades (they never come here).
+
+pub mod errors;
+pub mod identity;
+pub mod reply;
+pub mod request;
+pub mod routes;
+pub mod status;
+
+mod auth;
+mod backend_api;
+mod notifications;
+
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Body;
+use hyper::http::request::Parts as Head;
+use hyper::{Method, Request, Response};
+
+use crate::admission::{Admission, client_address};
+use crate::auth::Authority;
+use crate::broker::{Broker, Store};
+use crate::clock::Clock;
+use crate::config::{Config, Secret};
+use crate::event_log::{Data, EventLog, Kind};
+use crate::inbox::Inbox;
+use crate::metrics::Counters;
+use crate::web;
+use errors::ApiError;
+use reply::Reply;
+use request::Call;
+use routes::{Route, Row};
+
+/// What handlers work with. One per process.
+pub struct Services {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// What time it is.
+    pub clock: Clock,
+    /// Events.
+    pub broker: Arc<dyn Broker>,
+    /// Records.
+    pub store: Arc<dyn Store>,
+    /// Tokens and keys.
+    pub authority: Authority,
+    /// Notifications.
+    pub inbox: Inbox,
+    /// Limits on who comes in.
+    pub admission: Admission,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// What happened to clients.
+    pub event_log: EventLog,
+    /// Whether the process is stopping: `/ready` says no.
+    pub draining: AtomicBool,
+    /// The name of this node.
+    pub node: Arc<str>,
+}
+
+/// What [`Services`] are made of.
+pub struct Parts {
+    /// See [`Services::config`].
+    pub config: Arc<Config>,
+    /// The HS256 key, from `auth::keys::secret`.
+    pub secret: Secret,
+    /// See [`Services::clock`].
+    pub clock: Clock,
+    /// See [`Services::broker`].
+    pub broker: Arc<dyn Broker>,
+    /// See [`Services::store`].
+    pub store: Arc<dyn Store>,
+    /// See [`Services::counters`].
+    pub counters: Arc<Counters>,
+    /// See [`Services::event_log`].
+    pub event_log: EventLog,
+    /// See [`Services::node`].
+    pub node: Arc<str>,
+}
+
+impl Services {
+    /// Puts them together.
+    pub fn new(parts: Parts) -> Self {
+        let config = parts.config;
+        Self {
+            authority: Authority::new(&parts.secret, &config.auth),
+            inbox: Inbox::new(
+                Arc::clone(&parts.store),
+                Arc::clone(&parts.broker),
+                Arc::clone(&parts.counters),
+                &config.channels,
+            ),
+            admission: Admission::new(&config.limits, parts.clock.clone()),
+            config,
+            clock: parts.clock,
+            broker: parts.broker,
+            store: parts.store,
+            counters: parts.counters,
+            event_log: parts.event_log,
+            draining: AtomicBool::new(false),
+            node: parts.node,
+        }
+    }
+
+    /// Whether the process is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Answers one request, whatever it is. Requests that change something are finished even if the
+/// client goes away and this future is dropped.
+pub async fn handle<B>(
+    services: &Arc<Services>,
+    peer: SocketAddr,
+    request: Request<B>,
+) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let (head, body) = request.into_parts();
+    let ip = client_address(
+        peer.ip(),
+        &head.headers,
+        &services.config.server.trusted_proxies,
+    );
+    let path = head.uri.path().to_owned();
+    let method = head.method.clone();
+    let found = routes::find(&path);
+    let pattern = found.map_or("unmatched", |(row, _)| row.pattern);
+    let outcome = match admit(services, ip, &head) {
+        Ok(()) => answer(services, ip, &path, found, head, body).await,
+        Err(refused) => Err(refused),
+    };
+    let response = outcome.unwrap_or_else(|error| {
+        report(services, &method, pattern, &error);
+        error.into_response()
+    });
+    services.counters.http_responses.increment(&label(
+        &method,
+        pattern,
+        response.status().as_u16(),
+    ));
+    response
+}
+
+/// The budget of the address; backends have none.
+fn admit(services: &Services, ip: IpAddr, head: &Head) -> Result<(), ApiError> {
+    if identity::is_backend(services, &head.headers) {
+        return Ok(());
+    }
+    services.admission.request(ip).map_err(|retry_after| {
+        services.counters.limited.increment("requests_per_second");
+        ApiError::rate_limited(retry_after)
+    })
+}
+
+async fn answer<B>(
+    services: &Arc<Services>,
+    ip: IpAddr,
+    path: &str,
+    found: Option<(&'static Row, Option<&str>)>,
+    head: Head,
+    body: B,
+) -> Result<Reply, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let Some((row, id)) = found else {
+        return file(services, path, &head.method);
+    };
+    if row.route == Route::TestPage {
+        return file(services, path, &head.method);
+    }
+    if head.method == Method::OPTIONS {
+        return Ok(reply::options(&row.allow()));
+    }
+    let Some(method) = row.method(&head.method) else {
+        return Err(ApiError::method(&row.allow()));
+    };
+    let limits = &services.config.limits;
+    let body = match *method {
+        Method::POST | Method::PUT | Method::PATCH => {
+            request::read_body(&head.headers, body, limits.body_bytes, limits.body_timeout).await?
+        }
+        _ => Bytes::new(),
+    };
+    let call = Call {
+        method: method.clone(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers: head.headers,
+        id: id.map(str::to_owned),
+        ip,
+        body,
+    };
+    if *method == Method::GET {
+        return dispatch(services, row.route, &call).await;
+    }
+    let route = row.route;
+    let services = Arc::clone(services);
+    tokio::spawn(async move { dispatch(&services, route, &call).await })
+        .await
+        .unwrap_or_else(|_| Err(ApiError::internal("a handler panicked")))
+}
+
+async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Reply, ApiError> {
+    match (route, &call.method) {
+        (Route::Wallet, &Method::POST) => auth::sign_in(services, call).await,
+        (Route::Wallet, _) => auth::verify(services, call),
+        (Route::Notifications, &Method::POST) => notifications::add(services, call).await,
+        (Route::Notifications, &Method::PATCH) => notifications::patch(services, call).await,
+        (Route::Notifications, &Method::PUT) => notifications::put(services, call).await,
+        (Route::Notifications, &Method::DELETE) => notifications::delete(services, call).await,
+        (Route::Notifications, _) => notifications::list(services, call).await,
+        (Route::NotificationsClear, _) => notifications::clear(services, call).await,
+        (Route::NotificationRead, _) => notifications::read_one(services, call).await,
+        (Route::Publish, _) => backend_api::publish(services, call).await,
+        (Route::Broadcast, _) => backend_api::broadcast(services, call).await,
+        (Route::Users, _) => backend_api::put_user(services, call).await,
+        (Route::Health, _) => Ok(status::health(services)),
+        (Route::Ready, _) => Ok(status::ready(services)),
+        (Route::OpenApi, _) => Ok(status::openapi()),
+        (Route::Root, _) if services.config.server.test_page => {
+            Ok(reply::redirect(routes::TEST_PAGE))
+        }
+        (Route::Root | Route::Socket | Route::TestPage, _) => Err(ApiError::upgrade_required()),
+    }
+}
+
+/// A file for the browser, if there are any.
+fn file(services: &Services, path: &str, method: &Method) -> Result<Reply, ApiError> {
+    let asset = services
+        .config
+        .server
+        .test_page
+        .then(|| web::asset(path))
+        .flatten()
+        .ok_or_else(ApiError::no_route)?;
+    match *method {
+        Method::GET | Method::HEAD => Ok(reply::asset(asset)),
+        Method::OPTIONS => Ok(reply::options(&routes::allow(&[Method::GET]))),
+        _ => Err(ApiError::method(&routes::allow(&[Method::GET]))),
+    }
+}
+
+/// Counts and logs what was the server's fault.
+fn report(services: &Services, method: &Method, pattern: &str, error: &ApiError) {
+    let Some(fault) = &error.fault else {
+        return;
+    };
+    services.counters.errors.increment();
+    services.event_log.record(
+        Kind::Error,
+        &Data {
+            reason: Some(error.code),
+            message: Some(fault),
+            ..Data::default()
+        },
+    );
+    tracing::error!(%method, route = pattern, code = error.code, %fault, "a request failed");
+}
+
+/// `METHOD route status`, with no word in it that came from outside.
+fn label(method: &Method, pattern: &str, status: u16) -> String {
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+    ];
+    let method = if known.contains(method) {
+        method.as_str()
+    } else {
+        "OTHER"
+    };
+    format!("{method} {pattern} {status}")
+}
+
+#[cfg(test)]
+mod tests;
