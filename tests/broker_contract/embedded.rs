@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::broker::embedded::{self, OpenError, Options};
-use fanfare::broker::{Broker, Error, Health, Retention, Store};
+use fanfare::broker::{Broker, Error, Health, Publication, Retention, Store};
 use fanfare::clock::Clock;
+use fanfare::protocol::{ChannelKey, Event};
 use redb::ReadableDatabase;
 
 use crate::backend::{
@@ -70,6 +71,15 @@ impl Backend for Embedded {
 
     fn can_skip_days(&self) -> bool {
         true
+    }
+}
+
+/// A publication with history and a large event.
+fn padded(channel: &ChannelKey, bytes: usize) -> Publication {
+    let json = format!("{{\"type\":\"x\",\"pad\":\"{}\"}}", "x".repeat(bytes));
+    Publication {
+        event: Event::parse(&json, usize::MAX).unwrap(),
+        ..kept(channel, 0, TEN)
     }
 }
 
@@ -200,32 +210,30 @@ async fn the_log_stays_small_and_is_rebuilt_after_copying() {
     let backend = Embedded::new();
     let opened = backend.open().await;
     let (quiet, busy) = (channel("post_quiet"), channel("post_busy"));
-    let mut text = event(0).as_bytes().to_vec();
-    text.splice(
-        1..1,
-        format!("\"pad\":\"{}\",", "x".repeat(20_000)).into_bytes(),
-    );
-    let large = fanfare::protocol::Event::trusted(text.into());
     for n in 0..5 {
         opened.broker.publish(kept(&quiet, n, TEN)).await.unwrap();
     }
-    // 60 MB through a channel that keeps 200 kB.
-    for _ in 0..3_000 {
-        let publication = fanfare::broker::Publication {
-            event: large.clone(),
-            ..kept(&busy, 0, TEN)
-        };
-        opened.broker.publish(publication).await.unwrap();
+    // 20 MB through a channel that keeps 200 kB.
+    for _ in 0..100 {
+        let tasks: Vec<_> = (0..10)
+            .map(|_| {
+                let (broker, large) = (opened.broker.clone(), padded(&busy, 20_000));
+                tokio::spawn(async move { broker.publish(large).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
     }
     let blocks = std::fs::metadata(backend.path()).unwrap().blocks() * 512;
-    assert!(blocks < 24 << 20, "{blocks} bytes on disk");
+    assert!(blocks < 12 << 20, "{blocks} bytes on disk");
     opened.close().await;
     let opened = backend.open().await;
     let (position, entries) = opened.broker.history(&quiet, None, 100).await.unwrap();
     assert_eq!(position.offset, 5);
     let events: Vec<_> = entries.into_iter().map(|entry| entry.event).collect();
     assert_eq!(events, (0..5).map(event).collect::<Vec<_>>());
-    assert_eq!(opened.broker.position(&busy).await.unwrap().offset, 3_000);
+    assert_eq!(opened.broker.position(&busy).await.unwrap().offset, 1_000);
     assert_eq!(opened.store.figures().history_events, 15);
 }
 
@@ -234,48 +242,57 @@ async fn a_full_store_refuses_frees_and_takes_again() {
     const STORE_BYTES: u64 = 16 << 20;
     let backend = Embedded::new();
     let store = backend.try_open(STORE_BYTES).unwrap();
-    let value = Bytes::from(vec![7; 1_500]);
     for round in 0..3 {
-        let mut kept_keys = 0;
-        loop {
-            let key = format!("{round}-{}", kept_keys * 7919 % 100_003);
-            let writes = (0..8).map(|n| store.set("s", &format!("{key}-{n}"), value.clone(), None));
-            let mut full = false;
-            for write in writes {
-                match write.await {
-                    Ok(()) => {}
-                    Err(error) => {
-                        assert_eq!(error, Error::Full);
-                        full = true;
+        // Large values until one is refused, then small ones.
+        let mut keys = Vec::new();
+        for size in [5_000, 0] {
+            let mut is_full = false;
+            while !is_full {
+                let tasks: Vec<_> = (0..64)
+                    .map(|n| {
+                        let store = store.clone();
+                        let key = format!("{:x}", (keys.len() + n + round) * 7_919 % 100_003);
+                        tokio::spawn(async move {
+                            let value = Bytes::from(vec![7; size]);
+                            (store.set("s", &key, value, None).await, key)
+                        })
+                    })
+                    .collect();
+                for task in tasks {
+                    match task.await.unwrap() {
+                        (Ok(()), key) => keys.push(key),
+                        (Err(error), _) => {
+                            assert_eq!(error, Error::Full);
+                            is_full = true;
+                        }
                     }
                 }
+                let blocks = std::fs::metadata(backend.path()).unwrap().blocks() * 512;
+                assert!(blocks <= STORE_BYTES, "{blocks} bytes on disk");
             }
-            let blocks = std::fs::metadata(backend.path()).unwrap().blocks() * 512;
-            assert!(blocks <= STORE_BYTES, "{blocks} bytes on disk");
-            if full {
-                break;
-            }
-            kept_keys += 1;
+            // At least a third of what is allowed is the caller's.
+            assert!(
+                keys.len() as u64 * 5_000 > STORE_BYTES / 3,
+                "{} in {round}",
+                keys.len()
+            );
         }
-        // At least a third of what is allowed is the caller's.
-        assert!(
-            kept_keys * 8 * 1_500 > STORE_BYTES / 3,
-            "{kept_keys} in round {round}"
-        );
         assert!(matches!(Store::health(&*store), Health::Degraded(_)));
         let post = channel("post_1");
-        assert_eq!(store.publish(kept(&post, 1, TEN)).await, Err(Error::Full));
+        let refused = store.publish(padded(&post, 1_000)).await;
+        assert_eq!(refused, Err(Error::Full));
         store.publish(passing(&post, 1)).await.unwrap();
-        let error = store
-            .add_notification(note("u", "x"), None)
-            .await
-            .unwrap_err();
-        assert_eq!(error, Error::Full);
-        for n in 0..=kept_keys {
-            let key = format!("{round}-{}", n * 7919 % 100_003);
-            for n in 0..8 {
-                store.delete("s", &format!("{key}-{n}")).await.unwrap();
-            }
+        let error = store.add_notification(note("u", "x"), None).await;
+        assert_eq!(error.map(drop), Err(Error::Full));
+        let tasks: Vec<_> = keys
+            .into_iter()
+            .map(|key| {
+                let store = store.clone();
+                tokio::spawn(async move { store.delete("s", &key).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
         }
         assert_eq!(Store::health(&*store), Health::Up);
     }
