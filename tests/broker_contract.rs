@@ -1,10 +1,14 @@
 //! One suite that every implementation of `Broker` and `Store` passes. An implementation joins by a
 //! [`Backend`] and one line of `contract!` at the foot.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 #[path = "broker_contract/backend.rs"]
 mod backend;
 #[path = "broker_contract/embedded.rs"]
 mod embedded;
+#[path = "broker_contract/embedded_space.rs"]
+mod embedded_space;
 #[path = "broker_contract/events.rs"]
 mod events;
 #[path = "broker_contract/history.rs"]

@@ -2,6 +2,8 @@
 //!
 //! The test runs itself again as a child that writes and prints every acknowledgement, and kills it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

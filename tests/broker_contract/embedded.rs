@@ -2,19 +2,18 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::broker::embedded::{self, OpenError, Options};
-use fanfare::broker::{Broker, Error, Health, Publication, Retention, Store};
+use fanfare::broker::{Broker, Deliver, Delivery, Error, Retention, Store};
 use fanfare::clock::Clock;
-use fanfare::protocol::{ChannelKey, Event};
+use fanfare::protocol::ChannelKey;
 use redb::ReadableDatabase;
 
 use crate::backend::{
-    Backend, Later, NOTIFICATIONS_PER_USER, Opened, TEN, channel, event, kept, note, passing,
+    Backend, Later, NOTIFICATIONS_PER_USER, Opened, Recorder, TEN, channel, kept, passing,
 };
 
 /// A database in a folder that goes with it.
@@ -31,16 +30,16 @@ impl Embedded {
         }
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("data/fanfare.redb")
     }
 
-    fn try_open(&self, store_bytes: u64) -> Result<Arc<embedded::Embedded>, OpenError> {
+    pub fn try_open(&self, store_bytes: u64) -> Result<Arc<embedded::Embedded>, OpenError> {
         open(&self.path(), store_bytes, &self.clock)
     }
 }
 
-fn open(
+pub fn open(
     path: &Path,
     store_bytes: u64,
     clock: &Clock,
@@ -71,15 +70,6 @@ impl Backend for Embedded {
 
     fn can_skip_days(&self) -> bool {
         true
-    }
-}
-
-/// A publication with history and a large event.
-fn padded(channel: &ChannelKey, bytes: usize) -> Publication {
-    let json = format!("{{\"type\":\"x\",\"pad\":\"{}\"}}", "x".repeat(bytes));
-    Publication {
-        event: Event::parse(&json, usize::MAX).unwrap(),
-        ..kept(channel, 0, TEN)
     }
 }
 
@@ -205,159 +195,77 @@ async fn an_ended_history_never_uses_a_position_again() {
     );
 }
 
-#[tokio::test]
-async fn the_log_stays_small_and_is_rebuilt_after_copying() {
-    let backend = Embedded::new();
-    let opened = backend.open().await;
-    let (quiet, busy) = (channel("post_quiet"), channel("post_busy"));
-    for n in 0..5 {
-        opened.broker.publish(kept(&quiet, n, TEN)).await.unwrap();
+/// A sink that takes its time, so that the writer stands still.
+struct Stuck(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Deliver for Stuck {
+    fn deliver(&self, _: Delivery) {
+        let _ = self.0.lock().unwrap().recv();
     }
-    // 20 MB through a channel that keeps 200 kB.
-    for _ in 0..100 {
-        let tasks: Vec<_> = (0..10)
-            .map(|_| {
-                let (broker, large) = (opened.broker.clone(), padded(&busy, 20_000));
-                tokio::spawn(async move { broker.publish(large).await })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap().unwrap();
-        }
-    }
-    let blocks = std::fs::metadata(backend.path()).unwrap().blocks() * 512;
-    assert!(blocks < 12 << 20, "{blocks} bytes on disk");
-    opened.close().await;
-    let opened = backend.open().await;
-    let (position, entries) = opened.broker.history(&quiet, None, 100).await.unwrap();
-    assert_eq!(position.offset, 5);
-    let events: Vec<_> = entries.into_iter().map(|entry| entry.event).collect();
-    assert_eq!(events, (0..5).map(event).collect::<Vec<_>>());
-    assert_eq!(opened.broker.position(&busy).await.unwrap().offset, 1_000);
-    assert_eq!(opened.store.figures().history_events, 15);
+
+    fn gap(&self, _: Option<&ChannelKey>) {}
 }
 
 #[tokio::test]
-async fn a_full_store_refuses_frees_and_takes_again() {
-    const STORE_BYTES: u64 = 16 << 20;
+async fn a_full_inbox_is_overloaded_at_once() {
     let backend = Embedded::new();
-    let store = backend.try_open(STORE_BYTES).unwrap();
-    for round in 0..3 {
-        // Large values until one is refused, then small ones.
-        let mut keys = Vec::new();
-        for size in [5_000, 0] {
-            let mut is_full = false;
-            while !is_full {
-                let tasks: Vec<_> = (0..64)
-                    .map(|n| {
-                        let store = store.clone();
-                        let key = format!("{:x}", (keys.len() + n + round) * 7_919 % 100_003);
-                        tokio::spawn(async move {
-                            let value = Bytes::from(vec![7; size]);
-                            (store.set("s", &key, value, None).await, key)
-                        })
-                    })
-                    .collect();
-                for task in tasks {
-                    match task.await.unwrap() {
-                        (Ok(()), key) => keys.push(key),
-                        (Err(error), _) => {
-                            assert_eq!(error, Error::Full);
-                            is_full = true;
-                        }
-                    }
-                }
-                let blocks = std::fs::metadata(backend.path()).unwrap().blocks() * 512;
-                assert!(blocks <= STORE_BYTES, "{blocks} bytes on disk");
+    let store = backend.try_open(1 << 30).unwrap();
+    let (go, stuck) = std::sync::mpsc::channel();
+    let sink = Stuck(std::sync::Mutex::new(stuck));
+    store.start(Arc::new(sink)).await.unwrap();
+    let publishing = tokio::spawn({
+        let store = store.clone();
+        async move { store.publish(kept(&channel("post_1"), 1, TEN)).await }
+    });
+    while Store::figures(&*store).commits == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut waiting = Vec::new();
+    let refusal = loop {
+        let mut write = store.delete("s", "k");
+        let answer = tokio::select! {
+            biased;
+            answer = &mut write => answer,
+            () = std::future::ready(()) => {
+                waiting.push(write);
+                continue;
             }
-            // At least a third of what is allowed is the caller's.
-            assert!(
-                keys.len() as u64 * 5_000 > STORE_BYTES / 3,
-                "{} in {round}",
-                keys.len()
-            );
-        }
-        assert!(matches!(Store::health(&*store), Health::Degraded(_)));
-        let post = channel("post_1");
-        let refused = store.publish(padded(&post, 1_000)).await;
-        assert_eq!(refused, Err(Error::Full));
-        store.publish(passing(&post, 1)).await.unwrap();
-        let error = store.add_notification(note("u", "x"), None).await;
-        assert_eq!(error.map(drop), Err(Error::Full));
-        let tasks: Vec<_> = keys
-            .into_iter()
-            .map(|key| {
-                let store = store.clone();
-                tokio::spawn(async move { store.delete("s", &key).await })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap().unwrap();
-        }
-        assert_eq!(Store::health(&*store), Health::Up);
+        };
+        break answer;
+    };
+    assert_eq!(refusal, Err(Error::Overloaded));
+    assert_eq!(store.figures().queued_writes, waiting.len() as u64);
+    // Reading and live events do not wait for the writer.
+    assert_eq!(store.get("s", "k").await.unwrap(), None);
+    drop(go);
+    publishing.await.unwrap().unwrap();
+    for write in waiting {
+        assert_eq!(write.await, Ok(false));
     }
-    let figures = store.figures();
-    assert_eq!(figures.queued_writes, 0);
-    assert!(figures.writes >= figures.commits && figures.commits > 0);
+    assert_eq!(store.figures().queued_writes, 0);
 }
 
-/// A disk that fills up under the store: every write is answered with an error, nothing that was
-/// acknowledged is lost, and when there is space again it goes on by itself.
 #[tokio::test]
-async fn a_full_disk_is_an_error_that_passes() {
-    let folder = tempfile::tempdir().unwrap();
-    let mount = |arguments: &[&str]| {
-        Command::new(arguments[0])
-            .args(&arguments[1..])
-            .arg(folder.path())
-            .output()
-            .is_ok_and(|output| output.status.success())
-    };
-    if !mount(&["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs"]) {
-        println!("skipped: mounting a small tmpfs needs root");
-        return;
-    }
-    let path = folder.path().join("fanfare.redb");
-    let clock = Clock::manual(1_700_000_000_000);
-    let store = open(&path, 1 << 30, &clock).unwrap();
-    let filler = folder.path().join("filler");
-    std::fs::write(&filler, vec![0; 4 << 20]).unwrap();
-    let value = Bytes::from(vec![7; 30_000]);
-    let mut written = 0;
-    let error = loop {
-        match store
-            .set("s", &written.to_string(), value.clone(), None)
-            .await
-        {
-            Ok(()) => written += 1,
-            Err(error) => break error,
+async fn live_events_of_one_channel_come_one_at_a_time_from_many_threads() {
+    let backend = Embedded::new();
+    let store = backend.try_open(1 << 30).unwrap();
+    let sink = Arc::new(Recorder::default());
+    store.start(sink.clone()).await.unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let store = &store;
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .build()
+                    .unwrap();
+                runtime.block_on(async {
+                    for n in 0..200 {
+                        let live = passing(&channel("post_1"), thread * 1_000 + n);
+                        store.publish(live).await.unwrap();
+                    }
+                });
+            });
         }
-    };
-    assert!(matches!(error, Error::Storage(_)), "{error:?}");
-    assert!(matches!(Store::health(&*store), Health::Down(_)));
-    std::fs::remove_file(&filler).unwrap();
-    let mut tries = 0;
-    while Store::health(&*store) != Health::Up {
-        tries += 1;
-        assert!(tries < 200, "still {:?}", Store::health(&*store));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    store.set("s", "again", value.clone(), None).await.unwrap();
-    drop(store);
-    let store = open(&path, 1 << 30, &clock).unwrap();
-    for n in 0..written {
-        assert!(
-            store.get("s", &n.to_string()).await.unwrap().is_some(),
-            "{n}"
-        );
-    }
-    assert!(
-        store
-            .get("s", &written.to_string())
-            .await
-            .unwrap()
-            .is_none()
-    );
-    drop(store);
-    assert!(mount(&["umount"]));
+    });
+    assert_eq!(sink.received(&channel("post_1"), 800).await.len(), 800);
 }

@@ -281,8 +281,7 @@ pub(super) fn load(tx: &ReadTransaction, ground: &str, now_ms: u64) -> Result<Hi
     for row in channels.iter().map_err(Error::storage)? {
         let (key, row) = row.map_err(Error::storage)?;
         let row = ChannelRow::from_row(row.value())?;
-        // Keys were checked when they were published to.
-        let key = ChannelKey::parse(key.value(), usize::MAX).map_err(Error::storage)?;
+        let key = restored_key(key.value())?;
         let limit = usize::try_from(row.limit).unwrap_or(usize::MAX);
         let mut ring = Ring::new(key, Epoch::new(&row.epoch), row.floor, limit);
         ring.expire_ms = now_ms;
@@ -290,6 +289,14 @@ pub(super) fn load(tx: &ReadTransaction, ground: &str, now_ms: u64) -> Result<Hi
         histories.insert(row.number, ring);
     }
     Ok(histories)
+}
+
+/// A key that was checked when it was published to; a user id in it may be anything.
+fn restored_key(key: &str) -> Result<ChannelKey, Error> {
+    match key.strip_prefix("notifications_") {
+        Some(user) => Ok(ChannelKey::notifications_of(user)),
+        None => ChannelKey::parse(key, usize::MAX).map_err(Error::storage),
+    }
 }
 
 /// A row of [`LOG`].
