@@ -18,6 +18,8 @@ use fanfare::protocol::{ChannelKey, Event};
 
 const ROUNDS: u64 = 6;
 const WRITERS: usize = 8;
+/// The channel whose large events soon make most of the log dead, so that kills meet copying, too.
+const BUSY: usize = 9;
 /// Tells the child where its database is.
 const CHILD: &str = "FANFARE_TEST_CRASH_DATABASE";
 
@@ -92,6 +94,25 @@ async fn write_once(store: &Embedded, writer: usize) {
     let position = store.publish(publication).await.unwrap().position.unwrap();
     let (epoch, offset) = (position.epoch.as_str(), position.offset);
     say(&format!("event {n} {epoch} {offset} {writer}"));
+    let publication = Publication {
+        channel: post(BUSY),
+        event: Event::parse(&busy_text(writer), 100_000).unwrap(),
+        retention: Some(Retention {
+            entries: 10,
+            ..KEPT
+        }),
+        idempotency_key: None,
+    };
+    let position = store.publish(publication).await.unwrap().position.unwrap();
+    let (epoch, offset) = (position.epoch.as_str(), position.offset);
+    say(&format!("event {BUSY} {epoch} {offset} {writer}"));
+}
+
+fn busy_text(writer: usize) -> String {
+    format!(
+        "{{\"type\":\"x\",\"writer\":{writer},\"pad\":\"{}\"}}",
+        "x".repeat(20_000)
+    )
 }
 
 /// One whole line in one write, so that a kill leaves whole lines but for the last.
@@ -206,6 +227,18 @@ fn verify(
             let acknowledged = events.keys().filter(|(channel, _)| *channel == n).count();
             assert_eq!(seen, acknowledged);
         }
+        let (position, entries) = store.history(&post(BUSY), None, 100).await.unwrap();
+        let offsets: Vec<u64> = entries.iter().map(|entry| entry.offset).collect();
+        let first = position.offset.saturating_sub(9).max(1);
+        assert_eq!(offsets, (first..=position.offset).collect::<Vec<_>>());
+        for entry in &entries {
+            if let Some(writer) = events.get(&(BUSY, entry.offset)) {
+                assert_eq!(entry.event.as_bytes(), busy_text(*writer).as_bytes());
+            }
+        }
+        let busy = events.keys().filter(|(channel, _)| *channel == BUSY);
+        let top = busy.map(|(_, offset)| *offset).max();
+        assert!(top <= Some(position.offset), "{top:?} past {position:?}");
         let lost: Vec<_> = notes.difference(&stored).collect();
         assert!(lost.is_empty(), "lost: {lost:?}");
     });
