@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare::broker::{Broker, Error, Health, Publication, Store};
+use fanfare::broker::{Broker, Error, Health, Publication, Retention, Store};
 use fanfare::clock::Clock;
 use fanfare::protocol::{ChannelKey, Event};
 
@@ -107,6 +107,59 @@ async fn a_full_store_refuses_frees_and_takes_again() {
     let figures = store.figures();
     assert_eq!(figures.queued_writes, 0);
     assert!(figures.writes >= figures.commits && figures.commits > 0);
+}
+
+#[tokio::test]
+async fn a_store_full_of_history_takes_again_when_it_has_expired() {
+    const STORE_BYTES: u64 = 16 << 20;
+    let backend = Embedded::new();
+    let store = backend.try_open(STORE_BYTES).unwrap();
+    let post = channel("post_1");
+    let all = Retention {
+        entries: usize::MAX,
+        ttl: Duration::from_secs(600),
+    };
+    let mut offset = 0;
+    for round in 0..3 {
+        let before = offset;
+        let mut is_full = false;
+        while !is_full {
+            let tasks: Vec<_> = (0..32)
+                .map(|_| {
+                    let store = store.clone();
+                    let publication = Publication {
+                        retention: Some(all),
+                        ..padded(&post, 5_000)
+                    };
+                    tokio::spawn(async move { store.publish(publication).await })
+                })
+                .collect();
+            for task in tasks {
+                match task.await.unwrap() {
+                    Ok(published) => offset = published.position.unwrap().offset,
+                    Err(error) => {
+                        assert_eq!(error, Error::Full);
+                        is_full = true;
+                    }
+                }
+            }
+            let blocks = std::fs::metadata(backend.path()).unwrap().blocks() * 512;
+            assert!(blocks <= STORE_BYTES, "{blocks} bytes on disk");
+        }
+        let bytes = (offset - before) * 5_000;
+        // 5,000 bytes take two pages.
+        assert!(bytes > STORE_BYTES / 3, "{bytes} in round {round}");
+        backend.pass(Duration::from_secs(700)).await;
+        let mut tries = 0;
+        while store.figures().bytes > STORE_BYTES / 4 {
+            tries += 1;
+            assert!(tries < 500, "still {:?}", store.figures());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    drop(store);
+    let store = backend.try_open(STORE_BYTES).unwrap();
+    assert_eq!(store.position(&post).await.unwrap().offset, offset);
 }
 
 /// A disk that fills up under the store: every write is answered with an error, nothing that was

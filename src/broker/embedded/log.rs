@@ -14,7 +14,7 @@ use redb::{ReadTransaction, ReadableTable};
 
 use super::batch::{Batch, StagedChannel};
 use super::idempotency;
-use super::ring::{Histories, LOG_ROW_BYTES, Ring, Slot, log_row_bytes};
+use super::ring::{Histories, Ring, Slot, log_json_bytes, log_row_bytes};
 use super::row::{RowReader, RowWriter};
 use super::tables::{CHANNELS, LOG, row_of};
 use super::{lock, open::random_epoch};
@@ -172,7 +172,7 @@ pub(super) fn compact(batch: &mut Batch<'_>, pressed: bool) -> Result<bool, Erro
     for row in batch.tables.log.range(..end).map_err(Error::storage)? {
         let (sequence, row) = row.map_err(Error::storage)?;
         let row = LogRow::from_row(row.value())?;
-        let bytes = LOG_ROW_BYTES + row.json.len() as u64;
+        let bytes = log_json_bytes(row.json);
         last = Some((sequence.value(), last.map_or(1, |(_, rows)| rows + 1)));
         batch.staged.log_removed += bytes;
         if let Some(ring) = histories.rings.get(&row.channel) {
