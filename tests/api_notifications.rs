@@ -22,10 +22,10 @@ fn list(server: &Server, user: &str, query: &str) -> Value {
 }
 
 fn titles(page: &Value) -> Vec<&str> {
-    let notifications = page["notifications"].as_array().unwrap();
+    let notifications = page["notifications"].as_array().expect("a list");
     notifications
         .iter()
-        .map(|n| n["title"].as_str().unwrap())
+        .map(|n| n["title"].as_str().expect("a title"))
         .collect()
 }
 
