@@ -174,7 +174,7 @@ impl Worker {
         let connection = &mut state.connections[slot as usize];
         if connection.flow == Flow::Clean {
             connection.flow = Flow::Dirty;
-            state.dirty.push(slot);
+            state.dirty.push_back(slot);
             self.inbound.wake();
         }
     }
@@ -216,7 +216,7 @@ impl Worker {
         };
         if let Flow::Clean = connection.flow {
             connection.flow = Flow::Dirty;
-            state.dirty.push(slot);
+            state.dirty.push_back(slot);
         }
         connection.wake();
         state.schedule(slot);
@@ -433,7 +433,7 @@ impl Worker {
             && connection.stream.poll_write_ready(context).is_ready()
         {
             connection.flow = Flow::Dirty;
-            state.dirty.push(slot);
+            state.dirty.push_back(slot);
             self.inbound.wake();
         }
         Poll::Pending
