@@ -67,6 +67,8 @@ fn nothing_acknowledged_is_lost_and_nobody_misses_anything() {
     let mut server = Server::start(&[
         ("channels.post.history", "100000"),
         ("limits.notifications_per_user", "1000000"),
+        // So that the whole history fits into one answer.
+        ("limits.queue_bytes", "1GiB"),
     ]);
     // What publishers were told, what the subscribers of each channel heard, and who was notified.
     let mut told: HashMap<&str, Known> = HashMap::new();

@@ -108,6 +108,7 @@ impl Worker {
 
     /// One write for each connection that has something to write.
     fn flush(&self, state: &mut State, now: Moment) {
+        let queue_bytes = self.outfit.terms.limits.queue_bytes;
         let dirty = std::mem::take(&mut state.dirty);
         for &slot in &dirty {
             // Removed since, or its slot is somebody else's who is listed for itself.
@@ -117,14 +118,13 @@ impl Worker {
             if connection.flow != Flow::Dirty {
                 continue;
             }
-            let waiting = connection.outbox.bytes();
+            let was_behind = connection.is_behind(queue_bytes);
             match connection.flush(&mut state.write, &self.outfit.counters) {
                 Flushed::Empty => {
                     connection.flow = Flow::Clean;
                     end_if_said(connection);
                 }
                 Flushed::Blocked => {
-                    let _ = waiting;
                     connection.flow = Flow::Blocked {
                         since_ms: now.mono_ms,
                     };
@@ -132,6 +132,10 @@ impl Worker {
                     state.schedule(slot);
                 }
                 Flushed::Failed => connection.gone(Gone::Lost),
+            }
+            let connection = &state.connections[slot as usize];
+            if was_behind && !connection.is_behind(queue_bytes) {
+                connection.wake();
             }
         }
         // Keep the allocation for the next turn, unless tasks have listed others meanwhile.
