@@ -1,6 +1,10 @@
 //! `kill -9` under load: what was acknowledged is there, positions go on, and nobody misses anything.
 
 #![allow(
+    clippy::unwrap_used,
+    reason = "what does not work here has to fail the test"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "the test of a process waits in real time"
 )]

@@ -2,6 +2,10 @@
 //! notices. Contract sections 4 and 6, RFC 6455.
 
 #![allow(
+    clippy::unwrap_used,
+    reason = "what does not work here has to fail the test"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "the test of a process waits in real time"
 )]

@@ -1,6 +1,11 @@
 //! Answers larger than a connection's queue: they are cut to what fits, and are no reason to call a
 //! client that reads too slow. It would come back, ask again, and never get further.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "what does not work here has to fail the test"
+)]
+
 mod support;
 
 use serde_json::{Value, json};
