@@ -24,6 +24,9 @@ pub const WRITE_ALONE_BYTES: usize = 16 << 10;
 pub const TURN_WRITES_MAX: usize = 64;
 /// Bytes of live events held back for one member while its history is read.
 pub const HELD_BYTES_MAX: usize = 256 << 10;
+/// One answer may take this part of `limits.queue_bytes`, and a client that has not taken so much yet
+/// is not asked what else it wants: the rest of its queue is for live events.
+pub const QUEUE_SHARE: usize = 4;
 /// Workers: their set is one word per channel.
 pub const WORKERS_MAX: usize = 64;
 /// A broker, store or token call for a client ends after this, with an error to the client.

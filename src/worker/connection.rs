@@ -8,7 +8,7 @@ use std::task::Waker;
 use tokio::net::TcpStream;
 
 use crate::admission::Permit;
-use crate::limits::BLOCKED_MS_MAX;
+use crate::limits::{BLOCKED_MS_MAX, QUEUE_SHARE};
 use crate::metrics::WorkerCounters;
 use crate::protocol::Close;
 use crate::session::{Answer, Session};
@@ -123,6 +123,12 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Whether so much waits for it that what it asks next may wait, too. Then it is not read, and the
+    /// kernel tells its peer to stop sending.
+    pub fn is_behind(&self, queue_bytes: usize) -> bool {
+        self.life == Life::Open && self.outbox.bytes() > queue_bytes / QUEUE_SHARE
     }
 
     /// Queues a frame; `false` if the bound is reached.

@@ -256,13 +256,14 @@ impl Worker {
 
     /// What a peer sent, up to the end or until the session is busy.
     fn receive(&self, state: &mut State, slot: Slot, bytes: &[u8], now: Moment) {
+        let queue_bytes = self.outfit.terms.limits.queue_bytes;
         let mut input = bytes;
         loop {
             let connection = &mut state.connections[slot as usize];
             if connection.life != Life::Open {
                 return self.listen_for_close(state, slot, input);
             }
-            if connection.call.is_some() {
+            if connection.call.is_some() || connection.is_behind(queue_bytes) {
                 connection.unread = Some(input.to_vec());
                 return;
             }
@@ -270,7 +271,7 @@ impl Worker {
             let received = connection.engine.receive(&mut input, &mut state.protocol);
             if !state.protocol.is_empty() {
                 let frame = Frame::encoded(&state.protocol);
-                if !connection.queue(&frame, self.outfit.terms.limits.queue_bytes) {
+                if !connection.queue(&frame, queue_bytes) {
                     self.close(state, slot, Close::TooSlow, now);
                     continue;
                 }
@@ -410,6 +411,10 @@ impl Worker {
                 connection.call = None;
                 self.input(state, slot, Input::Answer(answer), now);
                 continue;
+            }
+            // The flush that makes room wakes this task.
+            if connection.is_behind(self.outfit.terms.limits.queue_bytes) {
+                break;
             }
             if let Some(unread) = connection.unread.take() {
                 self.receive(state, slot, &unread, now);

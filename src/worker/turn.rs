@@ -113,6 +113,7 @@ impl Worker {
 
     /// One write for each of the connections that have waited longest for it.
     fn flush(&self, state: &mut State, now: Moment) {
+        let queue_bytes = self.outfit.terms.limits.queue_bytes;
         for _ in 0..TURN_WRITES_MAX {
             let Some(slot) = state.dirty.pop_front() else {
                 break;
@@ -124,6 +125,7 @@ impl Worker {
             if connection.flow != Flow::Dirty {
                 continue;
             }
+            let was_behind = connection.is_behind(queue_bytes);
             match connection.flush(&mut state.write, &self.outfit.counters) {
                 Flushed::Empty => {
                     connection.flow = Flow::Clean;
@@ -137,6 +139,10 @@ impl Worker {
                     state.schedule(slot);
                 }
                 Flushed::Failed => connection.gone(Gone::Lost),
+            }
+            let connection = &state.connections[slot as usize];
+            if was_behind && !connection.is_behind(queue_bytes) {
+                connection.wake();
             }
         }
         if state.dirty.is_empty() && state.dirty.capacity() > DIRTY_SPARE {

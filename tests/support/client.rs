@@ -154,6 +154,17 @@ impl Client {
         }
     }
 
+    /// The next message; `None` if the connection ends first, or none comes in time.
+    pub fn try_next(&mut self) -> Option<Value> {
+        if let Some(message) = self.unread.pop_front() {
+            return Some(message);
+        }
+        match self.look(Instant::now() + self.patience) {
+            Seen::Message(message) => Some(message),
+            Seen::Closed | Seen::Nothing => None,
+        }
+    }
+
     /// The next message of this `type`; those before it stay unread.
     #[track_caller]
     pub fn next_of(&mut self, kind: &str) -> Value {
