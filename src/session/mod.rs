@@ -12,7 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::clock::Moment;
 use crate::config::{Access, ChannelRule, ChannelRules, Limits, Retention};
@@ -304,7 +304,7 @@ impl Session {
                 effects.push(Effect::Send(greeting.encode(None)));
             }
             Input::Request(request) => self.request(request, terms, now, effects),
-            Input::Answer(answer) => self.answer(answer, now, effects),
+            Input::Answer(answer) => self.answer(answer, terms, now, effects),
             Input::Pong => self.pulse.pong(),
             Input::Deadline => {
                 while let Some(beat) = self.pulse.beat(now) {
@@ -325,8 +325,15 @@ impl Session {
         }
     }
 
+    /// The worker takes the rest back through [`Session::leave_all`], but a channel that was only
+    /// joined is nowhere but in the call that will not be answered any more.
     fn end(&mut self, last: Effect, effects: &mut Vec<Effect>) {
-        self.stage = Stage::Closed;
+        let stage = std::mem::replace(&mut self.stage, Stage::Closed);
+        if let Stage::Busy(pending) = stage
+            && let Asked::Subscribe { key, .. } = pending.asked
+        {
+            effects.push(Effect::Leave(key));
+        }
         effects.push(last);
     }
 
@@ -484,7 +491,7 @@ impl Session {
         );
     }
 
-    fn answer(&mut self, answer: Answer, now: Moment, effects: &mut Vec<Effect>) {
+    fn answer(&mut self, answer: Answer, terms: &Terms, now: Moment, effects: &mut Vec<Effect>) {
         let Stage::Busy(pending) = std::mem::replace(&mut self.stage, Stage::Ready) else {
             debug_assert!(false, "an answer came while no call was out");
             return;
@@ -563,6 +570,7 @@ impl Session {
                         };
                         self.identity = newer;
                         effects.push(Effect::Send(reply.encode(id)));
+                        self.leave_uncovered(terms, effects);
                     }
                     None => {
                         let refused = Refused {
@@ -590,6 +598,25 @@ impl Session {
                 debug_assert!(false, "{answer:?} does not answer {asked:?}");
                 self.end(Effect::Drop, effects);
             }
+        }
+    }
+
+    /// A newer token may say less than the one before: what it no longer allows ends here.
+    fn leave_uncovered(&mut self, terms: &Terms, effects: &mut Vec<Effect>) {
+        let held = std::mem::take(&mut self.subscriptions);
+        let (kept, uncovered) = held
+            .into_iter()
+            .partition(|key| self.rule(key, terms, |rule| rule.subscribe).is_ok());
+        self.subscriptions = kept;
+        for key in uncovered {
+            let named = to_raw_value(key.as_str()).expect("a string is always JSON");
+            let reply = Reply::Unsubscribed {
+                channel: &named,
+                key: &key,
+            };
+            let reply = Effect::Send(reply.encode(None));
+            effects.push(Effect::Leave(key));
+            effects.push(reply);
         }
     }
 
