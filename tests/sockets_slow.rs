@@ -166,3 +166,70 @@ fn since_1970_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.unwrap().as_millis() as u64
 }
+
+#[test]
+fn a_burst_is_not_the_readers_fault() {
+    let server = Server::start(&[
+        ("channels.live.subscribe", "any"),
+        ("channels.live.history", "0"),
+        ("limits.channels_per_connection", "0"),
+        ("limits.commands_per_second", "0"),
+        ("server.workers", "1"),
+    ]);
+    let channels: Vec<String> = (0..40).map(|n| format!("live_{n}")).collect();
+    let mut reader = server.connect("reader");
+    for channel in &channels {
+        reader.subscribe(channel.as_str());
+    }
+    // More than may wait for a client, and within one turn or two.
+    let event = json!({"type": "tick", "x": "x".repeat(40_000)});
+    let body = json!({"channels": channels, "event": event});
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                server
+                    .as_backend("POST", "/api/broadcast", &body)
+                    .expect(200)
+            });
+            for _ in &channels {
+                assert_eq!(reader.next()["type"], "tick");
+            }
+        });
+    }
+    reader.quiet(50);
+}
+
+#[test]
+fn who_missed_more_than_the_queue_holds_is_told_so_instead_of_being_sent_away_for_ever() {
+    let server = Server::start(&[("limits.queue_bytes", "512KiB")]);
+    let mut client = server.connect("u1");
+    let epoch = client.subscribe("post_1")["data"]["epoch"].clone();
+    drop(client);
+    for n in 1..=60 {
+        server.publish(
+            "post_1",
+            json!({"type": "tick", "n": n, "x": "x".repeat(50_000)}),
+        );
+    }
+    let mut client = server.connect("u1");
+    let mut recover = |offset: u64| {
+        client.send(&json!({"type": "subscribe", "channel": "post_1",
+            "recover": {"epoch": epoch, "offset": offset}}));
+        let data = client.next()["data"].clone();
+        if data["recovered"] == true {
+            for n in offset + 1..=60 {
+                assert_eq!(client.next()["n"], n);
+            }
+        }
+        client.quiet(20);
+        (data["recovered"].clone(), data["reason"].clone())
+    };
+    assert_eq!(recover(0), (json!(false), json!("too_far")));
+    assert_eq!(recover(56), (json!(true), json!(null)));
+    // All of it is there to be looked at, in pieces of the client's choice.
+    client.send(&json!({"type": "history", "channel": "post_1", "limit": 30}));
+    assert_eq!(
+        client.next()["data"]["events"].as_array().unwrap().len(),
+        30
+    );
+}
