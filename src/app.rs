@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::auth::keys;
-use crate::broker::embedded::{self, Embedded};
 use crate::broker::Broker as _;
+use crate::broker::embedded::{self, Embedded};
 use crate::clock::{Clock, millis};
 use crate::config::Config;
 use crate::event_log::{self, Data, EventLog, Kind};

@@ -21,7 +21,7 @@ use crate::config::Limits;
 use budget::{Budgets, Rate};
 use census::Census;
 
-/// In how many requests' worth of a second an address may come at once.
+/// How many seconds' worth of requests an address may make at once.
 const REQUEST_BURST_SECONDS: u32 = 2;
 
 /// The limits of contract section 6 that concern who comes in.

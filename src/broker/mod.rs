@@ -39,7 +39,9 @@ pub enum Error {
     /// `limits.store_bytes` is reached; nothing was written, reads and live events go on. HTTP 507.
     #[error("the store is full")]
     Full,
-    /// The storage itself answered with an error; the write did not happen. HTTP 500.
+    /// The storage itself answered with an error; the write did not happen, as far as the disk tells
+    /// the truth: one that reports a failed flush and has written all the same is believed when it
+    /// is read again. HTTP 500.
     #[error("storage: {0}")]
     Storage(Arc<str>),
     /// It was closed: the process is stopping. HTTP 503.
@@ -69,7 +71,8 @@ pub enum Health {
 pub trait Deliver: Send + Sync {
     /// Takes one event to fan out on this node. Never blocks and never fails: what a worker cannot
     /// take is a gap that the worker's members are told of. For one channel, calls are made in the
-    /// order of the channel and one at a time.
+    /// order of the channel and one at a time; for different channels from several threads at once.
+    /// Must not call the broker.
     fn deliver(&self, delivery: Delivery);
 
     /// Events of `channel` (of every channel if `None`) may have been lost on the way to this node.
@@ -97,7 +100,7 @@ pub struct Publication {
     /// The channel's history rule, `None` if it keeps none.
     pub retention: Option<Retention>,
     /// Publishing again with the same key within a day publishes nothing and gives the first answer.
-    /// Keys are the caller's to scope.
+    /// Keys are the caller's to scope. The answer is stored, so a full store refuses a new key.
     pub idempotency_key: Option<String>,
 }
 
@@ -129,14 +132,16 @@ pub trait Broker: Send + Sync {
     /// Takes [`Broker::subscribe`] back. Deliveries may still arrive for a moment.
     fn unsubscribe(&self, channel: &ChannelKey) -> Answer<'_, ()>;
 
-    /// Publishes: with retention, appends to the history and fans out as one step.
+    /// Publishes: with retention, appends to the history and fans out as one step. Without retention
+    /// and idempotency key nothing is stored, so it goes on while the store is full.
     fn publish(&self, publication: Publication) -> Answer<'_, Published>;
 
     /// The current position of a channel with history. A channel that never had an event has an
     /// epoch and the offset 0. Any event delivered with a larger offset was published later.
     fn position(&self, channel: &ChannelKey) -> Answer<'_, Position>;
 
-    /// What came after `since`: all of it or a reason, never a part.
+    /// What came after `since`: all of it or a reason, never a part. A position of an epoch that has
+    /// ended is [`Unrecoverable::EpochChanged`]; no position is ever used for two events.
     fn recover(&self, channel: &ChannelKey, since: &Position) -> Answer<'_, Recovery>;
 
     /// The newest `limit` events before offset `before` (from the end if `None`), oldest first, and
@@ -342,7 +347,7 @@ pub trait Store: Send + Sync {
     /// Creates or changes the user of this id.
     fn put_user(&self, id: &str, change: UserChange) -> Answer<'_, User>;
 
-    /// Adds a notification. Past `limits.notifications_per_user` the oldest read ones go, then the
+    /// Adds a notification, newer than all before it. Past `limits.notifications_per_user` the oldest read ones go, then the
     /// oldest. With a key, adding again within a day gives the first one.
     fn add_notification(
         &self,

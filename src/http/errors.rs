@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE,
+    ALLOW, CONNECTION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use serde_json::json;
@@ -28,9 +28,47 @@ pub struct ApiError {
     /// For programs: a word of a small set.
     pub code: &'static str,
     /// What the status obliges to say beside it.
-    pub header: Option<(HeaderName, HeaderValue)>,
+    pub beside: Beside,
     /// What the operator should read, if it is the server's fault.
     pub fault: Option<Arc<str>>,
+}
+
+/// What some statuses oblige to say in a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing.
+    Nothing,
+    /// 401: a way in (RFC 9110 section 11.6.1).
+    Bearer,
+    /// 405: what the path has instead.
+    Allow(String),
+    /// 408, 413: the rest of the body may still come, so the connection is of no more use.
+    Close,
+    /// 426: an option of the connection (RFC 9110 section 7.8).
+    Upgrade,
+    /// 429, 503
+    RetryAfter(RetryAfter),
+}
+
+impl Beside {
+    fn insert_into(self, headers: &mut HeaderMap) {
+        let mut insert = |name: HeaderName, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        };
+        match self {
+            Self::Nothing => {}
+            Self::Bearer => insert(WWW_AUTHENTICATE, "Bearer"),
+            Self::Allow(methods) => insert(ALLOW, &methods),
+            Self::Close => insert(CONNECTION, "close"),
+            Self::Upgrade => {
+                insert(UPGRADE, "websocket");
+                insert(CONNECTION, "upgrade");
+            }
+            Self::RetryAfter(seconds) => insert(RETRY_AFTER, &seconds.to_string()),
+        }
+    }
 }
 
 impl ApiError {
@@ -40,14 +78,16 @@ impl ApiError {
         code: &'static str,
         error: impl Into<Cow<'static, str>>,
     ) -> Self {
-        // A 401 has to name a way in (RFC 9110 section 11.6.1).
-        let header = (status == StatusCode::UNAUTHORIZED)
-            .then(|| (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        let beside = if status == StatusCode::UNAUTHORIZED {
+            Beside::Bearer
+        } else {
+            Beside::Nothing
+        };
         Self {
             status,
             error: error.into(),
             code,
-            header,
+            beside,
             fault: None,
         }
     }
@@ -79,27 +119,27 @@ impl ApiError {
             "method_not_allowed",
             "Method not allowed",
         )
-        .with(ALLOW, allow)
+        .with(Beside::Allow(allow.to_owned()))
     }
 
-    /// 408. The rest of the body may still come, so the connection is of no more use.
+    /// 408
     pub fn body_timeout() -> Self {
         Self::new(
             StatusCode::REQUEST_TIMEOUT,
             "timeout",
             "The body did not arrive in time",
         )
-        .with(CONNECTION, "close")
+        .with(Beside::Close)
     }
 
-    /// 413, for a body. See [`ApiError::body_timeout`] for the connection.
+    /// 413, for a body
     pub fn body_too_large(max_bytes: usize) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
             format!("The body is larger than {max_bytes} bytes"),
         )
-        .with(CONNECTION, "close")
+        .with(Beside::Close)
     }
 
     /// 413, for an event or what becomes one.
@@ -127,7 +167,7 @@ impl ApiError {
             "upgrade_required",
             "Connect with a WebSocket client",
         )
-        .with(UPGRADE, "websocket")
+        .with(Beside::Upgrade)
     }
 
     /// 429
@@ -137,7 +177,7 @@ impl ApiError {
             "rate_limited",
             "Too many requests",
         )
-        .with(RETRY_AFTER, &retry_after.to_string())
+        .with(Beside::RetryAfter(retry_after))
     }
 
     /// 500: a fault that the client is told nothing about.
@@ -153,11 +193,11 @@ impl ApiError {
 
     fn unavailable(code: &'static str, error: &'static str, retry_after: RetryAfter) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error)
-            .with(RETRY_AFTER, &retry_after.to_string())
+            .with(Beside::RetryAfter(retry_after))
     }
 
-    fn with(mut self, name: HeaderName, value: &str) -> Self {
-        self.header = HeaderValue::from_str(value).ok().map(|value| (name, value));
+    fn with(mut self, beside: Beside) -> Self {
+        self.beside = beside;
         self
     }
 
@@ -165,14 +205,7 @@ impl ApiError {
     pub fn into_response(self) -> Response<Full<Bytes>> {
         let body = json!({"error": self.error, "code": self.code});
         let mut response = reply::json(self.status, &body);
-        if let Some((name, value)) = self.header {
-            if name == UPGRADE {
-                // RFC 9110 section 7.8: `Upgrade` is an option of the connection.
-                let option = HeaderValue::from_static("upgrade");
-                response.headers_mut().insert(CONNECTION, option);
-            }
-            response.headers_mut().insert(name, value);
-        }
+        self.beside.insert_into(response.headers_mut());
         response
     }
 }
@@ -241,23 +274,17 @@ mod tests {
     fn the_store_and_broker_table() {
         let row = |error: broker::Error| {
             let told = ApiError::from(error);
-            let retry = told.header.map(|(name, _)| name);
+            let retry = matches!(told.beside, Beside::RetryAfter(_));
             (told.status.as_u16(), told.code, retry)
         };
+        assert_eq!(row(broker::Error::Unavailable), (503, "unavailable", true));
+        assert_eq!(row(broker::Error::Overloaded), (503, "overloaded", true));
+        assert_eq!(row(broker::Error::Closed), (503, "shutting_down", true));
+        assert_eq!(row(broker::Error::Full), (507, "store_full", false));
         assert_eq!(
-            row(broker::Error::Unavailable),
-            (503, "unavailable", Some(RETRY_AFTER))
+            row(broker::Error::storage("disk")),
+            (500, "internal", false)
         );
-        assert_eq!(
-            row(broker::Error::Overloaded),
-            (503, "overloaded", Some(RETRY_AFTER))
-        );
-        assert_eq!(
-            row(broker::Error::Closed),
-            (503, "shutting_down", Some(RETRY_AFTER))
-        );
-        assert_eq!(row(broker::Error::Full), (507, "store_full", None));
-        assert_eq!(row(broker::Error::storage("disk")), (500, "internal", None));
     }
 
     #[test]

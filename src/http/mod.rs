@@ -14,7 +14,6 @@ mod auth;
 mod backend_api;
 mod notifications;
 
-use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,7 +123,6 @@ pub async fn handle<B>(
 ) -> Response<Full<Bytes>>
 where
     B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
     let ip = client_address(
@@ -173,7 +171,6 @@ async fn answer<B>(
 ) -> Result<Reply, ApiError>
 where
     B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let Some((row, id)) = found else {
         return file(services, path, &head.method);

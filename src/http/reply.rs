@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::web::Asset;
+use crate::web::{self, Asset};
 
 /// What every handler gives in the end.
 pub type Reply = Response<Full<Bytes>>;
@@ -56,6 +56,7 @@ pub fn asset(asset: &'static Asset) -> Reply {
             (CONTENT_TYPE, asset.content_type),
             (CACHE_CONTROL, "no-cache"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (CONTENT_SECURITY_POLICY, web::CONTENT_SECURITY_POLICY),
             (REFERRER_POLICY, "no-referrer"),
         ],
     )

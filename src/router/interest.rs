@@ -1,8 +1,8 @@
 //! Which workers follow a channel, and how many members it has on this node.
 
 use std::collections::HashMap;
-use std::collections::hash_map::{DefaultHasher, Entry, RandomState};
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::protocol::ChannelKey;
@@ -107,9 +107,7 @@ impl Interest {
     }
 
     fn shard(&self, key: &ChannelKey) -> MutexGuard<'_, HashMap<ChannelKey, Followers>> {
-        let mut hasher: DefaultHasher = self.hasher.build_hasher();
-        key.hash(&mut hasher);
-        let at = hasher.finish() as usize % SHARDS;
+        let at = self.hasher.hash_one(key) as usize % SHARDS;
         self.shards[at]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

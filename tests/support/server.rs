@@ -431,7 +431,9 @@ impl Server {
         };
         let signs = [
             ("it panicked", "panicked at".to_string()),
+            // A token starts with a JSON object that starts with `alg` or with `typ`.
             ("it printed a token", "eyJhbGciOi".to_string()),
+            ("it printed a token", "eyJ0eXAiOi".to_string()),
             ("it printed the secret", secret("FANFARE_AUTH__SECRET")),
             ("it printed the API key", secret("FANFARE_AUTH__API_KEYS")),
         ];

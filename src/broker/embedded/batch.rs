@@ -55,9 +55,9 @@ pub(super) struct StagedChannel {
 }
 
 impl Batch<'_> {
-    /// Asks for room for `bytes` more. Whatever frees space does not ask.
+    /// Asks for room for `bytes` more (which weigh twice as much at most). Whatever frees space does not ask.
     pub(super) fn room(&self, bytes: u64) -> Result<(), Error> {
-        if self.quota.admits(self.weight() + bytes) {
+        if self.quota.admits(self.weight() + 2 * bytes) {
             Ok(())
         } else {
             Err(Error::Full)

@@ -90,7 +90,7 @@ impl Embedded {
     /// An event without history and key: straight to the sink, on this thread.
     fn pass_on(&self, publication: Publication) -> Result<Published, Error> {
         self.open()?;
-        self.shared.deliver(vec![Delivery {
+        self.shared.deliver([Delivery {
             channel: publication.channel,
             event: publication.event,
             position: None,

@@ -14,7 +14,7 @@ use redb::{ReadTransaction, ReadableTable};
 
 use super::batch::{Batch, StagedChannel};
 use super::idempotency;
-use super::ring::{Histories, LOG_ROW_BYTES, Ring, Slot, log_row_bytes};
+use super::ring::{Histories, Ring, Slot, log_json_bytes, log_row_bytes};
 use super::row::{RowReader, RowWriter};
 use super::tables::{CHANNELS, LOG, row_of};
 use super::{lock, open::random_epoch};
@@ -172,7 +172,7 @@ pub(super) fn compact(batch: &mut Batch<'_>, pressed: bool) -> Result<bool, Erro
     for row in batch.tables.log.range(..end).map_err(Error::storage)? {
         let (sequence, row) = row.map_err(Error::storage)?;
         let row = LogRow::from_row(row.value())?;
-        let bytes = LOG_ROW_BYTES + row.json.len() as u64;
+        let bytes = log_json_bytes(row.json);
         last = Some((sequence.value(), last.map_or(1, |(_, rows)| rows + 1)));
         batch.staged.log_removed += bytes;
         if let Some(ring) = histories.rings.get(&row.channel) {
@@ -281,8 +281,7 @@ pub(super) fn load(tx: &ReadTransaction, ground: &str, now_ms: u64) -> Result<Hi
     for row in channels.iter().map_err(Error::storage)? {
         let (key, row) = row.map_err(Error::storage)?;
         let row = ChannelRow::from_row(row.value())?;
-        // Keys were checked when they were published to.
-        let key = ChannelKey::parse(key.value(), usize::MAX).map_err(Error::storage)?;
+        let key = restored_key(key.value())?;
         let limit = usize::try_from(row.limit).unwrap_or(usize::MAX);
         let mut ring = Ring::new(key, Epoch::new(&row.epoch), row.floor, limit);
         ring.expire_ms = now_ms;
@@ -290,6 +289,14 @@ pub(super) fn load(tx: &ReadTransaction, ground: &str, now_ms: u64) -> Result<Hi
         histories.insert(row.number, ring);
     }
     Ok(histories)
+}
+
+/// A key that was checked when it was published to; a user id in it may be anything.
+fn restored_key(key: &str) -> Result<ChannelKey, Error> {
+    match key.strip_prefix("notifications_") {
+        Some(user) => Ok(ChannelKey::notifications_of(user)),
+        None => ChannelKey::parse(key, usize::MAX).map_err(Error::storage),
+    }
 }
 
 /// A row of [`LOG`].

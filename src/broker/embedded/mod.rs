@@ -284,10 +284,7 @@ impl Shared {
     }
 
     /// Hands events to the sink, those of one channel one at a time and in order.
-    fn deliver(&self, deliveries: Vec<Delivery>) {
-        if deliveries.is_empty() {
-            return;
-        }
+    fn deliver(&self, deliveries: impl IntoIterator<Item = Delivery>) {
         let Some(sink) = lock::read(&self.sink).clone() else {
             return;
         };

@@ -83,7 +83,9 @@ pub(super) struct Opened {
 /// Opens or creates the database and reads its log.
 pub(super) fn open(path: &Path, now_ms: u64) -> Result<Opened, OpenError> {
     create_file(path)?;
-    let database = open_database(path).map_err(|error| explain(path, error))?;
+    let database = builder()
+        .create(path)
+        .map_err(|error| explain(path, error))?;
     let damaged = |error: Error| OpenError::Damaged {
         path: path.to_owned(),
         cause: error.to_string(),
@@ -108,8 +110,14 @@ pub(super) fn open(path: &Path, now_ms: u64) -> Result<Opened, OpenError> {
 }
 
 /// Opens a database that this process has had open before.
-pub(super) fn open_database(path: &Path) -> Result<Database, DatabaseError> {
-    Database::builder().set_cache_size(CACHE_BYTES).create(path)
+pub(super) fn reopen(path: &Path) -> Result<Database, DatabaseError> {
+    builder().open(path)
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
 }
 
 /// Reads the ledger and rebuilds the rings.
@@ -138,10 +146,8 @@ pub(super) fn random_epoch() -> String {
 pub(super) fn time_ordered(now_ms: u64) -> Uuid {
     let random = Uuid::new_v4().into_bytes();
     let mut tail = [0; 10];
+    // The bits of version and variant in it are set anew.
     tail.copy_from_slice(&random[6..]);
-    // The version and variant bits of the random one are overwritten or shifted out of the way.
-    tail[0] = random[0];
-    tail[2] = random[1];
     uuid::Builder::from_unix_timestamp_millis(now_ms, &tail).into_uuid()
 }
 

@@ -5,11 +5,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::quota::{LOG_PERCENT, row_weight};
 use crate::broker::{Entry, Recovery, Unrecoverable};
 use crate::protocol::{ChannelKey, Epoch, Event, Position};
 
-/// What an event weighs in the log besides its JSON: key, version, channel, offset, expiry, index.
-pub(super) const LOG_ROW_BYTES: u64 = 8 + 1 + 8 + 8 + 8 + 8;
+/// What an event brings to the log besides its JSON: key, version, channel, offset, expiry, index.
+const LOG_ROW_BYTES: u64 = 8 + 1 + 8 + 8 + 8 + 8;
 
 /// All histories.
 pub(super) struct Histories {
@@ -19,9 +20,9 @@ pub(super) struct Histories {
     pub(super) numbers: HashMap<ChannelKey, u64>,
     /// Number -> its history. As many as `numbers`.
     pub(super) rings: HashMap<u64, Ring>,
-    /// Bytes of all rows in the log.
+    /// What all rows in the log weigh.
     pub(super) log_bytes: u64,
-    /// Bytes of the rows that a ring still holds. Never more than `log_bytes`.
+    /// What the rows weigh that a ring still holds.
     pub(super) live_bytes: u64,
     /// Events in all rings.
     pub(super) events: u64,
@@ -55,9 +56,14 @@ impl Slot {
     }
 }
 
+/// What an event of this JSON weighs in the log.
+pub(super) fn log_json_bytes(json: &[u8]) -> u64 {
+    row_weight(LOG_ROW_BYTES + json.len() as u64, LOG_PERCENT)
+}
+
 /// What an event weighs in the log.
 pub(super) fn log_row_bytes(event: &Event) -> u64 {
-    LOG_ROW_BYTES + event.as_bytes().len() as u64
+    log_json_bytes(event.as_bytes())
 }
 
 impl Histories {

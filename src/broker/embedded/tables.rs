@@ -2,6 +2,7 @@
 
 use redb::{Key, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
+use super::quota::{REST_PERCENT, row_weight};
 use super::row::{RowReader, RowWriter};
 use crate::broker::Error;
 
@@ -120,10 +121,10 @@ impl<'t, K: Key + 'static> Counted<'t, K> {
         let key_bytes = K::as_bytes(&key).as_ref().len();
         self.touched = true;
         let before = self.table.insert(&key, value).map_err(Error::storage)?;
-        self.grown += match before {
-            Some(before) => value.len() as i64 - before.value().len() as i64,
-            None => (ROW_BYTES as usize + key_bytes + value.len()) as i64,
-        };
+        if let Some(before) = before {
+            self.grown -= weight(key_bytes, before.value());
+        }
+        self.grown += weight(key_bytes, value);
         Ok(())
     }
 
@@ -135,9 +136,14 @@ impl<'t, K: Key + 'static> Counted<'t, K> {
         };
         self.touched = true;
         let before = before.value().to_vec();
-        self.grown -= (ROW_BYTES as usize + key_bytes + before.len()) as i64;
+        self.grown -= weight(key_bytes, &before);
         Ok(Some(before))
     }
+}
+
+fn weight(key_bytes: usize, value: &[u8]) -> i64 {
+    let bytes = ROW_BYTES + (key_bytes + value.len()) as u64;
+    i64::try_from(row_weight(bytes, REST_PERCENT)).unwrap_or(i64::MAX)
 }
 
 /// The numbers that must never go back, in one row that is written with every commit.

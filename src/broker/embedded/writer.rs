@@ -293,7 +293,7 @@ impl Writer {
         let mut slot = lock::write(&shared.database);
         // Closing fails the same way; the lock on the file is gone in either case.
         drop(slot.take());
-        let database = open::open_database(&shared.path).map_err(Error::storage)?;
+        let database = open::reopen(&shared.path).map_err(Error::storage)?;
         if open::read_ledger(&database)? != self.ledger {
             // The commit whose end was not seen is there after all.
             let (ledger, histories) = open::load(&database, shared.clock.unix_ms())?;

@@ -153,13 +153,16 @@ fn users_are_checked() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_is_awaited_together_takes_as_long_as_the_longest() {
-    let start = tokio::time::Instant::now();
-    let sleeps = (1..=50u64).map(|n| async move {
-        tokio::time::sleep(std::time::Duration::from_secs(51 - n)).await;
-        n
+#[tokio::test]
+async fn what_is_awaited_together_is_under_way_together() {
+    // Each waits for all others to have begun.
+    let begun = tokio::sync::Barrier::new(AT_ONCE);
+    let waiters = (0..AT_ONCE).map(|n| {
+        let begun = &begun;
+        async move {
+            begun.wait().await;
+            n
+        }
     });
-    assert_eq!(together(sleeps).await, (1..=50).collect::<Vec<_>>());
-    assert_eq!(start.elapsed().as_secs(), 50);
+    assert_eq!(together(waiters).await, (0..AT_ONCE).collect::<Vec<_>>());
 }

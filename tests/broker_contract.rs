@@ -1,0 +1,90 @@
+//! One suite that every implementation of `Broker` and `Store` passes. An implementation joins by a
+//! [`Backend`] and one line of `contract!` at the foot.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+#[path = "broker_contract/backend.rs"]
+mod backend;
+#[path = "broker_contract/embedded.rs"]
+mod embedded;
+#[path = "broker_contract/embedded_space.rs"]
+mod embedded_space;
+#[path = "broker_contract/events.rs"]
+mod events;
+#[path = "broker_contract/history.rs"]
+mod history;
+#[path = "broker_contract/idempotency.rs"]
+mod idempotency;
+#[path = "broker_contract/keys.rs"]
+mod keys;
+#[path = "broker_contract/notifications.rs"]
+mod notifications;
+#[path = "broker_contract/paging.rs"]
+mod paging;
+#[path = "broker_contract/users.rs"]
+mod users;
+
+/// Runs every test of the suite against a backend.
+macro_rules! contract {
+    ($name:ident, $backend:expr, { $($file:ident: $($test:ident)*;)* }) => {
+        mod $name {
+            $($(
+                #[tokio::test]
+                async fn $test() {
+                    crate::$file::$test(&$backend).await;
+                }
+            )*)*
+        }
+    };
+}
+
+/// The list of the suite; a new backend is a new line below it.
+macro_rules! every_contract {
+    ($name:ident, $backend:expr) => {
+        contract!($name, $backend, {
+            events:
+                events_arrive_once_in_one_order
+                an_event_without_history_has_no_position
+                channels_do_not_mix
+                after_closing_everything_is_closed;
+            history:
+                offsets_are_dense_and_survive
+                a_position_is_shown_before_the_first_event
+                recovery_is_whole_or_refused
+                a_foreign_or_future_position_is_another_epoch
+                too_many_events_are_too_far
+                old_events_expire
+                retention_may_change
+                history_is_paged;
+            idempotency:
+                a_repeated_publication_gives_the_first_answer
+                at_once_only_one_is_published
+                a_key_without_history_works_too
+                a_repeated_notification_gives_the_first_one
+                keys_of_publications_and_notifications_are_apart;
+            keys:
+                a_key_is_set_read_and_deleted
+                keys_expire
+                a_revision_never_comes_back
+                compare_and_set_has_one_winner
+                awkward_names_stay_apart;
+            users:
+                a_wallet_has_one_user
+                a_wallet_moves_to_its_new_owner
+                a_change_leaves_the_rest;
+            notifications:
+                a_notification_comes_back_whole
+                unread_ones_are_counted
+                marking_and_deleting_stay_with_the_owner
+                the_cap_takes_the_oldest_read_first
+                clearing_takes_the_read_ones
+                ids_and_order_increase;
+            paging:
+                pages_are_newest_first_and_end
+                a_cursor_is_right_while_new_ones_arrive
+                a_strange_cursor_is_no_error;
+        });
+    };
+}
+
+every_contract!(on_embedded, crate::embedded::Embedded::new());
