@@ -1,5 +1,7 @@
 //! Two users never see each other's notifications or feed, whatever they try.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use serde_json::{Value, json};

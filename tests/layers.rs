@@ -1,5 +1,7 @@
 //! The shape of the source, read from the source: ARCHITECTURE.md, section 3.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Ping, mistakes, ids, and the bounds on what one socket may ask. Contract sections 4 and 6.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use serde_json::json;

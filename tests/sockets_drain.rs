@@ -1,5 +1,7 @@
 //! A stop: everybody is told when to come back, what was accepted is finished. Contract section 4.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use std::net::TcpStream;

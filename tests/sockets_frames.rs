@@ -1,5 +1,7 @@
 //! Frames that are too big, malformed, cut in pieces or come early. Contract section 4, RFC 6455.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use std::io::{Read, Write};
@@ -184,6 +186,32 @@ fn what_comes_with_the_handshake_is_not_lost() {
             .unwrap_or_else(|| panic!("no {pong}: {answer}"));
         rest = &rest[at + pong.len()..];
     }
+}
+
+#[test]
+fn a_connection_may_ask_over_http_first() {
+    let server = Server::start(&[]);
+    let mut stream = TcpStream::connect(server.addr()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let mut requests = "GET /ready HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3);
+    requests += &format!(
+        "GET /ws?token={} HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n\
+         Upgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        server.token("u1")
+    );
+    let mut bytes = requests.into_bytes();
+    bytes.extend(frame(0x81, br#"{"type":"ping"}"#));
+    bytes.extend(frame(0x88, &1000_u16.to_be_bytes()));
+    stream.write_all(&bytes).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 3, "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 101 ").count(), 1, "{answer}");
+    assert!(answer.contains(r#"{"type":"pong"}"#), "{answer}");
 }
 
 #[test]

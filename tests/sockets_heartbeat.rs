@@ -3,6 +3,8 @@
 //! In real time on purpose: what the pure session decides is tested elsewhere; this is the proof that
 //! somebody wakes up for it.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use std::time::{Duration, Instant};

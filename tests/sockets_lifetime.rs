@@ -1,5 +1,7 @@
 //! A socket does not outlive its token, unless it is shown a newer one. Contract section 4.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -42,6 +44,7 @@ fn a_socket_ends_with_its_token_after_a_warning() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "measures a process from outside")]
 fn the_warning_comes_a_minute_before_the_end() {
     let server = Server::start(&[]);
     let (mut client, _) = ending_in(&server, "u1", 63);

@@ -1,5 +1,7 @@
 //! How many may come in, and how fast: before and after the upgrade. Contract section 6.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! A user's notifications on all of their sockets. Contract sections 3 and 4.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Coming back: what was missed comes, or the reason why that cannot be proven. Contract section 4.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,7 @@
 //! A client that does not read costs itself its connection, and nobody else anything. Contract section 6.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};

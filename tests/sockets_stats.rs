@@ -1,5 +1,7 @@
 //! `/stats` counts what sockets did, exactly. Contract section 7.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! How a client shows who it is, and what happens if it cannot. Contract section 4.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use std::time::Duration;
