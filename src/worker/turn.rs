@@ -61,6 +61,7 @@ impl Worker {
                 channels,
                 dirty,
                 overflowed,
+                write,
                 ..
             } = state;
             channels.event(&posted.channel, posted.position.as_ref(), &frame, |slot| {
@@ -69,7 +70,7 @@ impl Worker {
                     return;
                 }
                 deliveries += 1;
-                if !connection.queue(&frame, queue_bytes) {
+                if !connection.queue(&frame, queue_bytes, write, &self.outfit.counters) {
                     overflowed.push(slot);
                 } else if connection.flow == Flow::Clean {
                     connection.flow = Flow::Dirty;
