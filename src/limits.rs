@@ -13,7 +13,7 @@ pub const TURN_BYTES_MAX: usize = 1 << 20;
 /// Bytes read from one socket at a time, and the size of the worker's one read buffer.
 pub const READ_BYTES: usize = 64 << 10;
 /// Reads from one socket in a row before others have their turn.
-pub const READS_PER_TURN_MAX: usize = 4;
+pub const READS_PER_TURN_MAX: usize = 2;
 /// Bytes copied together for one write.
 pub const WRITE_BYTES: usize = 256 << 10;
 /// A frame at least this long is written from where it lies instead of being copied.

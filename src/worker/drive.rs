@@ -426,7 +426,7 @@ impl Worker {
                 continue;
             }
             if reads == READS_PER_TURN_MAX {
-                context.waker().wake_by_ref();
+                wake_after_others(context);
                 break;
             }
             match connection.stream.poll_read_ready(context) {
@@ -469,6 +469,14 @@ impl Worker {
             Err(_) => connection.gone(Gone::Lost),
         }
     }
+}
+
+/// Has this task polled again when all others, the worker's turn included, and the driver had their
+/// share. Waking it at once would not do: it would be polled dozens of times before them.
+fn wake_after_others(context: &mut Context<'_>) {
+    let yielding = std::pin::pin!(tokio::task::yield_now());
+    // Its first poll leaves the waker with the runtime, which is all that is wanted of it.
+    let _ = yielding.poll(context);
 }
 
 /// The future of a connection's task.
