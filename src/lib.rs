@@ -9,6 +9,7 @@ pub mod auth;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod counter;
 pub mod event_log;
 pub mod http;
 pub mod inbox;

@@ -18,6 +18,10 @@ pub const READS_PER_TURN_MAX: usize = 4;
 pub const WRITE_BYTES: usize = 256 << 10;
 /// A frame at least this long is written from where it lies instead of being copied.
 pub const WRITE_ALONE_BYTES: usize = 16 << 10;
+/// Connections written to in one turn. Then reads, publications and other tasks have their share,
+/// and what they bring joins the outboxes of all connections that are still to be written to: in a
+/// flood every visit carries what came since the last one (ARCHITECTURE.md, Measurements).
+pub const TURN_WRITES_MAX: usize = 64;
 /// Bytes of live events held back for one member while its history is read.
 pub const HELD_BYTES_MAX: usize = 256 << 10;
 /// One answer may take this part of `limits.queue_bytes`, and a client that has not taken so much yet

@@ -11,10 +11,10 @@ use super::raw::Value;
 use super::reader::{Reader, Setting};
 use super::sources::Sources;
 use super::{
-    Access, Auth, ChannelRule, ChannelRules, Config, Limits, Logs, Metrics, Server, WalletProof,
+    Access, Auth, ChannelRule, ChannelRules, Config, Limits, Logs, Metrics, Retention, Server,
+    WalletProof,
 };
 use super::{urls, values};
-use crate::broker::Retention;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use super::archive::{self, Day};
 use super::line::{self, Data, Kind};
 use crate::clock;
-use crate::metrics::Counter;
+use crate::counter::Counter;
 
 /// Bytes that are gathered before a write, while more lines wait.
 const BATCH_BYTES: usize = 64 * 1024;

@@ -12,7 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::clock::Moment;
 use crate::config::{Access, ChannelRule, ChannelRules, Limits, Retention};
@@ -304,7 +304,7 @@ impl Session {
                 effects.push(Effect::Send(greeting.encode(None)));
             }
             Input::Request(request) => self.request(request, terms, now, effects),
-            Input::Answer(answer) => self.answer(answer, now, effects),
+            Input::Answer(answer) => self.answer(answer, terms, now, effects),
             Input::Pong => self.pulse.pong(),
             Input::Deadline => {
                 while let Some(beat) = self.pulse.beat(now) {
@@ -325,8 +325,15 @@ impl Session {
         }
     }
 
+    /// The worker takes the rest back through [`Session::leave_all`], but a channel that was only
+    /// joined is nowhere but in the call that will not be answered any more.
     fn end(&mut self, last: Effect, effects: &mut Vec<Effect>) {
-        self.stage = Stage::Closed;
+        let stage = std::mem::replace(&mut self.stage, Stage::Closed);
+        if let Stage::Busy(pending) = stage
+            && let Asked::Subscribe { key, .. } = pending.asked
+        {
+            effects.push(Effect::Leave(key));
+        }
         effects.push(last);
     }
 
@@ -484,7 +491,7 @@ impl Session {
         );
     }
 
-    fn answer(&mut self, answer: Answer, now: Moment, effects: &mut Vec<Effect>) {
+    fn answer(&mut self, answer: Answer, terms: &Terms, now: Moment, effects: &mut Vec<Effect>) {
         let Stage::Busy(pending) = std::mem::replace(&mut self.stage, Stage::Ready) else {
             debug_assert!(false, "an answer came while no call was out");
             return;
@@ -500,6 +507,9 @@ impl Session {
                     unread,
                 },
             ) => {
+                let missed = missed.map(|missed| {
+                    missed.and_then(|missed| fits(missed, &key, terms.limits.queue_bytes))
+                });
                 let recovered = missed.as_ref().map(|missed| match missed {
                     Ok(_) => Ok(()),
                     Err(reason) => Err(reason.as_str()),
@@ -563,6 +573,7 @@ impl Session {
                         };
                         self.identity = newer;
                         effects.push(Effect::Send(reply.encode(id)));
+                        self.leave_uncovered(terms, effects);
                     }
                     None => {
                         let refused = Refused {
@@ -590,6 +601,25 @@ impl Session {
                 debug_assert!(false, "{answer:?} does not answer {asked:?}");
                 self.end(Effect::Drop, effects);
             }
+        }
+    }
+
+    /// A newer token may say less than the one before: what it no longer allows ends here.
+    fn leave_uncovered(&mut self, terms: &Terms, effects: &mut Vec<Effect>) {
+        let held = std::mem::take(&mut self.subscriptions);
+        let (kept, uncovered) = held
+            .into_iter()
+            .partition(|key| self.rule(key, terms, |rule| rule.subscribe).is_ok());
+        self.subscriptions = kept;
+        for key in uncovered {
+            let named = to_raw_value(key.as_str()).expect("a string is always JSON");
+            let reply = Reply::Unsubscribed {
+                channel: &named,
+                key: &key,
+            };
+            let reply = Effect::Send(reply.encode(None));
+            effects.push(Effect::Leave(key));
+            effects.push(reply);
         }
     }
 
@@ -663,6 +693,28 @@ impl Session {
             .rule(key.kind())
             .filter(|rule| access::allows(access(rule), &self.identity, key))
             .ok_or(ACCESS_DENIED)
+    }
+}
+
+/// What was missed, unless it is more than may wait for this client: half of the queue, so that what
+/// else it is sent meanwhile has room. Sent all the same, it would be closed with 4102, come back,
+/// miss the same, and so on.
+fn fits(
+    missed: Vec<Entry>,
+    key: &ChannelKey,
+    queue_bytes: usize,
+) -> Result<Vec<Entry>, Unrecoverable> {
+    /// `_meta` around the key, and the frame's header.
+    const FRAME_BYTES: usize = 128;
+    let around = FRAME_BYTES + key.as_str().len();
+    let bytes: usize = missed
+        .iter()
+        .map(|entry| entry.event.as_bytes().len() + around)
+        .sum();
+    if bytes <= queue_bytes / 2 {
+        Ok(missed)
+    } else {
+        Err(Unrecoverable::TooFar)
     }
 }
 

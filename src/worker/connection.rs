@@ -131,8 +131,20 @@ impl Connection {
         self.life == Life::Open && self.outbox.bytes() > queue_bytes / QUEUE_SHARE
     }
 
-    /// Queues a frame; `false` if the bound is reached.
-    pub fn queue(&mut self, frame: &Frame, bytes_max: usize) -> bool {
+    /// Queues a frame; `false` if the bound is reached. Then what waits is written first, so that a
+    /// burst within one turn counts only against a client that does not read.
+    pub fn queue(
+        &mut self,
+        frame: &Frame,
+        bytes_max: usize,
+        scratch: &mut Vec<u8>,
+        counters: &WorkerCounters,
+    ) -> bool {
+        if self.outbox.push(frame, bytes_max).is_ok() {
+            return true;
+        }
+        // What is wrong with the socket shows again when the turn ends.
+        let _ = self.flush(scratch, counters);
         self.outbox.push(frame, bytes_max).is_ok()
     }
 

@@ -163,7 +163,8 @@ impl Worker {
         if connection.life != Life::Open || !connection.engine.may_send() {
             return;
         }
-        if connection.queue(frame, self.outfit.terms.limits.queue_bytes) {
+        let bytes_max = self.outfit.terms.limits.queue_bytes;
+        if connection.queue(frame, bytes_max, &mut state.write, &self.outfit.counters) {
             self.mark_dirty(state, slot);
         } else {
             self.close(state, slot, Close::TooSlow, now);
@@ -174,7 +175,7 @@ impl Worker {
         let connection = &mut state.connections[slot as usize];
         if connection.flow == Flow::Clean {
             connection.flow = Flow::Dirty;
-            state.dirty.push(slot);
+            state.dirty.push_back(slot);
             self.inbound.wake();
         }
     }
@@ -216,7 +217,7 @@ impl Worker {
         };
         if let Flow::Clean = connection.flow {
             connection.flow = Flow::Dirty;
-            state.dirty.push(slot);
+            state.dirty.push_back(slot);
         }
         connection.wake();
         state.schedule(slot);
@@ -271,7 +272,7 @@ impl Worker {
             let received = connection.engine.receive(&mut input, &mut state.protocol);
             if !state.protocol.is_empty() {
                 let frame = Frame::encoded(&state.protocol);
-                if !connection.queue(&frame, queue_bytes) {
+                if !connection.queue(&frame, queue_bytes, &mut state.write, &self.outfit.counters) {
                     self.close(state, slot, Close::TooSlow, now);
                     continue;
                 }
@@ -438,7 +439,7 @@ impl Worker {
             && connection.stream.poll_write_ready(context).is_ready()
         {
             connection.flow = Flow::Dirty;
-            state.dirty.push(slot);
+            state.dirty.push_back(slot);
             self.inbound.wake();
         }
         Poll::Pending
