@@ -507,9 +507,6 @@ impl Session {
                     unread,
                 },
             ) => {
-                let missed = missed.map(|missed| {
-                    missed.and_then(|missed| fits(missed, &key, terms.limits.queue_bytes))
-                });
                 let recovered = missed.as_ref().map(|missed| match missed {
                     Ok(_) => Ok(()),
                     Err(reason) => Err(reason.as_str()),
@@ -693,28 +690,6 @@ impl Session {
             .rule(key.kind())
             .filter(|rule| access::allows(access(rule), &self.identity, key))
             .ok_or(ACCESS_DENIED)
-    }
-}
-
-/// What was missed, unless it is more than may wait for this client: half of the queue, so that what
-/// else it is sent meanwhile has room. Sent all the same, it would be closed with 4102, come back,
-/// miss the same, and so on.
-fn fits(
-    missed: Vec<Entry>,
-    key: &ChannelKey,
-    queue_bytes: usize,
-) -> Result<Vec<Entry>, Unrecoverable> {
-    /// `_meta` around the key, and the frame's header.
-    const FRAME_BYTES: usize = 128;
-    let around = FRAME_BYTES + key.as_str().len();
-    let bytes: usize = missed
-        .iter()
-        .map(|entry| entry.event.as_bytes().len() + around)
-        .sum();
-    if bytes <= queue_bytes / 2 {
-        Ok(missed)
-    } else {
-        Err(Unrecoverable::TooFar)
     }
 }
 

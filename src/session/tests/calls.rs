@@ -56,28 +56,6 @@ fn what_cannot_be_recovered_has_its_reason() {
 }
 
 #[test]
-fn more_than_the_queue_holds_is_too_far() {
-    for (queue_bytes, recovered) in [(12_000, false), (16_000, true)] {
-        let mut bench = Bench::with(|terms| terms.limits.queue_bytes = queue_bytes);
-        bench.ask(r#"{"type":"subscribe","channel":"post_1","recover":{"epoch":"e1","offset":0}}"#);
-        let missed = (1..=10).map(|offset| Entry {
-            offset,
-            event: event(&format!(r#"{{"type":"{}"}}"#, "x".repeat(600))),
-        });
-        let lines = bench.answer(Answer::Subscribed {
-            position: Some(at(10)),
-            missed: Some(Ok(missed.collect())),
-            unread: None,
-        });
-        let told = serde_json::from_str::<serde_json::Value>(&lines[0]).unwrap();
-        assert_eq!(told["data"]["recovered"], recovered);
-        assert_eq!(told["data"]["reason"] == "too_far", !recovered);
-        assert_eq!(lines[1].ends_with("[]"), !recovered);
-        bench.finish();
-    }
-}
-
-#[test]
 fn unread_notifications_come_after_the_acknowledgement() {
     let mut bench = Bench::new();
     bench.ask(r#"{"type":"subscribe","channel":"notifications","id":1}"#);
