@@ -87,6 +87,10 @@ impl Worker {
         session.handle(input, &self.outfit.terms, now, &mut effects);
         for effect in effects.drain(..) {
             self.carry_out(state, slot, effect, now);
+            if state.connections[slot as usize].life != Life::Open {
+                // It was closed, and what else the session wanted, such as joining, is void.
+                break;
+            }
         }
         state.effects = effects;
         state.schedule(slot);
@@ -117,7 +121,7 @@ impl Worker {
                 match state.channels.activate(&channel, slot, position) {
                     Activated::Held(held) => {
                         for frame in held {
-                            self.send(state, slot, &Frame::encoded(&frame), now);
+                            self.send(state, slot, &frame, now);
                         }
                         let detail = Data {
                             channel: Some(channel.as_str()),
