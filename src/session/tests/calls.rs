@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::bench::{Bench, TOKEN_MS, at, event, identity, raw};
+use crate::protocol::history::{Entry, Unrecoverable};
 
 #[test]
 fn a_subscription_is_acknowledged_then_replayed_then_live() {
