@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::*;
-use crate::config::ChannelRules;
-use crate::protocol::Epoch;
+use crate::config::{Access, ChannelRules, Limits, Retention};
+use crate::protocol::{Epoch, Event};
 
 /// 2026-11-23T04:05:06.789Z
 pub const START: Moment = Moment {

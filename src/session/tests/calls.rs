@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::bench::{Bench, TOKEN_MS, at, event, identity, raw};
+use crate::protocol::history::{Entry, Unrecoverable};
 
 #[test]
 fn a_subscription_is_acknowledged_then_replayed_then_live() {
@@ -52,28 +53,6 @@ fn what_cannot_be_recovered_has_its_reason() {
                 "ACTIVATE post_1 Some(5) []".to_owned(),
             ]
         );
-    }
-}
-
-#[test]
-fn more_than_the_queue_holds_is_too_far() {
-    for (queue_bytes, recovered) in [(12_000, false), (16_000, true)] {
-        let mut bench = Bench::with(|terms| terms.limits.queue_bytes = queue_bytes);
-        bench.ask(r#"{"type":"subscribe","channel":"post_1","recover":{"epoch":"e1","offset":0}}"#);
-        let missed = (1..=10).map(|offset| Entry {
-            offset,
-            event: event(&format!(r#"{{"type":"{}"}}"#, "x".repeat(600))),
-        });
-        let lines = bench.answer(Answer::Subscribed {
-            position: Some(at(10)),
-            missed: Some(Ok(missed.collect())),
-            unread: None,
-        });
-        let told = serde_json::from_str::<serde_json::Value>(&lines[0]).unwrap();
-        assert_eq!(told["data"]["recovered"], recovered);
-        assert_eq!(told["data"]["reason"] == "too_far", !recovered);
-        assert_eq!(lines[1].ends_with("[]"), !recovered);
-        bench.finish();
     }
 }
 

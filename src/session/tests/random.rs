@@ -3,6 +3,7 @@
 use super::super::*;
 use super::bench::{Bench, TOKEN_MS, at, event, identity, raw};
 use super::dice::Dice;
+use crate::protocol::history::{Entry, Unrecoverable};
 
 #[test]
 fn no_order_of_inputs_breaks_the_rules() {
