@@ -28,13 +28,13 @@ pub enum Input {
         /// This connection's name.
         connection_id: String,
     },
-    /// It sent a message. Never while [`Session::is_busy`].
+    /// It sent a message. Never while [`Session::is_busy`](super::Session::is_busy).
     Request(Request),
     /// The last [`Effect::Call`] came to an end.
     Answer(Answer),
     /// It answered a ping.
     Pong,
-    /// [`Session::deadline_ms`] has come.
+    /// [`Session::deadline_ms`](super::Session::deadline_ms) has come.
     Deadline,
     /// The node stops; the connection ends at this monotonic time.
     Drain {
