@@ -123,7 +123,7 @@ async fn a_newer_schema_is_refused_by_name() {
     drop(database);
     let error = refusal(backend.try_open(1 << 30)).to_string();
     assert!(
-        error.contains("schema version 7") && error.contains("up to 1"),
+        error.contains("schema version 7") && error.contains("up to 2"),
         "{error}"
     );
 }
