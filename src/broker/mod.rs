@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::{ChannelKey, Event, Position};
 
-pub use crate::config::Retention;
+pub use crate::config::{Durability, Retention};
 pub use crate::protocol::history::{Entry, Recovery, Unrecoverable};
 
 /// What an asynchronous method of a contract returns. May be dropped before it is ready: a write

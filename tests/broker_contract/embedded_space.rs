@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare::broker::{Broker, Error, Health, Publication, Retention, Store};
+use fanfare::broker::{Broker, Durability, Error, Health, Publication, Retention, Store};
 use fanfare::clock::Clock;
 use fanfare::protocol::{ChannelKey, Event};
 
@@ -118,6 +118,7 @@ async fn a_store_full_of_history_takes_again_when_it_has_expired() {
     let all = Retention {
         entries: usize::MAX,
         ttl: Duration::from_secs(600),
+        durability: Durability::Commit,
     };
     let mut offset = 0;
     for round in 0..3 {

@@ -17,12 +17,14 @@ mod notifications;
 mod open;
 mod quota;
 mod records;
+mod relaxed;
 mod ring;
 mod row;
 mod tables;
 mod users;
 mod writer;
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +41,7 @@ use crate::protocol::ChannelKey;
 use batch::Batch;
 pub use open::OpenError;
 use quota::Quota;
+use relaxed::Detour;
 use ring::Histories;
 use writer::{Job, Task, Writer};
 
@@ -83,7 +86,7 @@ pub fn open(options: Options, clock: Clock) -> Result<Arc<Embedded>, OpenError> 
         database: RwLock::new(Some(opened.database)),
         histories: RwLock::new(opened.histories),
         sink: RwLock::new(None),
-        stripes: std::array::from_fn(|_| Mutex::new(())),
+        stripes: std::array::from_fn(|_| Mutex::default()),
         outbox: RwLock::new(Some(outbox)),
         is_closed: AtomicBool::new(false),
         down: Mutex::new(None),
@@ -122,13 +125,20 @@ struct Shared {
     database: RwLock<Option<Database>>,
     histories: RwLock<Histories>,
     sink: RwLock<Option<Arc<dyn Deliver>>>,
-    stripes: [Mutex<()>; STRIPES],
+    stripes: [Mutex<Stripe>; STRIPES],
     /// `None` once closing: jobs are sent under the read lock, so none comes after it was taken.
     outbox: RwLock<Option<Sender<Box<dyn Job>>>>,
     is_closed: AtomicBool,
     /// Why the storage does not work.
     down: Mutex<Option<String>>,
     counters: Counters,
+}
+
+/// What the channels of one lock share.
+#[derive(Default)]
+struct Stripe {
+    /// Relaxed publications under way by the disk, by channel. None of the channel may pass them.
+    detours: HashMap<ChannelKey, usize>,
 }
 
 #[derive(Default)]
@@ -150,12 +160,27 @@ impl Embedded {
         T: Send + 'static,
         F: FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
     {
+        self.write_holding(None, bytes, write).await
+    }
+
+    /// The same; `detour` ends when it has been answered.
+    async fn write_holding<T, F>(
+        &self,
+        detour: Option<Detour>,
+        bytes: usize,
+        write: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         self.shared.send(Box::new(Task {
             bytes,
             write: Some(write),
             outcome: None,
             reply,
+            detour,
         }))?;
         answer.await.unwrap_or(Err(Error::Closed))
     }
@@ -294,7 +319,24 @@ impl Shared {
         }
     }
 
-    fn stripe(&self, channel: &ChannelKey) -> &Mutex<()> {
+    /// Tells the sink that events of a channel were not delivered.
+    fn gap(&self, channel: &ChannelKey) {
+        if let Some(sink) = lock::read(&self.sink).clone() {
+            sink.gap(Some(channel));
+        }
+    }
+
+    /// Asks for room for `bytes` more.
+    fn room(&self, bytes: u64) -> Result<(), Error> {
+        let weight = self.counters.bytes.load(Ordering::Relaxed);
+        if self.quota.admits(weight.saturating_add(bytes)) {
+            Ok(())
+        } else {
+            Err(Error::Full)
+        }
+    }
+
+    fn stripe(&self, channel: &ChannelKey) -> &Mutex<Stripe> {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(channel);
         &self.stripes[(hash % STRIPES as u64) as usize]
     }

@@ -1,16 +1,20 @@
 //! The recent history of every channel, in memory.
 //!
-//! Only the writer changes it, after a commit; everybody reads. What is too old is skipped by
+//! Only the writer changes it, after a commit, and relaxed publishers (`relaxed`); everybody reads. What is too old is skipped by
 //! readers and removed by the writer when it next comes by.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::quota::{LOG_PERCENT, row_weight};
+use super::relaxed::Unwritten;
 use crate::broker::{Entry, Recovery, Unrecoverable};
 use crate::protocol::{ChannelKey, Epoch, Event, Position};
 
 /// What an event brings to the log besides its JSON: key, version, channel, offset, expiry, index.
 const LOG_ROW_BYTES: u64 = 8 + 1 + 8 + 8 + 8 + 8;
+
+/// [`Slot::sequence`] of an event that is not in the log yet.
+pub(super) const UNWRITTEN: u64 = u64::MAX;
 
 /// All histories.
 pub(super) struct Histories {
@@ -26,6 +30,16 @@ pub(super) struct Histories {
     pub(super) live_bytes: u64,
     /// Events in all rings.
     pub(super) events: u64,
+    /// The number of the next new channel. Never used twice: old log rows may still name it.
+    pub(super) next_channel: u64,
+    /// Whether the disk has been told that positions are given out which it does not hold.
+    pub(super) may_run_ahead: bool,
+    /// When an event was last published ahead of the disk; of the clock's own start.
+    pub(super) relaxed_ms: u64,
+    /// Events that are not in the log yet, in order.
+    pub(super) unwritten: Vec<Unwritten>,
+    /// What they and those that the writer is at will weigh there.
+    pub(super) unwritten_bytes: u64,
 }
 
 /// One channel's history. `entries` are the last ones, without a hole: the last one is `top`.
@@ -34,6 +48,13 @@ pub(super) struct Ring {
     pub(super) epoch: Epoch,
     /// Offset of the last event ever in this epoch.
     pub(super) top: u64,
+    /// Whether it has a row on disk.
+    pub(super) is_stored: bool,
+    /// What its row says or, without one, will say: whether its epoch ends with a crash.
+    pub(super) relaxed: bool,
+    /// The writer is giving out its next offsets, nobody else may. After a commit that failed it
+    /// stays so until the next that does not.
+    pub(super) is_held: bool,
     /// [`crate::broker::Retention::entries`] of the last publication.
     pub(super) limit: usize,
     /// When the last event that was here was or will be too old.
@@ -67,9 +88,14 @@ pub(super) fn log_row_bytes(event: &Event) -> u64 {
 }
 
 impl Histories {
-    pub(super) fn new(ground: Epoch) -> Self {
+    pub(super) fn new(ground: Epoch, next_channel: u64) -> Self {
         Self {
             ground,
+            next_channel,
+            may_run_ahead: false,
+            relaxed_ms: 0,
+            unwritten: Vec::new(),
+            unwritten_bytes: 0,
             numbers: HashMap::new(),
             rings: HashMap::new(),
             log_bytes: 0,
@@ -103,6 +129,19 @@ impl Histories {
             }
         };
         Recovery { position, missed }
+    }
+
+    /// The number of a channel, which has a ring from now on.
+    pub(super) fn begin(&mut self, channel: &ChannelKey, limit: usize, relaxed: bool) -> u64 {
+        if let Some(number) = self.numbers.get(channel) {
+            return *number;
+        }
+        let number = self.next_channel;
+        self.next_channel += 1;
+        let mut ring = Ring::new(channel.clone(), self.ground.clone(), 0, limit);
+        ring.relaxed = relaxed;
+        self.insert(number, ring);
+        number
     }
 
     pub(super) fn insert(&mut self, number: u64, ring: Ring) {
@@ -173,6 +212,9 @@ impl Ring {
             channel,
             epoch,
             top,
+            is_stored: false,
+            relaxed: false,
+            is_held: false,
             limit,
             expire_ms: 0,
             slots: VecDeque::new(),
@@ -206,6 +248,11 @@ impl Ring {
     pub(super) fn slot_mut(&mut self, offset: u64) -> Option<&mut Slot> {
         let index = self.index(offset)?;
         self.slots.get_mut(index)
+    }
+
+    /// Whether the event of this offset is still here.
+    pub(super) fn has(&self, offset: u64) -> bool {
+        self.index(offset).is_some()
     }
 
     /// Whether the row `sequence` of the log is the one that this ring would be rebuilt from.

@@ -12,7 +12,8 @@ use tokio::sync::{oneshot, watch};
 use super::batch::{Batch, Staged};
 use super::open;
 use super::quota::Quota;
-use super::ring::{Histories, Ring};
+use super::relaxed::{self, Detour, Unwritten};
+use super::ring::Histories;
 use super::tables::{KV_EXPIRY, Ledger, Tables};
 use super::{Shared, kv, lock, log};
 use crate::broker::Error;
@@ -23,6 +24,8 @@ const BATCH_JOBS: usize = 1_024;
 const BATCH_BYTES: usize = 4 << 20;
 /// How often the thread looks around when nobody writes.
 const TICK: Duration = Duration::from_millis(250);
+/// The same while events are published ahead of the disk: they are there within 100 ms.
+const RELAXED_TICK: Duration = Duration::from_millis(50);
 /// How often expired keys are looked for.
 const KEYS_EVERY_MS: u64 = 1_000;
 /// How often expired events are forgotten in channels that nobody publishes to.
@@ -46,6 +49,8 @@ pub(super) struct Task<T, F> {
     pub(super) write: Option<F>,
     pub(super) outcome: Option<Result<T, Error>>,
     pub(super) reply: oneshot::Sender<Result<T, Error>>,
+    /// Ends with the answer.
+    pub(super) detour: Option<Detour>,
 }
 
 impl<T: Send, F> Job for Task<T, F>
@@ -75,6 +80,8 @@ where
             (Ok(()), None) => Err(Error::Closed),
             (Err(error), _) => Err(error),
         };
+        // A publisher that goes on from its answer may go on at once.
+        drop(self.detour);
         // Whoever asked may have gone away.
         let _ = self.reply.send(answer);
     }
@@ -86,6 +93,11 @@ pub(super) struct Writer {
     inbox: Receiver<Box<dyn Job>>,
     /// As of the last commit.
     ledger: Ledger,
+    /// What the commit under way, or one that failed, was to put into the log.
+    taken: Vec<Unwritten>,
+    /// A commit that failed at its end: its ledger, what follows from it, how much of `taken` it has.
+    unsure: Option<(Ledger, Staged, usize)>,
+    is_closing: bool,
     keys_due_ms: u64,
     rings_due_ms: u64,
     idle_due_ms: u64,
@@ -112,6 +124,9 @@ impl Writer {
             shared,
             inbox,
             ledger,
+            taken: Vec::new(),
+            unsure: None,
+            is_closing: false,
             keys_due_ms: now,
             rings_due_ms: now + RINGS_EVERY_MS,
             idle_due_ms: now + IDLE_EVERY_MS,
@@ -122,15 +137,19 @@ impl Writer {
     /// Until every sender is gone and everything that was accepted is answered.
     pub(super) fn run(mut self) {
         loop {
-            let wait = if self.unfinished {
-                Duration::ZERO
-            } else {
-                TICK
+            let wait = match self.unfinished {
+                true => Duration::ZERO,
+                false if self.ledger.ahead => RELAXED_TICK,
+                false => TICK,
             };
             let jobs = match self.inbox.recv_timeout(wait) {
                 Ok(first) => self.gather(first),
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.is_closing = true;
+                    self.turn(Vec::new());
+                    return;
+                }
             };
             self.turn(jobs);
         }
@@ -157,10 +176,12 @@ impl Writer {
         if jobs.is_empty() && !was_down && !self.has_chores() {
             return;
         }
-        let count = jobs.len() as u64;
+        self.take_unwritten();
+        let count = (jobs.len() + self.taken.len()) as u64;
         match self.commit(&mut jobs, was_down) {
             Ok(staged) => {
                 self.shared.set_down(None);
+                self.forget_taken(self.taken.len());
                 counters.writes.fetch_add(count, Ordering::Relaxed);
                 let deliveries = self.remember(staged);
                 self.shared.deliver(deliveries);
@@ -179,6 +200,24 @@ impl Writer {
         }
     }
 
+    /// Takes over what relaxed publishers have left.
+    fn take_unwritten(&mut self) {
+        let mut histories = lock::write(&self.shared.histories);
+        if self.is_closing {
+            histories.may_run_ahead = false;
+        }
+        self.taken.append(&mut histories.unwritten);
+    }
+
+    /// The first `count` that were taken are on disk.
+    fn forget_taken(&mut self, count: usize) {
+        let written: u64 = self.taken.drain(..count).map(|event| event.bytes()).sum();
+        if self.taken.is_empty() {
+            self.taken = Vec::new();
+        }
+        lock::write(&self.shared.histories).unwritten_bytes -= written;
+    }
+
     /// One transaction. `Ok` means that it is on disk.
     fn commit(&mut self, jobs: &mut [Box<dyn Job>], was_down: bool) -> Result<Staged, Error> {
         if was_down {
@@ -194,7 +233,10 @@ impl Writer {
             tx.abort().map_err(Error::storage)?;
             return Ok(Staged::default());
         };
-        tx.commit().map_err(Error::storage)?;
+        if let Err(error) = tx.commit() {
+            self.unsure = Some((ledger, staged, self.taken.len()));
+            return Err(Error::storage(error));
+        }
         self.ledger = ledger;
         shared.counters.commits.fetch_add(1, Ordering::Relaxed);
         Ok(staged)
@@ -211,12 +253,14 @@ impl Writer {
         let mut batch = Batch {
             now_ms: shared.clock.unix_ms(),
             tables: Tables::open(tx)?,
+            first_sequence: self.ledger.next_sequence,
             ledger: self.ledger.clone(),
             histories: &shared.histories,
             quota: shared.quota,
             notifications_per_user: shared.notifications_per_user,
             staged: Staged::default(),
         };
+        relaxed::write_out(&mut batch, &self.taken)?;
         for job in jobs.iter_mut() {
             job.apply(&mut batch)?;
         }
@@ -226,6 +270,7 @@ impl Writer {
         }
         batch.ledger.commits += 1;
         batch.ledger.rest_bytes = batch.rest_bytes();
+        batch.ledger.next_channel = lock::read(&shared.histories).next_channel;
         let ledger = batch.ledger.clone();
         batch.tables.write_ledger(&ledger)?;
         Ok(Some((ledger, batch.staged)))
@@ -252,9 +297,13 @@ impl Writer {
             lock::write(&self.shared.histories).expire(batch.now_ms);
         }
         if now >= self.idle_due_ms {
-            self.idle_due_ms = now + IDLE_EVERY_MS;
-            log::drop_idle(batch)?;
+            if log::drop_idle(batch)? {
+                self.unfinished = true;
+            } else {
+                self.idle_due_ms = now + IDLE_EVERY_MS;
+            }
         }
+        relaxed::catch_up(batch, now, self.is_closing);
         self.unfinished |= log::compact(batch, self.shared.is_full())?;
         Ok(())
     }
@@ -266,12 +315,17 @@ impl Writer {
             return true;
         }
         let shared = &self.shared;
-        if log::wants_compaction(
-            &lock::read(&shared.histories),
-            shared.quota.log_floor(),
-            shared.is_full(),
-        ) {
-            return true;
+        {
+            let histories = lock::read(&shared.histories);
+            let quiet_ms = histories.relaxed_ms.saturating_add(relaxed::QUIET_MS);
+            let is_ahead = self.ledger.ahead && (self.is_closing || now.mono_ms >= quiet_ms);
+            let floor = shared.quota.log_floor();
+            if is_ahead
+                || !histories.unwritten.is_empty()
+                || log::wants_compaction(&histories, floor, shared.is_full())
+            {
+                return true;
+            }
         }
         if now.mono_ms < self.keys_due_ms {
             return false;
@@ -294,11 +348,26 @@ impl Writer {
         // Closing fails the same way; the lock on the file is gone in either case.
         drop(slot.take());
         let database = open::reopen(&shared.path).map_err(Error::storage)?;
-        if open::read_ledger(&database)? != self.ledger {
+        let on_disk = open::read_ledger(&database)?;
+        let unsure = self.unsure.take();
+        match unsure {
             // The commit whose end was not seen is there after all.
-            let (ledger, histories) = open::load(&database, shared.clock.unix_ms())?;
-            *lock::write(&shared.histories) = histories;
-            self.ledger = ledger;
+            Some((ledger, staged, taken)) if ledger == on_disk => {
+                self.ledger = ledger;
+                self.forget_taken(taken);
+                for missed in self.remember(staged) {
+                    self.shared.gap(&missed.channel);
+                }
+            }
+            _ if on_disk == self.ledger => {}
+            // Somebody else has written to it.
+            _ => {
+                open::end_epochs(&database)?;
+                let (ledger, histories) = open::load(&database, shared.clock.unix_ms())?;
+                *lock::write(&shared.histories) = histories;
+                self.ledger = ledger;
+                self.taken = Vec::new();
+            }
         }
         *slot = Some(database);
         Ok(())
@@ -318,17 +387,26 @@ impl Writer {
         let channels = histories.rings.len() as u64;
         figures.channels.store(channels, Ordering::Relaxed);
         figures.events.store(histories.events, Ordering::Relaxed);
+        if staged.is_ahead {
+            histories.may_run_ahead = !self.is_closing;
+            histories.relaxed_ms = self.shared.clock.now().mono_ms;
+        }
         staged.deliveries
     }
 }
 
 /// Everything but the new events.
 fn apply(histories: &mut Histories, staged: &Staged) {
-    for (key, channel) in &staged.channels {
-        if !histories.rings.contains_key(&channel.number) {
-            let epoch = channel.epoch.clone();
-            let ring = Ring::new(key.clone(), epoch, 0, channel.limit);
-            histories.insert(channel.number, ring);
+    for number in &staged.stored {
+        if let Some(ring) = histories.rings.get_mut(number) {
+            ring.is_stored = true;
+        }
+    }
+    for channel in staged.channels.values() {
+        if let Some(ring) = histories.rings.get_mut(&channel.number) {
+            ring.is_stored = true;
+            ring.relaxed = channel.relaxed;
+            ring.is_held = false;
         }
     }
     for &(number, offset, from, to) in &staged.moved {
