@@ -44,6 +44,11 @@ pub const HTTP_CONNECTIONS_MAX: usize = 8_192;
 /// A stop closes about so many sockets a millisecond, unless the grace period is shorter.
 pub const DRAIN_PER_MS: u64 = 2;
 
+/// Users in channels with presence, each counted once per channel; at 100 bytes each or so.
+pub const PRESENCE_ENTRIES_MAX: usize = 1 << 20;
+/// Users that one answer about presence names; it counts all.
+pub const PRESENCE_USERS_MAX: usize = 1_000;
+
 const _: () = {
     assert!(TURN_EVENTS_MAX <= LANE_EVENTS_MAX);
     assert!(TURN_BYTES_MAX <= LANE_BYTES_MAX);

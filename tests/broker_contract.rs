@@ -21,6 +21,8 @@ mod keys;
 mod notifications;
 #[path = "broker_contract/paging.rs"]
 mod paging;
+#[path = "broker_contract/presence.rs"]
+mod presence;
 #[path = "broker_contract/relaxed.rs"]
 mod relaxed;
 #[path = "broker_contract/users.rs"]
@@ -77,6 +79,11 @@ macro_rules! every_contract {
                 a_revision_never_comes_back
                 compare_and_set_has_one_winner
                 awkward_names_stay_apart;
+            presence:
+                a_user_is_in_a_channel_once
+                who_is_there_is_bounded_and_counted
+                presence_ends_with_the_node
+                a_crowd_leaves_nobody_behind;
             users:
                 a_wallet_has_one_user
                 a_wallet_moves_to_its_new_owner

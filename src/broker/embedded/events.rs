@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::relaxed::{self, Way};
 use super::{Embedded, lock, log};
 use crate::broker::{
-    Answer, Broker, Deliver, Delivery, Entry, Error, Health, Publication, Published, Recovery,
+    Answer, Broker, Deliver, Delivery, Entry, Error, Health, Present, Publication, Published,
+    Recovery,
 };
 use crate::protocol::{ChannelKey, Position};
 
@@ -72,6 +73,27 @@ impl Broker for Embedded {
             (histories.position(channel), entries)
         });
         Box::pin(ready(page))
+    }
+
+    fn enter(&self, channel: &ChannelKey, user_id: &Arc<str>) -> Answer<'_, bool> {
+        let entered = self
+            .open()
+            .and_then(|()| lock::lock(&self.shared.presence).enter(channel, user_id));
+        Box::pin(ready(entered))
+    }
+
+    fn leave(&self, channel: &ChannelKey, user_id: &Arc<str>) -> Answer<'_, bool> {
+        let left = self
+            .open()
+            .map(|()| lock::lock(&self.shared.presence).leave(channel, user_id));
+        Box::pin(ready(left))
+    }
+
+    fn present(&self, channel: &ChannelKey, limit: usize) -> Answer<'_, Present> {
+        let present = self
+            .open()
+            .map(|()| lock::lock(&self.shared.presence).present(channel, limit));
+        Box::pin(ready(present))
     }
 
     fn health(&self) -> Health {

@@ -15,6 +15,7 @@ mod lock;
 mod log;
 mod notifications;
 mod open;
+mod presence;
 mod quota;
 mod records;
 mod relaxed;
@@ -40,6 +41,7 @@ use crate::clock::Clock;
 use crate::protocol::ChannelKey;
 use batch::Batch;
 pub use open::OpenError;
+use presence::Rooms;
 use quota::Quota;
 use relaxed::Detour;
 use ring::Histories;
@@ -85,6 +87,7 @@ pub fn open(options: Options, clock: Clock) -> Result<Arc<Embedded>, OpenError> 
         notifications_per_user: options.notifications_per_user,
         database: RwLock::new(Some(opened.database)),
         histories: RwLock::new(opened.histories),
+        presence: Mutex::new(Rooms::default()),
         sink: RwLock::new(None),
         stripes: std::array::from_fn(|_| Mutex::default()),
         outbox: RwLock::new(Some(outbox)),
@@ -124,6 +127,7 @@ struct Shared {
     /// `None` once closed, and while it cannot be opened again after an error.
     database: RwLock<Option<Database>>,
     histories: RwLock<Histories>,
+    presence: Mutex<Rooms>,
     sink: RwLock<Option<Arc<dyn Deliver>>>,
     stripes: [Mutex<Stripe>; STRIPES],
     /// `None` once closing: jobs are sent under the read lock, so none comes after it was taken.

@@ -179,6 +179,7 @@ fn terms() -> Terms {
     let kept = Some(Retention {
         entries: 100,
         ttl: Duration::from_secs(86_400),
+        durability: crate::config::Durability::Commit,
     });
     let rule = |subscribe, publish, history| ChannelRule {
         subscribe,
@@ -204,6 +205,7 @@ fn terms() -> Terms {
                 .collect(),
         ),
         limits: Limits {
+            history_bytes: u64::MAX,
             connections: usize::MAX,
             connections_per_user: 64,
             connections_per_address: 256,
