@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use fanfare::broker::{Answer, Broker, Durability, Published, Retention};
+use fanfare::broker::{Answer, Durability, Published, Retention};
 
 use crate::backend::{Backend, TEN, channel, kept};
 
