@@ -92,6 +92,7 @@ fn open(path: &Path, clock: &Clock) -> Arc<Embedded> {
     let options = Options {
         path: path.to_owned(),
         store_bytes: 8 << 30,
+        history_bytes: u64::MAX,
         notifications_per_user: 1_000,
     };
     embedded::open(options, clock.clone()).expect("a database")

@@ -7,6 +7,8 @@
 mod backend;
 #[path = "broker_contract/embedded.rs"]
 mod embedded;
+#[path = "broker_contract/embedded_bounds.rs"]
+mod embedded_bounds;
 #[path = "broker_contract/embedded_space.rs"]
 mod embedded_space;
 #[path = "broker_contract/events.rs"]

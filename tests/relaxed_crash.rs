@@ -41,6 +41,7 @@ fn open(path: &Path) -> Arc<Embedded> {
     let options = Options {
         path: path.to_owned(),
         store_bytes: 1 << 30,
+        history_bytes: u64::MAX,
         notifications_per_user: usize::MAX,
     };
     embedded::open(options, Clock::system()).unwrap()

@@ -35,6 +35,7 @@ fn open(path: &Path, clock: &Clock) -> Arc<Embedded> {
     let options = Options {
         path: path.to_owned(),
         store_bytes: 1 << 30,
+        history_bytes: u64::MAX,
         notifications_per_user: usize::MAX,
     };
     embedded::open(options, clock.clone()).unwrap()

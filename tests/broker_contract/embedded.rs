@@ -44,12 +44,16 @@ pub fn open(
     store_bytes: u64,
     clock: &Clock,
 ) -> Result<Arc<embedded::Embedded>, OpenError> {
-    let options = Options {
+    embedded::open(options(path, store_bytes), clock.clone())
+}
+
+pub fn options(path: &Path, store_bytes: u64) -> Options {
+    Options {
         path: path.to_owned(),
         store_bytes,
+        history_bytes: 256 << 20,
         notifications_per_user: NOTIFICATIONS_PER_USER,
-    };
-    embedded::open(options, clock.clone())
+    }
 }
 
 impl Backend for Embedded {

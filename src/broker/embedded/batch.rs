@@ -23,6 +23,7 @@ pub(super) struct Batch<'t> {
     /// As of the last commit, and what relaxed publishers append meanwhile.
     pub(super) histories: &'t RwLock<Histories>,
     pub(super) quota: Quota,
+    pub(super) disk_is_low: bool,
     pub(super) notifications_per_user: usize,
     pub(super) staged: Staged,
 }
@@ -66,7 +67,7 @@ pub(super) struct StagedChannel {
 impl Batch<'_> {
     /// Asks for room for `bytes` more (which weigh twice as much at most). Whatever frees space does not ask.
     pub(super) fn room(&self, bytes: u64) -> Result<(), Error> {
-        if self.quota.admits(self.weight() + 2 * bytes) {
+        if !self.disk_is_low && self.quota.admits(self.weight() + 2 * bytes) {
             Ok(())
         } else {
             Err(Error::Full)

@@ -290,8 +290,17 @@ pub(super) fn drop_idle(batch: &mut Batch<'_>) -> Result<bool, Error> {
 }
 
 /// Rebuilds the rings from the database. Reads the whole log once.
-pub(super) fn load(tx: &ReadTransaction, ledger: &Ledger, now_ms: u64) -> Result<Histories, Error> {
-    let mut histories = Histories::new(Epoch::new(&ledger.ground), ledger.next_channel);
+pub(super) fn load(
+    tx: &ReadTransaction,
+    ledger: &Ledger,
+    now_ms: u64,
+    history_bytes: u64,
+) -> Result<Histories, Error> {
+    let mut histories = Histories::new(
+        Epoch::new(&ledger.ground),
+        ledger.next_channel,
+        history_bytes,
+    );
     let mut rows: HashMap<u64, Vec<(u64, Slot)>> = HashMap::new();
     let log = tx.open_table(LOG).map_err(Error::storage)?;
     for row in log.iter().map_err(Error::storage)? {
@@ -322,6 +331,7 @@ pub(super) fn load(tx: &ReadTransaction, ledger: &Ledger, now_ms: u64) -> Result
         ring.expire_ms = now_ms;
         ring.restore(rows.remove(&row.number).unwrap_or_default(), now_ms);
         histories.insert(row.number, ring);
+        histories.bound();
     }
     Ok(histories)
 }

@@ -81,7 +81,7 @@ pub(super) struct Opened {
 }
 
 /// Opens or creates the database and reads its log.
-pub(super) fn open(path: &Path, now_ms: u64) -> Result<Opened, OpenError> {
+pub(super) fn open(path: &Path, now_ms: u64, history_bytes: u64) -> Result<Opened, OpenError> {
     create_file(path)?;
     let database = builder()
         .create(path)
@@ -101,7 +101,7 @@ pub(super) fn open(path: &Path, now_ms: u64) -> Result<Opened, OpenError> {
         Some(found) => settle(&database, found).map_err(damaged)?,
         None => create_tables(&database).map_err(damaged)?,
     }
-    let (ledger, histories) = load(&database, now_ms).map_err(damaged)?;
+    let (ledger, histories) = load(&database, now_ms, history_bytes).map_err(damaged)?;
     Ok(Opened {
         database,
         ledger,
@@ -121,10 +121,14 @@ fn builder() -> redb::Builder {
 }
 
 /// Reads the ledger and rebuilds the rings.
-pub(super) fn load(database: &Database, now_ms: u64) -> Result<(Ledger, Histories), Error> {
+pub(super) fn load(
+    database: &Database,
+    now_ms: u64,
+    history_bytes: u64,
+) -> Result<(Ledger, Histories), Error> {
     let ledger = read_ledger(database)?;
     let tx = database.begin_read().map_err(Error::storage)?;
-    let histories = log::load(&tx, &ledger, now_ms)?;
+    let histories = log::load(&tx, &ledger, now_ms, history_bytes)?;
     Ok((ledger, histories))
 }
 

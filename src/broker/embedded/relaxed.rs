@@ -12,6 +12,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::batch::Batch;
 use super::log::{self, ChannelRow};
@@ -121,7 +122,12 @@ fn append(
         return Err(Error::Overloaded);
     }
     let bytes = log_row_bytes(&publication.event) + 2 * publication.channel.as_str().len() as u64;
-    shared.room(2 * (histories.unwritten_bytes + bytes))?;
+    let ahead = 2 * (histories.unwritten_bytes + bytes);
+    shared.room(ahead)?;
+    if ahead > shared.disk_credit.load(Ordering::Relaxed) {
+        // Nobody has looked yet whether the disk has room for so much.
+        return Ok(None);
+    }
     let number = histories.begin(&publication.channel, limit, true);
     let Some(ring) = histories.rings.get(&number) else {
         return Ok(None);

@@ -10,8 +10,8 @@ use redb::WriteTransaction;
 use tokio::sync::{oneshot, watch};
 
 use super::batch::{Batch, Staged};
+use super::disk::Disk;
 use super::open;
-use super::quota::Quota;
 use super::relaxed::{self, Detour, Unwritten};
 use super::ring::Histories;
 use super::tables::{KV_EXPIRY, Ledger, Tables};
@@ -28,8 +28,8 @@ const TICK: Duration = Duration::from_millis(250);
 const RELAXED_TICK: Duration = Duration::from_millis(50);
 /// How often expired keys are looked for.
 const KEYS_EVERY_MS: u64 = 1_000;
-/// How often expired events are forgotten in channels that nobody publishes to.
-const RINGS_EVERY_MS: u64 = 60_000;
+/// How often expired events are looked for in the next slice of channels.
+const RINGS_EVERY_MS: u64 = 250;
 /// How often histories that have ended are dropped.
 const IDLE_EVERY_MS: u64 = 60 * 60 * 1000;
 
@@ -98,6 +98,7 @@ pub(super) struct Writer {
     /// A commit that failed at its end: its ledger, what follows from it, how much of `taken` it has.
     unsure: Option<(Ledger, Staged, usize)>,
     is_closing: bool,
+    disk: Disk,
     keys_due_ms: u64,
     rings_due_ms: u64,
     idle_due_ms: u64,
@@ -115,6 +116,7 @@ impl Writer {
         ended: watch::Sender<()>,
     ) -> Self {
         let now = shared.clock.now().mono_ms;
+        let disk = Disk::new(&shared.path);
         Self {
             _ended: Ended {
                 shared: Arc::clone(&shared),
@@ -127,8 +129,9 @@ impl Writer {
             taken: Vec::new(),
             unsure: None,
             is_closing: false,
+            disk,
             keys_due_ms: now,
-            rings_due_ms: now + RINGS_EVERY_MS,
+            rings_due_ms: now,
             idle_due_ms: now + IDLE_EVERY_MS,
             unfinished: false,
         }
@@ -173,10 +176,16 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let counters = &shared.counters;
         let was_down = self.shared.is_down();
+        self.sweep_rings();
+        if shared.disk_is_low() {
+            // Publishers that were refused leave nothing here that would make it look again.
+            self.look_at_disk(&[]);
+        }
         if jobs.is_empty() && !was_down && !self.has_chores() {
             return;
         }
         self.take_unwritten();
+        self.look_at_disk(&jobs);
         let count = (jobs.len() + self.taken.len()) as u64;
         match self.commit(&mut jobs, was_down) {
             Ok(staged) => {
@@ -198,6 +207,35 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Before every commit; mostly without asking the system.
+    fn look_at_disk(&mut self, jobs: &[Box<dyn Job>]) {
+        let queued: usize = jobs.iter().map(|job| job.bytes()).sum();
+        let unwritten: u64 = self.taken.iter().map(Unwritten::bytes).sum();
+        // The pages above the rows that change.
+        let pages = (jobs.len() as u64 + 16) * 8_192;
+        let bytes = 2 * (queued as u64 + unwritten) + pages;
+        let weight = self.shared.counters.bytes.load(Ordering::Relaxed);
+        let now = self.shared.clock.now().mono_ms;
+        let is_low = self.disk.is_low(now, bytes, weight);
+        self.shared.disk_is_low.store(is_low, Ordering::Relaxed);
+        let credit = self.disk.credit();
+        self.shared.disk_credit.store(credit, Ordering::Relaxed);
+    }
+
+    /// Memory only: the log follows when enough of it is dead.
+    fn sweep_rings(&mut self) {
+        let now = self.shared.clock.now();
+        if now.mono_ms < self.rings_due_ms {
+            return;
+        }
+        self.rings_due_ms = now.mono_ms + RINGS_EVERY_MS;
+        let mut histories = lock::write(&self.shared.histories);
+        histories.sweep(now.unix_ms);
+        self.shared
+            .counters
+            .show(&histories, self.ledger.rest_bytes);
     }
 
     /// Takes over what relaxed publishers have left.
@@ -257,6 +295,7 @@ impl Writer {
             ledger: self.ledger.clone(),
             histories: &shared.histories,
             quota: shared.quota,
+            disk_is_low: shared.disk_is_low(),
             notifications_per_user: shared.notifications_per_user,
             staged: Staged::default(),
         };
@@ -286,16 +325,6 @@ impl Writer {
                 self.keys_due_ms = now + KEYS_EVERY_MS;
             }
         }
-        if now >= self.rings_due_ms {
-            // A full store cannot wait for the space.
-            let every = if self.shared.is_full() {
-                KEYS_EVERY_MS
-            } else {
-                RINGS_EVERY_MS
-            };
-            self.rings_due_ms = now + every;
-            lock::write(&self.shared.histories).expire(batch.now_ms);
-        }
         if now >= self.idle_due_ms {
             if log::drop_idle(batch)? {
                 self.unfinished = true;
@@ -304,14 +333,14 @@ impl Writer {
             }
         }
         relaxed::catch_up(batch, now, self.is_closing);
-        self.unfinished |= log::compact(batch, self.shared.is_full())?;
+        self.unfinished |= log::compact(batch, self.shared.is_pressed())?;
         Ok(())
     }
 
     /// Whether there is something to do without jobs.
     fn has_chores(&mut self) -> bool {
         let now = self.shared.clock.now();
-        if self.unfinished || now.mono_ms >= self.rings_due_ms || now.mono_ms >= self.idle_due_ms {
+        if self.unfinished || now.mono_ms >= self.idle_due_ms {
             return true;
         }
         let shared = &self.shared;
@@ -322,7 +351,7 @@ impl Writer {
             let floor = shared.quota.log_floor();
             if is_ahead
                 || !histories.unwritten.is_empty()
-                || log::wants_compaction(&histories, floor, shared.is_full())
+                || log::wants_compaction(&histories, floor, shared.is_pressed())
             {
                 return true;
             }
@@ -363,7 +392,8 @@ impl Writer {
             // Somebody else has written to it.
             _ => {
                 open::end_epochs(&database)?;
-                let (ledger, histories) = open::load(&database, shared.clock.unix_ms())?;
+                let (ledger, histories) =
+                    open::load(&database, shared.clock.unix_ms(), shared.history_bytes)?;
                 *lock::write(&shared.histories) = histories;
                 self.ledger = ledger;
                 self.taken = Vec::new();
@@ -381,12 +411,8 @@ impl Writer {
         for (number, limit, slot) in staged.appended {
             histories.append(number, limit, slot, now_ms);
         }
-        let figures = &self.shared.counters;
-        let weight = Quota::weigh(histories.log_bytes, self.ledger.rest_bytes);
-        figures.bytes.store(weight, Ordering::Relaxed);
-        let channels = histories.rings.len() as u64;
-        figures.channels.store(channels, Ordering::Relaxed);
-        figures.events.store(histories.events, Ordering::Relaxed);
+        let rest_bytes = self.ledger.rest_bytes;
+        self.shared.counters.show(&histories, rest_bytes);
         if staged.is_ahead {
             histories.may_run_ahead = !self.is_closing;
             histories.relaxed_ms = self.shared.clock.now().mono_ms;
