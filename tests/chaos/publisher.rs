@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::account::{Account, CHANNELS, key};
+use crate::account::{Account, CHANNELS, Mark, key};
 use crate::subscriber::Stage;
 use crate::support::{Dice, Server};
 
@@ -52,25 +52,31 @@ impl Publisher {
             let channel = self.dice.below(CHANNELS as u64) as usize;
             self.account.borrow_mut().send(mark);
             let answer = self.publish(channel, n).await;
-            let mut account = self.account.borrow_mut();
-            match answer {
-                Ok((200, data)) => {
-                    account.acknowledged += 1;
-                    let (epoch, offset) = (&data["epoch"], &data["offset"]);
-                    let (epoch, offset) = (epoch.as_str().unwrap(), offset.as_u64().unwrap());
-                    account.learn(channel, epoch, offset, mark);
-                    continue;
-                }
-                Ok((503, _)) => account.refused += 1,
-                Ok((status, data)) => panic!("{status} {data}"),
-                Err(_) => {
-                    account.unanswered += 1;
-                    self.connection = None;
-                }
+            if !self.note(channel, mark, answer) {
+                sleep(PAUSE).await;
             }
-            drop(account);
-            sleep(PAUSE).await;
         }
+    }
+
+    /// Takes down what came of a publication; whether it was accepted.
+    fn note(&mut self, channel: usize, mark: Mark, answer: std::io::Result<(u16, Value)>) -> bool {
+        let mut account = self.account.borrow_mut();
+        match answer {
+            Ok((200, data)) => {
+                account.acknowledged += 1;
+                let (epoch, offset) = (&data["epoch"], &data["offset"]);
+                let (epoch, offset) = (epoch.as_str().unwrap(), offset.as_u64().unwrap());
+                account.learn(channel, epoch, offset, mark);
+                return true;
+            }
+            Ok((503, _)) => account.refused += 1,
+            Ok((status, data)) => panic!("{status} {data}"),
+            Err(_) => {
+                account.unanswered += 1;
+                self.connection = None;
+            }
+        }
+        false
     }
 
     /// One request; status and body of its answer.

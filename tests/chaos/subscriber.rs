@@ -110,13 +110,11 @@ impl Subscriber {
         loop {
             let settling = *stage.borrow_and_update() == Stage::Settle;
             let end = self.stay(settling, &mut stage).await;
-            let mut account = self.account.borrow_mut();
             match end {
                 Ok(End::Settled) => return,
-                Ok(End::Cut) => account.cut += 1,
-                Ok(End::Broken) | Err(_) => account.broken += 1,
+                Ok(End::Cut) => self.account.borrow_mut().cut += 1,
+                Ok(End::Broken) | Err(_) => self.account.borrow_mut().broken += 1,
             }
-            drop(account);
             let away_ms = match self.dice.below(20) {
                 0 => 2_000 + self.dice.below(2_000),
                 1..6 => self.dice.below(1_000),
