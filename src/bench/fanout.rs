@@ -16,6 +16,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Connections that publish, at most; each has channels of its own.
 const PUBLISHERS_MAX: usize = 8;
 
+/// What holds if nothing goes wrong.
+const CLAIM: &str = "every event arrived exactly once and in order; no connection failed";
+
 /// What is to be measured.
 #[derive(Debug, Clone)]
 pub struct Fanout {
@@ -45,7 +48,7 @@ pub enum Load {
 /// # Errors
 /// When there is no server, or it refuses publications.
 pub fn run(setup: &Setup, plan: &Fanout, progress: &mut Progress) -> Result<Report, Failure> {
-    let mut report = Report::new("fanout");
+    let mut report = Report::new("fanout", CLAIM);
     let mut conditions = Conditions::default();
     let subscribers = descriptors::make_room(plan.subscribers);
     if subscribers < plan.subscribers {

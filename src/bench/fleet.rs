@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Failure;
 use super::connection::{Connection, Over, Stage};
 use super::door::Door;
+use super::entry;
 use super::histogram::Histogram;
 use super::ledger::{Faults, Ledger, Seen};
 use super::mark::{Mark, Run};
@@ -359,7 +360,8 @@ impl Fleet {
         let outcome = match connection.stage {
             Stage::Away => Ok(()),
             Stage::Connecting => {
-                let begun = begin_upgrade(connection, index, flags, door);
+                let refused = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
+                let begun = entry::begin_upgrade(connection, index, refused, door);
                 begun.and_then(|()| read_from_now_on(&self.epoll, connection, index))
             }
             _ => {
@@ -370,8 +372,8 @@ impl Fleet {
                         ledger.arrive(&mut connection.seen, mark, now);
                         return Ok(());
                     }
-                    *recovered += u64::from(text.starts_with(SUBSCRIBED) && has(text, RECOVERED));
-                    settle_in(connection, text, subscribe)
+                    *recovered += u64::from(entry::is_recovery(text));
+                    entry::settle_in(connection, text, subscribe)
                 });
                 if connection.stage == Stage::Greeting && !door.talks() {
                     connection.stage = Stage::Ready;
@@ -429,63 +431,6 @@ impl Fleet {
 }
 
 const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
-const CONNECTED: &[u8] = b"{\"type\":\"connected\"";
-const SUBSCRIBED: &[u8] = b"{\"type\":\"subscribed\"";
-const RECOVERED: &[u8] = b"\"recovered\":true";
-const REFUSALS: [&[u8]; 2] = [b"{\"type\":\"error\"", b"{\"type\":\"disconnect\""];
-
-/// What a message that is no event means for the one who is coming in.
-fn settle_in(
-    connection: &mut Connection,
-    text: &[u8],
-    subscribe: &dyn Fn(usize) -> Vec<String>,
-) -> Result<(), Over> {
-    if REFUSALS.iter().any(|refusal| text.starts_with(refusal)) {
-        return Err(String::from_utf8_lossy(text).into_owned());
-    }
-    match connection.stage {
-        Stage::Greeting if text.starts_with(CONNECTED) => {
-            let commands = subscribe(connection.channel);
-            let mut out = Vec::new();
-            for command in &commands {
-                wire::put_text(&mut out, command.as_bytes());
-            }
-            connection.send(&out)?;
-            connection.stage = Stage::Subscribing(commands.len());
-        }
-        Stage::Subscribing(left) if text.starts_with(SUBSCRIBED) => {
-            connection.stage = match left {
-                0 | 1 => Stage::Ready,
-                _ => Stage::Subscribing(left - 1),
-            };
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// The connection is made, or was refused.
-fn begin_upgrade(
-    connection: &mut Connection,
-    index: usize,
-    flags: epoll::EventFlags,
-    door: &Door,
-) -> Result<(), Over> {
-    if flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP) {
-        let error = connection.socket.as_ref().map(TcpStream::take_error);
-        let error = error.and_then(|error| error.ok().flatten());
-        return Err(error.map_or("the connection was refused".to_owned(), |e| e.to_string()));
-    }
-    if let Some(socket) = &connection.socket {
-        socket
-            .set_nodelay(true)
-            .map_err(|error| error.to_string())?;
-    }
-    connection.stage = Stage::Upgrading;
-    let request = door.upgrade(index, connection.channel);
-    connection.send(&request)
-}
-
 fn read_from_now_on(epoll: &OwnedFd, connection: &Connection, index: usize) -> Result<(), Over> {
     let Some(socket) = &connection.socket else {
         return Ok(());
@@ -507,8 +452,4 @@ fn watch(
         epoll::EventData::new_u64(number),
         flags,
     )?)
-}
-
-fn has(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
 }

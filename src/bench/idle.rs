@@ -12,6 +12,9 @@ use super::{Failure, Progress, Setup, descriptors, stopwatch};
 /// Channels that the sockets share; each has its own notifications besides.
 const CHANNELS: usize = 100;
 
+/// What holds if nothing goes wrong.
+const CLAIM: &str = "no connection failed";
+
 /// What is to be measured.
 #[derive(Debug, Clone)]
 pub struct Idle {
@@ -28,7 +31,7 @@ pub struct Idle {
 /// # Errors
 /// When there is no server.
 pub fn run(setup: &Setup, plan: &Idle, progress: &mut Progress) -> Result<Report, Failure> {
-    let mut report = Report::new("idle");
+    let mut report = Report::new("idle", CLAIM);
     let mut conditions = Conditions::default();
     let sockets = descriptors::make_room(plan.sockets);
     if sockets < plan.sockets {

@@ -10,6 +10,7 @@ mod connection;
 mod descriptors;
 mod disk;
 mod door;
+mod entry;
 pub mod fanout;
 mod fleet;
 mod histogram;

@@ -14,6 +14,9 @@ const HISTORY: usize = 100;
 /// How long the last answers may take.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// What holds if nothing goes wrong.
+const CLAIM: &str = "every publication was answered with success";
+
 /// What is to be measured.
 #[derive(Debug, Clone)]
 pub struct Publish {
@@ -28,7 +31,7 @@ pub struct Publish {
 /// # Errors
 /// When there is no server, or it refuses publications.
 pub fn run(setup: &Setup, plan: &Publish, progress: &mut Progress) -> Result<Report, Failure> {
-    let mut report = Report::new("publish");
+    let mut report = Report::new("publish", CLAIM);
     let mut conditions = Conditions::default();
     if setup.target.is_none() && disk::is_memory(&setup.scratch) {
         conditions.warn(format!(
@@ -65,7 +68,11 @@ pub fn run(setup: &Setup, plan: &Publish, progress: &mut Progress) -> Result<Rep
         fleet.drain(DRAIN, &host.door)?;
         let used = Reading::now(host.pid)?.since(&before);
         conditions.note(&used);
-        report.add_failed(fleet.unanswered() as u64, None);
+        let why = "a publication was not answered";
+        report.add_failed(
+            fleet.unanswered() as u64,
+            Some(why).filter(|_| fleet.unanswered() > 0),
+        );
 
         let answered = fleet.answered as f64;
         let latency = fleet.answers.latency();

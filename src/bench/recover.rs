@@ -19,6 +19,10 @@ const WINDOW: usize = 64;
 /// How long nothing may happen before what is missing counts as lost.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// What holds if nothing goes wrong.
+const CLAIM: &str =
+    "every subscriber was told that it recovered, and got every event exactly once and in order";
+
 /// What is to be measured.
 #[derive(Debug, Clone)]
 pub struct Recover {
@@ -42,7 +46,7 @@ struct Position {
 /// # Errors
 /// When there is no server, it refuses publications or keeps no history.
 pub fn run(setup: &Setup, plan: &Recover, progress: &mut Progress) -> Result<Report, Failure> {
-    let mut report = Report::new("recover");
+    let mut report = Report::new("recover", CLAIM);
     let mut conditions = Conditions::default();
     let subscribers = descriptors::make_room(plan.subscribers);
     if subscribers < plan.subscribers {

@@ -77,8 +77,8 @@ enum What {
         #[arg(short, value_name = "RATE", value_delimiter = ',')]
         r: Vec<f64>,
         /// Channels that the subscribers are spread over
-        #[arg(long, default_value_t = 1)]
-        channels: usize,
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+        channels: u16,
         /// Measurements of each kind; the median counts [default: 3; quick: 1]
         #[arg(long)]
         rounds: Option<usize>,
@@ -86,8 +86,8 @@ enum What {
     /// Publishes a second into history, beside this disk's own flush
     Publish {
         /// Publishers at once; each number is measured by itself
-        #[arg(short, value_delimiter = ',', default_value = "1,64")]
-        p: Vec<usize>,
+        #[arg(short, value_delimiter = ',', default_value = "1,64", value_parser = clap::value_parser!(u16).range(1..))]
+        p: Vec<u16>,
     },
     /// Time and CPU until subscribers that were away have what they missed, exactly
     Recover {
@@ -98,8 +98,8 @@ enum What {
         #[arg(short, value_name = "EVENTS")]
         m: Option<usize>,
         /// Channels that the subscribers are spread over
-        #[arg(long, default_value_t = 10)]
-        channels: usize,
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+        channels: u16,
     },
     /// The baseline
     #[command(hide = true)]
@@ -182,6 +182,12 @@ impl Bench {
         let duration = seconds(how.duration, if quick { 1.0 } else { 5.0 })?;
         let setup = how.setup(sources)?;
         if let Some(cpu) = setup.client_cpu {
+            if setup.target.is_none() && setup.server_cpu.is_none() {
+                // It would inherit the client's.
+                return Err(refuse(
+                    "--client-cpu needs --server-cpu, for a server of our own",
+                ));
+            }
             leash::pin(cpu)?;
         }
         let report = measure(self.what, &setup, quick, duration)?;
@@ -229,7 +235,7 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
         } => {
             let plan = Fanout {
                 subscribers: size(n, 1_000, 100),
-                channels,
+                channels: channels.into(),
                 loads: loads(saturate, &w, &r)?,
                 duration,
                 rounds: size(rounds, 3, 1),
@@ -238,7 +244,7 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
         }
         What::Publish { p } => {
             let plan = Publish {
-                publishers: p,
+                publishers: p.into_iter().map(usize::from).collect(),
                 duration,
             };
             bench::publish::run(setup, &plan, progress)
@@ -246,12 +252,12 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
         What::Recover { n, m, channels } => {
             let plan = Recover {
                 subscribers: size(n, 500, 50),
-                channels,
+                channels: channels.into(),
                 missed: size(m, 500, 50),
             };
             bench::recover::run(setup, &plan, progress)
         }
-        What::RawServer | What::Leash { .. } => return Ok(Report::new("none")),
+        What::RawServer | What::Leash { .. } => return Err(refuse("measures nothing")),
     };
     report.map_err(|failure| Failure::Other(failure.into()))
 }
