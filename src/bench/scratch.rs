@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError, mpsc};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,14 +25,18 @@ impl Scratch {
     /// When that cannot be written to.
     pub fn new(parent: &Path) -> io::Result<Self> {
         WATCHED.call_once(|| {
+            let (installed, until_installed) = mpsc::channel();
             // Without the thread, an interrupt leaves the folder behind: no reason not to measure.
             let _ = std::thread::Builder::new()
                 .name("fanfare-signal".to_owned())
-                .spawn(remove_at_interrupt);
+                .spawn(move || remove_at_interrupt(&installed));
+            let _ = until_installed.recv();
         });
+        // Held until the folder is known: none is made while an interrupt removes them.
+        let mut folders = folders();
         let path = parent.join(format!("fanfare-bench-{}", uuid::Uuid::new_v4()));
         DirBuilder::new().mode(0o700).create(&path)?;
-        folders().push(path.clone());
+        folders.push(path.clone());
         Ok(Self(path))
     }
 
@@ -50,11 +54,11 @@ impl Drop for Scratch {
     }
 }
 
-fn folders() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
+fn folders() -> MutexGuard<'static, Vec<PathBuf>> {
     FOLDERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn remove_at_interrupt() {
+fn remove_at_interrupt(installed: &mpsc::Sender<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build();
@@ -64,13 +68,16 @@ fn remove_at_interrupt() {
     let interrupted = runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).ok()?;
         let mut terminate = signal(SignalKind::terminate()).ok()?;
+        // Nobody listens if there was no need to wait.
+        let _ = installed.send(());
         tokio::select! {
             _ = interrupt.recv() => Some(()),
             _ = terminate.recv() => Some(()),
         }
     });
     if interrupted.is_some() {
-        for path in folders().iter() {
+        let folders = folders();
+        for path in folders.iter() {
             let _ = fs::remove_dir_all(path);
         }
         std::process::exit(EXIT_INTERRUPTED);
