@@ -6,6 +6,7 @@ pub mod acceptor;
 pub mod admission;
 pub mod app;
 pub mod auth;
+pub mod bench;
 pub mod broker;
 pub mod clock;
 pub mod config;

@@ -406,7 +406,8 @@ impl Server {
         &found.unwrap().1
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process.
+    pub fn pid(&self) -> Pid {
         Pid::from_child(self.process.as_ref().expect("it does not run"))
     }
 
