@@ -67,6 +67,10 @@ pub enum Input {
 pub enum Effect {
     /// Send this text to the client.
     Send(String),
+    /// Send this text, which says that something was refused; it counts as such.
+    SendError(String),
+    /// Note that a token was refused, and which check failed.
+    AuthFailure(&'static str),
     /// Send a WebSocket ping.
     Ping,
     /// Hold the channel's events back for this client from now on.
@@ -158,8 +162,8 @@ pub enum Answer {
         /// As subscribers get them, oldest first.
         events: Vec<Box<RawValue>>,
     },
-    /// Of [`Call::Verify`]: whose token it is, if it is good.
-    Verified(Option<Arc<Identity>>),
+    /// Of [`Call::Verify`]: whose token it is; or which check it failed.
+    Verified(Result<Arc<Identity>, &'static str>),
     /// Of any call: it could not be done, for the reason with this code.
     Failed {
         /// For programs, such as `unavailable`.
@@ -178,6 +182,10 @@ pub struct Unread {
 
 /// Events that one `history` command returns at most, and without a limit of its own.
 const HISTORY_EVENTS_MAX: usize = 100;
+
+/// Bytes of a client's own spelling of a channel that an error repeats. No right one is as long,
+/// unless the client adds members or spaces that nobody asked for.
+const ECHO_BYTES_MAX: usize = 1_024;
 
 /// The state of one authenticated client.
 #[derive(Debug)]
@@ -212,10 +220,12 @@ enum Asked {
     Subscribe {
         channel: Box<RawValue>,
         key: ChannelKey,
+        recovery: Recovery,
     },
     Standing {
         channel: Box<RawValue>,
         key: ChannelKey,
+        recovery: Recovery,
     },
     Publish {
         key: ChannelKey,
@@ -224,6 +234,15 @@ enum Asked {
         key: ChannelKey,
     },
     Refresh,
+}
+
+/// Whether the client wants to hear how a recovery went without one being tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recovery {
+    /// It did not ask, or the call says.
+    AsAnswered,
+    /// It asked for what a channel without history never keeps.
+    InVain,
 }
 
 /// A refusal that becomes an `error` reply.
@@ -362,7 +381,7 @@ impl Session {
                     code,
                     channel: None,
                 };
-                effects.push(Effect::Send(reply.encode(id.as_ref())));
+                effects.push(Effect::SendError(reply.encode(id.as_ref())));
             }
             Ok(Command::Ping) => effects.push(Effect::Send(Reply::Pong.encode(id.as_ref()))),
             Ok(Command::Refresh { token }) => {
@@ -458,6 +477,10 @@ impl Session {
         recover: Option<Position>,
         effects: &mut Vec<Effect>,
     ) {
+        let recovery = match (&recover, rule.history) {
+            (Some(_), None) => Recovery::InVain,
+            _ => Recovery::AsAnswered,
+        };
         let recover = recover.filter(|_| rule.history.is_some());
         if let Some(at) = self.subscriptions.iter().position(|held| *held == key) {
             if recover.is_none() {
@@ -466,7 +489,11 @@ impl Session {
                 };
                 let pending = Pending {
                     id,
-                    asked: Asked::Standing { channel, key },
+                    asked: Asked::Standing {
+                        channel,
+                        key,
+                        recovery,
+                    },
                 };
                 return self.call(call, pending, effects);
             }
@@ -485,7 +512,11 @@ impl Session {
             call,
             Pending {
                 id,
-                asked: Asked::Subscribe { channel, key },
+                asked: Asked::Subscribe {
+                    channel,
+                    key,
+                    recovery,
+                },
             },
             effects,
         );
@@ -500,7 +531,11 @@ impl Session {
         let id = id.as_ref();
         match (asked, answer) {
             (
-                Asked::Subscribe { channel, key },
+                Asked::Subscribe {
+                    channel,
+                    key,
+                    recovery,
+                },
                 Answer::Subscribed {
                     position,
                     missed,
@@ -510,10 +545,12 @@ impl Session {
                 let missed = missed.map(|missed| {
                     missed.and_then(|missed| fits(missed, &key, terms.limits.queue_bytes))
                 });
-                let recovered = missed.as_ref().map(|missed| match missed {
-                    Ok(_) => Ok(()),
-                    Err(reason) => Err(reason.as_str()),
-                });
+                let recovered = recovery
+                    .in_vain()
+                    .or(missed.as_ref().map(|missed| match missed {
+                        Ok(_) => Ok(()),
+                        Err(reason) => Err(reason.as_str()),
+                    }));
                 let reply = Reply::Subscribed {
                     channel: &channel,
                     key: &key,
@@ -540,12 +577,19 @@ impl Session {
                     effects.push(Effect::Send(reply.encode(None)));
                 }
             }
-            (Asked::Standing { channel, key }, Answer::Subscribed { position, .. }) => {
+            (
+                Asked::Standing {
+                    channel,
+                    key,
+                    recovery,
+                },
+                Answer::Subscribed { position, .. },
+            ) => {
                 let reply = Reply::Subscribed {
                     channel: &channel,
                     key: &key,
                     position: position.as_ref(),
-                    recovered: None,
+                    recovered: recovery.in_vain(),
                 };
                 effects.push(Effect::Send(reply.encode(id)));
             }
@@ -564,9 +608,10 @@ impl Session {
                 };
                 effects.push(Effect::Send(reply.encode(id)));
             }
-            (Asked::Refresh, Answer::Verified(identity)) => {
-                match identity.filter(|newer| newer.user_id == self.identity.user_id) {
-                    Some(newer) => {
+            (Asked::Refresh, Answer::Verified(verified)) => {
+                let own = |newer: &Arc<Identity>| newer.user_id == self.identity.user_id;
+                match verified.and_then(|newer| own(&newer).then_some(newer).ok_or("other_user")) {
+                    Ok(newer) => {
                         self.pulse.renew(newer.expires_at_ms, now);
                         let reply = Reply::Refreshed {
                             expires_at_ms: newer.expires_at_ms,
@@ -575,7 +620,8 @@ impl Session {
                         effects.push(Effect::Send(reply.encode(id)));
                         self.leave_uncovered(terms, effects);
                     }
-                    None => {
+                    Err(check) => {
+                        effects.push(Effect::AuthFailure(check));
                         let refused = Refused {
                             message: "Invalid token",
                             code: "invalid_token",
@@ -590,7 +636,7 @@ impl Session {
                     code,
                 };
                 match asked {
-                    Asked::Subscribe { channel, key } => {
+                    Asked::Subscribe { channel, key, .. } => {
                         effects.push(Effect::Leave(key));
                         effects.push(refused.send(id, Some(&channel)));
                     }
@@ -718,13 +764,19 @@ fn fits(
     }
 }
 
+impl Recovery {
+    fn in_vain(self) -> Option<Result<(), &'static str>> {
+        (self == Self::InVain).then(|| Err(Unrecoverable::HistoryExpired.as_str()))
+    }
+}
+
 impl Refused {
     fn send(&self, id: Option<&RequestId>, channel: Option<&RawValue>) -> Effect {
         let reply = Reply::Error {
             message: self.message,
             code: self.code,
-            channel,
+            channel: channel.filter(|channel| channel.get().len() <= ECHO_BYTES_MAX),
         };
-        Effect::Send(reply.encode(id))
+        Effect::SendError(reply.encode(id))
     }
 }
