@@ -305,10 +305,13 @@ pub enum ReadMark {
 }
 
 /// What is left after notifications changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// How many notifications were changed or deleted.
     pub count: u64,
+    /// For [`ReadMark::One`] and [`ReadMark::Many`]: those that were changed, each once, in the order
+    /// in which they were named. Else empty.
+    pub ids: Vec<String>,
     /// Unread ones afterwards.
     pub unread: u64,
     /// For [`ReadMark::One`] and deleting one: whether the user has a notification of that id.
