@@ -20,6 +20,7 @@ mod open;
 mod quota;
 mod records;
 mod relaxed;
+mod repair;
 mod ring;
 mod row;
 mod tables;
