@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use flume::{Receiver, RecvTimeoutError};
 use redb::WriteTransaction;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::batch::{Batch, Staged};
 use super::disk::Disk;
+use super::job::Job;
 use super::open;
-use super::relaxed::{self, Detour, Unwritten};
+use super::relaxed::{self, Unwritten};
 use super::repair;
 use super::ring::Histories;
 use super::tables::{KV_EXPIRY, Ledger, Tables};
@@ -31,67 +32,13 @@ const PATIENCE_MS: u64 = 2;
 /// How often the thread looks around when nobody writes.
 const TICK: Duration = Duration::from_millis(250);
 /// The same while events are published ahead of the disk: they are there within 100 ms.
-const RELAXED_TICK: Duration = Duration::from_millis(50);
+const RELAXED_TICK: Duration = Duration::from_millis(25);
 /// How often expired keys are looked for.
 const KEYS_EVERY_MS: u64 = 1_000;
 /// How often expired events are looked for in the next slice of channels.
 const RINGS_EVERY_MS: u64 = 250;
 /// How often histories that have ended are dropped.
 const IDLE_EVERY_MS: u64 = 60 * 60 * 1000;
-
-/// A write on its way to the disk.
-pub(super) trait Job: Send {
-    /// What it brings, for the bound of a batch.
-    fn bytes(&self) -> usize;
-    /// Writes. An error is the storage's and ends the batch.
-    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), Error>;
-    /// Tells the caller: what [`Job::apply`] found, or why the batch failed.
-    fn answer(self: Box<Self>, committed: Result<(), Error>);
-}
-
-/// The usual [`Job`]: a closure and who waits for what it returns.
-pub(super) struct Task<T, F> {
-    pub(super) bytes: usize,
-    pub(super) write: Option<F>,
-    pub(super) outcome: Option<Result<T, Error>>,
-    pub(super) reply: oneshot::Sender<Result<T, Error>>,
-    /// Ends with the answer.
-    pub(super) detour: Option<Detour>,
-}
-
-impl<T: Send, F> Job for Task<T, F>
-where
-    F: FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send,
-{
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), Error> {
-        let Some(write) = self.write.take() else {
-            return Ok(());
-        };
-        match write(batch) {
-            Err(error @ Error::Storage(_)) => Err(error),
-            outcome => {
-                self.outcome = Some(outcome);
-                Ok(())
-            }
-        }
-    }
-
-    fn answer(self: Box<Self>, committed: Result<(), Error>) {
-        let answer = match (committed, self.outcome) {
-            (Ok(()), Some(outcome)) => outcome,
-            (Ok(()), None) => Err(Error::Closed),
-            (Err(error), _) => Err(error),
-        };
-        // A publisher that goes on from its answer may go on at once.
-        drop(self.detour);
-        // Whoever asked may have gone away.
-        let _ = self.reply.send(answer);
-    }
-}
 
 /// The state of the thread.
 pub(super) struct Writer {
@@ -291,10 +238,11 @@ impl Writer {
         let database = database.as_ref().ok_or(Error::Closed)?;
         let mut tx = database.begin_write().map_err(Error::storage)?;
         let log_bytes = lock::read(&shared.histories).log_bytes;
-        let risks_walk = !jobs.is_empty() && repair::is_short(log_bytes, self.ledger.rest_bytes);
+        let is_busy = !jobs.is_empty() || !self.taken.is_empty();
+        let risks_walk = is_busy && repair::is_short(log_bytes, self.ledger.rest_bytes);
         tx.set_quick_repair(!risks_walk);
         // Without anything new, too, there is something to commit.
-        let must = was_down || self.is_at_risk && jobs.is_empty();
+        let must = was_down || self.is_at_risk && !is_busy;
         let Some((ledger, staged)) = self.apply(&tx, jobs, must)? else {
             tx.abort().map_err(Error::storage)?;
             return Ok(Staged::default());
