@@ -10,6 +10,7 @@ pub mod bench;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod counter;
 pub mod event_log;
 pub mod http;
 pub mod inbox;

@@ -7,6 +7,8 @@
 mod backend;
 #[path = "broker_contract/embedded.rs"]
 mod embedded;
+#[path = "broker_contract/embedded_bounds.rs"]
+mod embedded_bounds;
 #[path = "broker_contract/embedded_space.rs"]
 mod embedded_space;
 #[path = "broker_contract/events.rs"]
@@ -21,6 +23,10 @@ mod keys;
 mod notifications;
 #[path = "broker_contract/paging.rs"]
 mod paging;
+#[path = "broker_contract/presence.rs"]
+mod presence;
+#[path = "broker_contract/relaxed.rs"]
+mod relaxed;
 #[path = "broker_contract/users.rs"]
 mod users;
 
@@ -56,6 +62,13 @@ macro_rules! every_contract {
                 old_events_expire
                 retention_may_change
                 history_is_paged;
+            relaxed:
+                a_relaxed_event_is_answered_and_delivered_at_once
+                relaxed_events_survive_closing
+                relaxed_and_committed_events_have_one_order
+                a_publisher_keeps_its_order_without_waiting
+                a_key_of_a_relaxed_publication_is_never_forgotten
+                the_limit_of_a_relaxed_channel_holds;
             idempotency:
                 a_repeated_publication_gives_the_first_answer
                 at_once_only_one_is_published
@@ -68,6 +81,11 @@ macro_rules! every_contract {
                 a_revision_never_comes_back
                 compare_and_set_has_one_winner
                 awkward_names_stay_apart;
+            presence:
+                a_user_is_in_a_channel_once
+                who_is_there_is_bounded_and_counted
+                presence_ends_with_the_node
+                a_crowd_leaves_nobody_behind;
             users:
                 a_wallet_has_one_user
                 a_wallet_moves_to_its_new_owner

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::{
     Added, Answer, Broker, Changed, Deliver, Entry, Error, Health, NewNotification,
-    NotificationPage, NotificationQuery, Publication, Published, ReadMark, Recovery, Store,
-    StoreFigures, Stored, User, UserChange,
+    NotificationPage, NotificationQuery, Present, Publication, Published, ReadMark, Recovery,
+    Store, StoreFigures, Stored, User, UserChange,
 };
 use crate::protocol::{ChannelKey, Position};
 
@@ -93,6 +93,18 @@ impl Broker for Silent {
         _: Option<u64>,
         _: usize,
     ) -> Answer<'_, (Position, Vec<Entry>)> {
+        Box::pin(pending())
+    }
+
+    fn enter(&self, _: &ChannelKey, _: &Arc<str>) -> Answer<'_, bool> {
+        Box::pin(pending())
+    }
+
+    fn leave(&self, _: &ChannelKey, _: &Arc<str>) -> Answer<'_, bool> {
+        Box::pin(pending())
+    }
+
+    fn present(&self, _: &ChannelKey, _: usize) -> Answer<'_, Present> {
         Box::pin(pending())
     }
 
@@ -210,6 +222,18 @@ impl<T: Broker> Broker for FailsAfter<T> {
         limit: usize,
     ) -> Answer<'_, (Position, Vec<Entry>)> {
         self.pass(|inner| inner.history(channel, before, limit))
+    }
+
+    fn enter(&self, channel: &ChannelKey, user_id: &Arc<str>) -> Answer<'_, bool> {
+        self.pass(|inner| inner.enter(channel, user_id))
+    }
+
+    fn leave(&self, channel: &ChannelKey, user_id: &Arc<str>) -> Answer<'_, bool> {
+        self.pass(|inner| inner.leave(channel, user_id))
+    }
+
+    fn present(&self, channel: &ChannelKey, limit: usize) -> Answer<'_, Present> {
+        self.pass(|inner| inner.present(channel, limit))
     }
 
     fn health(&self) -> Health {

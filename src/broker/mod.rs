@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::{ChannelKey, Event, Position};
 
-pub use crate::config::Retention;
+pub use crate::config::{Durability, Retention};
 pub use crate::protocol::history::{Entry, Recovery, Unrecoverable};
 
 /// What an asynchronous method of a contract returns. May be dropped before it is ready: a write
@@ -36,7 +36,8 @@ pub enum Error {
     /// More is waiting than the queue holds; nothing was done. HTTP 503 with `Retry-After`.
     #[error("the backend is overloaded")]
     Overloaded,
-    /// `limits.store_bytes` is reached; nothing was written, reads and live events go on. HTTP 507.
+    /// `limits.store_bytes` is reached, or the disk is nearly full; nothing was written, reads and
+    /// live events go on. HTTP 507.
     #[error("the store is full")]
     Full,
     /// The storage itself answered with an error; the write did not happen, as far as the disk tells
@@ -113,7 +114,16 @@ pub struct Published {
     pub repeated: bool,
 }
 
-/// Events: publish to channels, follow them, look back.
+/// Who is in a channel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Present {
+    /// User ids, each once, in their order; no more than were asked for.
+    pub users: Vec<Arc<str>>,
+    /// How many users there are in all. Exact.
+    pub count: u64,
+}
+
+/// Events: publish to channels, follow them, look back, see who is there.
 ///
 /// Guarantees of every implementation:
 /// - For one channel every node delivers in the same order, which is that of the offsets; the node
@@ -121,6 +131,9 @@ pub struct Published {
 /// - [`Published`] with a position means that the event survives the loss of the process.
 /// - After `Err(Unavailable)` from [`Broker::publish`] the event may or may not have been published;
 ///   after every other error it was not.
+/// - Presence is of the moment: it does not survive the node that told of it. The embedded broker has
+///   it in memory. The Redis broker gives each entry of a node a time to live, which it renews as long
+///   as the node lives; what a lost node told of is gone when that is over, and of this nobody is told.
 pub trait Broker: Send + Sync {
     /// Begins to deliver to `sink`. Called once, before anything else; history is readable after it.
     fn start(&self, sink: Arc<dyn Deliver>) -> Answer<'_, ()>;
@@ -152,6 +165,20 @@ pub trait Broker: Send + Sync {
         before: Option<u64>,
         limit: usize,
     ) -> Answer<'_, (Position, Vec<Entry>)>;
+
+    /// Tells that a user is in a channel on this node, however many sockets the user has here.
+    /// Idempotent, and stands until [`Broker::leave`]. `true`: no node had the user in it before.
+    /// After `Err(Unavailable)` it may stand or not, and asking again makes it sure; after every other
+    /// error it does not. [`Error::Overloaded`]: more is known of who is where than may be.
+    fn enter(&self, channel: &ChannelKey, user_id: &Arc<str>) -> Answer<'_, bool>;
+
+    /// Takes [`Broker::enter`] back. `true`: the user was there, and is on no node any more.
+    /// Idempotent. After an error it may stand or not, and asking again makes it sure.
+    fn leave(&self, channel: &ChannelKey, user_id: &Arc<str>) -> Answer<'_, bool>;
+
+    /// Who is in a channel, on all nodes: the first `limit` of them. Sees every `enter` and `leave`
+    /// of this node that was answered before.
+    fn present(&self, channel: &ChannelKey, limit: usize) -> Answer<'_, Present>;
 
     /// Whether publishing works now. Cheap; never waits.
     fn health(&self) -> Health;
@@ -305,6 +332,8 @@ pub struct StoreFigures {
     pub history_channels: u64,
     /// Events in all histories.
     pub history_events: u64,
+    /// What the histories take in memory.
+    pub history_bytes: u64,
 }
 
 /// Records: keys with a time to live, users, notifications.

@@ -11,10 +11,10 @@ use super::raw::Value;
 use super::reader::{Reader, Setting};
 use super::sources::Sources;
 use super::{
-    Access, Auth, ChannelRule, ChannelRules, Config, Limits, Logs, Metrics, Server, WalletProof,
+    Access, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs, Metrics, Retention,
+    Server, WalletProof,
 };
 use super::{urls, values};
-use crate::broker::Retention;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -29,6 +29,11 @@ const HISTORY_ENTRIES: u64 = 100_000;
 const WALLET_PROOFS: [(&str, WalletProof); 2] = [
     ("signature", WalletProof::Signature),
     ("none", WalletProof::None),
+];
+
+const DURABILITIES: [(&str, Durability); 2] = [
+    ("commit", Durability::Commit),
+    ("relaxed", Durability::Relaxed),
 ];
 
 const ACCESSES: [(&str, Access); 4] = [
@@ -215,14 +220,16 @@ fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
     let publish = reader.read(&key("publish"), access);
     let history = reader.read(&key("history"), values::count(0, HISTORY_ENTRIES));
     let ttl = reader.read(&key("history_ttl"), values::duration(SECOND, 365 * DAY));
+    let durability = reader.read(&key("durability"), values::word(&DURABILITIES));
     let presence = reader.read(&key("presence"), values::boolean);
-    let (history, ttl) = (history?, ttl?);
+    let (history, ttl, durability) = (history?, ttl?, durability?);
     Some(ChannelRule {
         subscribe: subscribe?,
         publish: publish?,
         history: (history > 0).then(|| Retention {
             entries: usize::try_from(history).unwrap_or(usize::MAX),
             ttl,
+            durability,
         }),
         presence: presence?,
     })
@@ -260,6 +267,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     let body_timeout = reader.read("limits.body_timeout", values::timeout);
     let notifications = reader.read("limits.notifications_per_user", values::limit);
     let store_bytes = reader.read("limits.store_bytes", values::size);
+    let history_bytes = reader.read("limits.history_bytes", values::size);
     Some(Limits {
         connections: usize::try_from(connections?).unwrap_or(usize::MAX),
         connections_per_user: per_user?,
@@ -278,6 +286,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
         body_timeout: body_timeout?,
         notifications_per_user: notifications?,
         store_bytes: store_bytes?,
+        history_bytes: history_bytes?,
     })
 }
 

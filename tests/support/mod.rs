@@ -16,15 +16,19 @@
     reason = "what does not work here has to fail the test"
 )]
 
+mod bystander;
 mod client;
 mod dice;
 mod http;
+mod raw;
 mod server;
 mod token;
 
+pub use bystander::{Bystander, Calm};
 pub use client::Client;
 pub use dice::Dice;
 pub use http::{Reply, request};
+pub use raw::{Raw, frame, handshake};
 pub use server::{Server, command};
 
 use std::time::{Duration, Instant};

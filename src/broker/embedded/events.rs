@@ -3,9 +3,11 @@
 use std::future::ready;
 use std::sync::Arc;
 
+use super::relaxed::{self, Way};
 use super::{Embedded, lock, log};
 use crate::broker::{
-    Answer, Broker, Deliver, Delivery, Entry, Error, Health, Publication, Published, Recovery,
+    Answer, Broker, Deliver, Delivery, Entry, Error, Health, Present, Publication, Published,
+    Recovery,
 };
 use crate::protocol::{ChannelKey, Position};
 
@@ -30,8 +32,15 @@ impl Broker for Embedded {
         if publication.retention.is_none() && publication.idempotency_key.is_none() {
             return Box::pin(ready(self.pass_on(publication)));
         }
+        let detour = match relaxed::publish(&self.shared, &publication) {
+            Ok(Way::AtOnce(published)) => return Box::pin(ready(Ok(published))),
+            Ok(Way::ByDisk(detour)) => detour,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
         let bytes = publication.event.as_bytes().len();
-        Box::pin(self.write(bytes, move |batch| log::publish(batch, &publication)))
+        Box::pin(self.write_holding(detour, bytes, move |batch| {
+            log::publish(batch, &publication)
+        }))
     }
 
     fn position(&self, channel: &ChannelKey) -> Answer<'_, Position> {
@@ -64,6 +73,27 @@ impl Broker for Embedded {
             (histories.position(channel), entries)
         });
         Box::pin(ready(page))
+    }
+
+    fn enter(&self, channel: &ChannelKey, user_id: &Arc<str>) -> Answer<'_, bool> {
+        let entered = self
+            .open()
+            .and_then(|()| lock::lock(&self.shared.presence).enter(channel, user_id));
+        Box::pin(ready(entered))
+    }
+
+    fn leave(&self, channel: &ChannelKey, user_id: &Arc<str>) -> Answer<'_, bool> {
+        let left = self
+            .open()
+            .map(|()| lock::lock(&self.shared.presence).leave(channel, user_id));
+        Box::pin(ready(left))
+    }
+
+    fn present(&self, channel: &ChannelKey, limit: usize) -> Answer<'_, Present> {
+        let present = self
+            .open()
+            .map(|()| lock::lock(&self.shared.presence).present(channel, limit));
+        Box::pin(ready(present))
     }
 
     fn health(&self) -> Health {
