@@ -94,13 +94,17 @@ impl Channels {
         let Wait::Holding { frames, .. } = channel.waiting.swap_remove(at).wait else {
             return Activated::Lost;
         };
+        let mut is_past = false;
         let held = frames
             .into_iter()
             .filter(|(at, _)| !is_covered(at.as_ref(), position.as_ref()))
-            .map(|(_, frame)| frame.to_vec())
+            .map(|(at, frame)| {
+                is_past |= at.is_some();
+                frame.to_vec()
+            })
             .collect::<Vec<_>>();
         match position {
-            Some(position) if held.is_empty() && !reaches(channel.seen.as_ref(), &position) => {
+            Some(position) if !is_past && !reaches(channel.seen.as_ref(), &position) => {
                 channel.waiting.push(Waiting {
                     slot,
                     wait: Wait::Until(position),
@@ -184,6 +188,10 @@ impl Channels {
                 Wait::Until(until) => {
                     if !is_covered(position, Some(until)) {
                         send(*slot);
+                        if position.is_none() {
+                            // It says nothing of how far the history has come by.
+                            return true;
+                        }
                     } else if !reaches(position, until) {
                         return true;
                     }
@@ -314,6 +322,28 @@ mod tests {
             .channels
             .event(&bench.key.clone(), None, &frame, |slot| sent.push(slot));
         assert_eq!(sent, [1]);
+    }
+
+    /// Such as who comes and goes in a channel with history.
+    #[test]
+    fn events_without_history_do_not_end_the_waiting() {
+        let mut bench = Bench::new();
+        let passing = Frame::text("x");
+        bench.channels.join(&bench.key, 1);
+        bench
+            .channels
+            .event(&bench.key, None, &passing, |_| panic!("not yet"));
+        let held = bench.channels.activate(&bench.key, 1, Some(at(2)));
+        assert_eq!(held, Activated::Held(vec![b"\x81\x01x".to_vec()]));
+        let mut sent = 0;
+        bench
+            .channels
+            .event(&bench.key, None, &passing, |_| sent += 1);
+        assert_eq!(sent, 1);
+        for offset in 1..=4 {
+            bench.event(offset);
+        }
+        assert_eq!(bench.got[&1], [3, 4]);
     }
 
     #[test]
