@@ -119,7 +119,7 @@ fn publication(
 }
 
 /// The channel that a backend names: any of a configured type.
-fn addressee(named: &Value, config: &Config) -> Result<ChannelKey, ApiError> {
+pub fn addressee(named: &Value, config: &Config) -> Result<ChannelKey, ApiError> {
     let channel = ChannelKey::resolve(named, None, config.limits.channel_key_bytes)?;
     if config.channels.rule(channel.kind()).is_some() {
         return Ok(channel);
@@ -167,7 +167,7 @@ fn event(raw: Option<&RawValue>, config: &Config) -> Result<Event, ApiError> {
 }
 
 /// Waits for all of `futures`, which share this task; their outputs in order.
-async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
     let mut outputs: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
     poll_fn(|context| {

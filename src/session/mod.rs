@@ -9,6 +9,7 @@ pub mod pulse;
 pub mod rate;
 #[cfg(test)]
 mod tests;
+mod wish;
 
 use std::sync::Arc;
 
@@ -22,9 +23,11 @@ use crate::protocol::{
     ChannelKey, Close, Command, Event, EventError, Position, Reply, Request, RequestId,
 };
 
+use access::Action;
 pub use identity::Identity;
 use pulse::{Beat, Pulse};
 use rate::{Rate, Verdict};
+use wish::{What, Wish};
 
 /// What all sessions of a node go by.
 #[derive(Debug)]
@@ -127,6 +130,18 @@ pub enum Call {
         /// Events at most.
         limit: usize,
     },
+    /// See who is in a channel.
+    Presence {
+        /// This one.
+        channel: ChannelKey,
+    },
+    /// Ask the application's backend whether this client may do this.
+    Authorize {
+        /// With this channel.
+        channel: ChannelKey,
+        /// What it wants to do.
+        action: Action,
+    },
     /// Check a token.
     Verify {
         /// As the client sent it.
@@ -158,6 +173,15 @@ pub enum Answer {
         /// As subscribers get them, oldest first.
         events: Vec<Box<RawValue>>,
     },
+    /// Of [`Call::Presence`].
+    Presence {
+        /// User ids, each once; perhaps not all.
+        users: Vec<Arc<str>>,
+        /// How many there are in all.
+        count: u64,
+    },
+    /// Of [`Call::Authorize`]: whether it may. No answer is a no.
+    Authorized(bool),
     /// Of [`Call::Verify`]: whose token it is, if it is good.
     Verified(Option<Arc<Identity>>),
     /// Of any call: it could not be done, for the reason with this code.
@@ -223,6 +247,11 @@ enum Asked {
     History {
         key: ChannelKey,
     },
+    Presence {
+        key: ChannelKey,
+    },
+    /// Nothing has been done of it.
+    Authorize(Box<Wish>),
     Refresh,
 }
 
@@ -371,8 +400,9 @@ impl Session {
             Ok(Command::Subscribe { channel, recover }) => {
                 match self.may_subscribe(&channel, terms) {
                     Ok((key, rule)) => {
-                        let rule = rule.clone();
-                        self.subscribe(id, channel, key, &rule, recover, effects);
+                        let (rule, access) = (rule.clone(), rule.subscribe);
+                        let what = What::Subscribe { rule, recover };
+                        self.wish(id, Wish { channel, key, what }, access, effects);
                     }
                     Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
                 }
@@ -393,20 +423,10 @@ impl Session {
             },
             Ok(Command::Publish { channel, event }) => {
                 match self.may_publish(&channel, &event, terms) {
-                    Ok((key, event, retention)) => {
-                        let pending = Pending {
-                            id,
-                            asked: Asked::Publish { key: key.clone() },
-                        };
-                        self.call(
-                            Call::Publish {
-                                channel: key,
-                                event,
-                                retention,
-                            },
-                            pending,
-                            effects,
-                        );
+                    Ok((key, event, rule)) => {
+                        let (retention, access) = (rule.history, rule.publish);
+                        let what = What::Publish { event, retention };
+                        self.wish(id, Wish { channel, key, what }, access, effects);
                     }
                     Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
                 }
@@ -416,21 +436,17 @@ impl Session {
                 limit,
                 before,
             }) => match self.may_look_back(&channel, terms) {
-                Ok(key) => {
+                Ok((key, access)) => {
                     let limit = limit.unwrap_or(HISTORY_EVENTS_MAX).min(HISTORY_EVENTS_MAX);
-                    let pending = Pending {
-                        id,
-                        asked: Asked::History { key: key.clone() },
-                    };
-                    self.call(
-                        Call::History {
-                            channel: key,
-                            before,
-                            limit,
-                        },
-                        pending,
-                        effects,
-                    );
+                    let what = What::History { before, limit };
+                    self.wish(id, Wish { channel, key, what }, access, effects);
+                }
+                Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
+            },
+            Ok(Command::Presence { channel }) => match self.may_see_who(&channel, terms) {
+                Ok((key, access)) => {
+                    let what = What::Presence;
+                    self.wish(id, Wish { channel, key, what }, access, effects);
                 }
                 Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
             },
@@ -490,6 +506,12 @@ impl Session {
             return;
         };
         let Pending { id, asked } = *pending;
+        let (asked, answer) = match (asked, answer) {
+            (Asked::Authorize(wish), Answer::Authorized(is_allowed)) => {
+                return self.authorized(id, *wish, is_allowed, effects);
+            }
+            others => others,
+        };
         let id = id.as_ref();
         match (asked, answer) {
             (
@@ -551,6 +573,14 @@ impl Session {
                     key: &key,
                     position: &position,
                     events: &events,
+                };
+                effects.push(Effect::Send(reply.encode(id)));
+            }
+            (Asked::Presence { key }, Answer::Presence { users, count }) => {
+                let reply = Reply::Presence {
+                    key: &key,
+                    users: &users,
+                    count,
                 };
                 effects.push(Effect::Send(reply.encode(id)));
             }
@@ -617,12 +647,12 @@ impl Session {
         Ok((key, rule))
     }
 
-    fn may_publish(
+    fn may_publish<'t>(
         &self,
         channel: &RawValue,
         event: &RawValue,
-        terms: &Terms,
-    ) -> Result<(ChannelKey, Event, Option<Retention>), Refused> {
+        terms: &'t Terms,
+    ) -> Result<(ChannelKey, Event, &'t ChannelRule), Refused> {
         let key = self.resolve(channel, terms)?;
         let rule = self.rule(&key, terms, |rule| rule.publish)?;
         let event =
@@ -636,14 +666,18 @@ impl Session {
                     code: "invalid_event",
                 },
             })?;
-        Ok((key, event, rule.history))
+        Ok((key, event, rule))
     }
 
-    fn may_look_back(&self, channel: &RawValue, terms: &Terms) -> Result<ChannelKey, Refused> {
+    fn may_look_back(
+        &self,
+        channel: &RawValue,
+        terms: &Terms,
+    ) -> Result<(ChannelKey, Access), Refused> {
         let key = self.resolve(channel, terms)?;
         let rule = self.rule(&key, terms, |rule| rule.subscribe)?;
         match rule.history {
-            Some(_) => Ok(key),
+            Some(_) => Ok((key, rule.subscribe)),
             None => Err(Refused {
                 message: "The channel keeps no history",
                 code: "no_history",
@@ -651,7 +685,25 @@ impl Session {
         }
     }
 
-    /// The rule of a channel, if it lets this client do what `access` picks.
+    fn may_see_who(
+        &self,
+        channel: &RawValue,
+        terms: &Terms,
+    ) -> Result<(ChannelKey, Access), Refused> {
+        let key = self.resolve(channel, terms)?;
+        let rule = self.rule(&key, terms, |rule| rule.subscribe)?;
+        if rule.presence {
+            Ok((key, rule.subscribe))
+        } else {
+            Err(Refused {
+                message: "The channel keeps no presence",
+                code: "no_presence",
+            })
+        }
+    }
+
+    /// The rule of a channel, if it lets this client do what `access` picks, or leaves it to the
+    /// backend: see [`Session::wish`].
     fn rule<'t>(
         &self,
         key: &ChannelKey,

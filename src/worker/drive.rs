@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 
 use super::channels::{Activated, Slot};
-use super::connection::{Connection, Flow, Gone, Life};
+use super::connection::{Connection, Flow, Gone, Life, connection_id};
 use super::turn::end_if_said;
 use super::{State, Worker, calls};
 use crate::clock::Moment;
@@ -46,6 +46,7 @@ impl Worker {
             flow: Flow::Clean,
             serial,
             scheduled_ms: u64::MAX,
+            opened_at: now.unix_ms,
             address,
             permits,
         };
@@ -69,7 +70,7 @@ impl Worker {
     }
 
     fn connection_id(&self, serial: u64) -> String {
-        format!("{}-{serial}", self.outfit.services.node)
+        connection_id(&self.outfit.services.node, serial)
     }
 
     /// Hands an input to a connection's session and carries out what it wants.
@@ -100,6 +101,10 @@ impl Worker {
             Effect::Join(key) => {
                 let first = state.channels.join(&key, slot);
                 router.interest.join(self.outfit.index, &key, first);
+                if let Some(session) = &state.connections[slot as usize].session {
+                    let user_id = &session.identity().user_id;
+                    self.outfit.services.presence.enter(&key, user_id);
+                }
             }
             Effect::Activate {
                 channel,
@@ -146,8 +151,13 @@ impl Worker {
                 state.connections[slot as usize].call = Some(Box::pin(std::future::ready(answer)));
             }
             Effect::Call(call) => {
-                let call = calls::begin(call, &self.outfit.services);
-                state.connections[slot as usize].call = Some(call);
+                let connection = &mut state.connections[slot as usize];
+                let caller = connection.session.as_ref().map(|session| calls::Caller {
+                    identity: session.identity().clone(),
+                    serial: connection.serial,
+                });
+                connection.call =
+                    caller.map(|caller| calls::begin(call, caller, &self.outfit.services));
             }
             Effect::Close(close) => self.close(state, slot, close, now),
             Effect::Drop => {
@@ -181,6 +191,18 @@ impl Worker {
 
     /// Says why, then closes.
     fn close(&self, state: &mut State, slot: Slot, close: Close, now: Moment) {
+        self.close_saying(state, slot, close, None, now);
+    }
+
+    /// As [`Worker::close`], with what an operator has to say.
+    pub(super) fn close_saying(
+        &self,
+        state: &mut State,
+        slot: Slot,
+        close: Close,
+        message: Option<&str>,
+        now: Moment,
+    ) {
         let retry_after_ms = self.retry_after_ms(state, close);
         self.leave_all(state, slot);
         let connection = &mut state.connections[slot as usize];
@@ -197,6 +219,7 @@ impl Worker {
         if connection.engine.may_send() {
             let last = Reply::Disconnect {
                 close,
+                message,
                 retry_after_ms,
             }
             .encode(None);
@@ -227,6 +250,10 @@ impl Worker {
         let Some(last_here) = state.channels.leave(key, slot) else {
             return;
         };
+        if let Some(session) = &state.connections[slot as usize].session {
+            let user_id = &session.identity().user_id;
+            self.outfit.services.presence.leave(key, user_id);
+        }
         if self
             .outfit
             .router

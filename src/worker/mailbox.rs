@@ -1,8 +1,8 @@
 //! What other threads say to a worker.
 //!
 //! Two lanes. The control lane holds what must not be lost; it is bounded by what it is about: a
-//! message per accepted socket (bounded by file descriptors) and a handful for the life of the
-//! process. The event lane is bounded in events and bytes; an event that does not fit is a gap, which
+//! message per accepted socket (bounded by file descriptors), one per request of a backend that waits
+//! for its answer (bounded by the same), and a handful for the life of the process. The event lane is bounded in events and bytes; an event that does not fit is a gap, which
 //! the worker's members of that channel are told of, and never blocks the publisher.
 
 use std::collections::HashSet;
@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
+use super::roster::{Listed, Wanted, Whom};
 use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
 use crate::protocol::{ChannelKey, Position};
 
@@ -30,6 +31,22 @@ pub enum Control {
     Drain {
         /// In milliseconds.
         until_ms: u64,
+    },
+    /// Name open connections.
+    List {
+        /// Which.
+        wanted: Wanted,
+        /// For the page.
+        reply: oneshot::Sender<Vec<Listed>>,
+    },
+    /// Close open connections.
+    Disconnect {
+        /// Which.
+        whom: Whom,
+        /// For the clients, beside the reason.
+        message: Option<Arc<str>>,
+        /// For how many there were.
+        reply: oneshot::Sender<usize>,
     },
     /// Drop everything now.
     Stop,
