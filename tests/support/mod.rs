@@ -16,12 +16,14 @@
     reason = "what does not work here has to fail the test"
 )]
 
+mod application;
 mod client;
 mod dice;
 mod http;
 mod server;
 mod token;
 
+pub use application::Application;
 pub use client::Client;
 pub use dice::Dice;
 pub use http::{Reply, request};
