@@ -1,5 +1,7 @@
 //! For backends and operators: history, channels, connections, disconnecting.
 
+#![allow(clippy::unwrap_used, reason = "what is not there has to fail the test")]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! Who is in a channel: the command, the API, and the events of those who come and go.
 
+#![allow(clippy::unwrap_used, reason = "what is not there has to fail the test")]
+
 mod support;
 
 use std::time::Duration;
