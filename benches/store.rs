@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare::broker::embedded::{self, Embedded, Options};
-use fanfare::broker::{Broker, NewNotification, NotificationQuery, Publication, Retention, Store};
+use fanfare::broker::{
+    Broker, Durability, NewNotification, NotificationQuery, Publication, Retention, Store,
+};
 use fanfare::clock::Clock;
 use fanfare::protocol::{ChannelKey, Event};
 
@@ -20,6 +22,7 @@ const LOG_ROWS: usize = 1_000_000;
 const RETENTION: Retention = Retention {
     entries: 1_000_000,
     ttl: Duration::from_secs(3600),
+    durability: Durability::Commit,
 };
 
 fn main() {
@@ -89,6 +92,7 @@ fn open(path: &Path, clock: &Clock) -> Arc<Embedded> {
     let options = Options {
         path: path.to_owned(),
         store_bytes: 8 << 30,
+        history_bytes: u64::MAX,
         notifications_per_user: 1_000,
     };
     embedded::open(options, clock.clone()).expect("a database")

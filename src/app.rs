@@ -159,6 +159,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         embedded::Options {
             path: config.data_dir.join("fanfare.redb"),
             store_bytes: config.limits.store_bytes,
+            history_bytes: config.limits.history_bytes,
             notifications_per_user: config.limits.notifications_per_user,
         },
         clock.clone(),

@@ -13,13 +13,20 @@ pub const TURN_BYTES_MAX: usize = 1 << 20;
 /// Bytes read from one socket at a time, and the size of the worker's one read buffer.
 pub const READ_BYTES: usize = 64 << 10;
 /// Reads from one socket in a row before others have their turn.
-pub const READS_PER_TURN_MAX: usize = 4;
+pub const READS_PER_TURN_MAX: usize = 2;
 /// Bytes copied together for one write.
 pub const WRITE_BYTES: usize = 256 << 10;
 /// A frame at least this long is written from where it lies instead of being copied.
 pub const WRITE_ALONE_BYTES: usize = 16 << 10;
+/// Connections written to in one turn. Then reads, publications and other tasks have their share,
+/// and what they bring joins the outboxes of all connections that are still to be written to: in a
+/// flood every visit carries what came since the last one (ARCHITECTURE.md, Measurements).
+pub const TURN_WRITES_MAX: usize = 64;
 /// Bytes of live events held back for one member while its history is read.
 pub const HELD_BYTES_MAX: usize = 256 << 10;
+/// One answer may take this part of `limits.queue_bytes`, and a client that has not taken so much yet
+/// is not asked what else it wants: the rest of its queue is for live events.
+pub const QUEUE_SHARE: usize = 4;
 /// Workers: their set is one word per channel.
 pub const WORKERS_MAX: usize = 64;
 /// A broker, store or token call for a client ends after this, with an error to the client.

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Serve => cli::serve::run(&sources),
         Command::Check(check) => check.run(&sources),
         Command::Token(token) => token.run(sources),
+        Command::Bench(bench) => bench.run(sources),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,8 @@
 mod backend;
 #[path = "broker_contract/embedded.rs"]
 mod embedded;
+#[path = "broker_contract/embedded_bounds.rs"]
+mod embedded_bounds;
 #[path = "broker_contract/embedded_space.rs"]
 mod embedded_space;
 #[path = "broker_contract/events.rs"]
@@ -23,6 +25,8 @@ mod notifications;
 mod paging;
 #[path = "broker_contract/presence.rs"]
 mod presence;
+#[path = "broker_contract/relaxed.rs"]
+mod relaxed;
 #[path = "broker_contract/users.rs"]
 mod users;
 
@@ -58,6 +62,13 @@ macro_rules! every_contract {
                 old_events_expire
                 retention_may_change
                 history_is_paged;
+            relaxed:
+                a_relaxed_event_is_answered_and_delivered_at_once
+                relaxed_events_survive_closing
+                relaxed_and_committed_events_have_one_order
+                a_publisher_keeps_its_order_without_waiting
+                a_key_of_a_relaxed_publication_is_never_forgotten
+                the_limit_of_a_relaxed_channel_holds;
             idempotency:
                 a_repeated_publication_gives_the_first_answer
                 at_once_only_one_is_published

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare::broker::embedded::{self, Embedded, Options};
-use fanfare::broker::{Broker, NewNotification, NotificationQuery, Publication, Retention, Store};
+use fanfare::broker::{
+    Broker, Durability, NewNotification, NotificationQuery, Publication, Retention, Store,
+};
 use fanfare::clock::Clock;
 use fanfare::protocol::{ChannelKey, Event};
 
@@ -26,12 +28,14 @@ const CHILD: &str = "FANFARE_TEST_CRASH_DATABASE";
 const KEPT: Retention = Retention {
     entries: 1_000_000,
     ttl: Duration::from_secs(3600),
+    durability: Durability::Commit,
 };
 
 fn open(path: &Path, clock: &Clock) -> Arc<Embedded> {
     let options = Options {
         path: path.to_owned(),
         store_bytes: 1 << 30,
+        history_bytes: u64::MAX,
         notifications_per_user: usize::MAX,
     };
     embedded::open(options, clock.clone()).unwrap()

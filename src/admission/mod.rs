@@ -151,6 +151,7 @@ mod tests {
             body_timeout: Duration::ZERO,
             notifications_per_user: 0,
             store_bytes: 0,
+            history_bytes: 0,
         }
     }
 

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::{ChannelKey, Event, Position};
 
-pub use crate::config::Retention;
+pub use crate::config::{Durability, Retention};
 pub use crate::protocol::history::{Entry, Recovery, Unrecoverable};
 
 /// What an asynchronous method of a contract returns. May be dropped before it is ready: a write
@@ -36,7 +36,8 @@ pub enum Error {
     /// More is waiting than the queue holds; nothing was done. HTTP 503 with `Retry-After`.
     #[error("the backend is overloaded")]
     Overloaded,
-    /// `limits.store_bytes` is reached; nothing was written, reads and live events go on. HTTP 507.
+    /// `limits.store_bytes` is reached, or the disk is nearly full; nothing was written, reads and
+    /// live events go on. HTTP 507.
     #[error("the store is full")]
     Full,
     /// The storage itself answered with an error; the write did not happen, as far as the disk tells
@@ -331,6 +332,8 @@ pub struct StoreFigures {
     pub history_channels: u64,
     /// Events in all histories.
     pub history_events: u64,
+    /// What the histories take in memory.
+    pub history_bytes: u64,
 }
 
 /// Records: keys with a time to live, users, notifications.

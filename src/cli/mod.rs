@@ -1,5 +1,6 @@
 //! The command line: one file per command, and the flags that all of them take.
 
+pub mod bench;
 pub mod check;
 pub mod serve;
 pub mod token;
@@ -14,6 +15,8 @@ use fanfare::config::{Flag, Mistakes, Sources};
 
 /// `EX_CONFIG` of sysexits.h: a supervisor that sees it need not try again.
 const EXIT_CONFIGURATION: u8 = 78;
+/// There are figures, and they are not to be relied on.
+const EXIT_UNSOUND: u8 = 3;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -23,13 +26,15 @@ Examples:
   fanfare check --config new.toml            what is wrong with it, or what it changes
   fanfare check --print-defaults > config.toml
   TOKEN=$(fanfare token --user u1)           a token for curl
+  fanfare bench fanout                       what it does on this machine
 
 Settings come from the defaults, then the configuration file, then the environment
 (FANFARE_SECTION__KEY, such as FANFARE_LIMITS__QUEUE_BYTES), then flags; the later one wins.
 Secrets never by flag, where everybody on the machine can read them: use the file, the
 environment (FANFARE_AUTH__SECRET) or a file of their own (auth.secret_file).
 
-Exit codes: 0 done, 78 the configuration is wrong, 2 the command line is wrong, 1 anything else.";
+Exit codes: 0 done, 78 the configuration is wrong, 2 the command line is wrong, 3 a benchmark
+lost something, 1 anything else.";
 
 /// The realtime layer of an application, as one binary: sign-in, WebSockets, channels, notifications.
 #[derive(Debug, Parser)]
@@ -49,6 +54,8 @@ pub enum Command {
     Check(check::Check),
     /// Issue an access token for a user, signed with this server's secret
     Token(token::Token),
+    /// Measure this server on this machine, beside what the machine itself can do
+    Bench(bench::Bench),
 }
 
 /// Flags for settings; all commands take them, because all commands see the same configuration.
@@ -94,6 +101,8 @@ pub enum Failure {
     Configuration(Mistakes),
     /// The same, and it has been said already.
     Reported,
+    /// It was measured, and events or connections were lost; it has been said already.
+    Unsound,
     /// Anything else.
     Other(Box<dyn Error>),
 }
@@ -142,7 +151,7 @@ impl Failure {
         // A closed stderr leaves nobody to tell.
         let _ = match self {
             Self::Configuration(mistakes) => writeln!(io::stderr(), "fanfare: {mistakes}"),
-            Self::Reported => Ok(()),
+            Self::Reported | Self::Unsound => Ok(()),
             Self::Other(error) => writeln!(io::stderr(), "fanfare: {}", with_causes(&**error)),
         };
     }
@@ -151,6 +160,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) | Self::Reported => ExitCode::from(EXIT_CONFIGURATION),
+            Self::Unsound => ExitCode::from(EXIT_UNSOUND),
             Self::Other(_) => ExitCode::FAILURE,
         }
     }

@@ -10,11 +10,12 @@ use crate::protocol::channel;
 pub const MANUAL: &str = include_str!("../../config.toml");
 
 /// The keys of a `[channels.TYPE]` table, with the defaults of a type that is not built in.
-pub(super) const CHANNEL: [(&str, &str); 6] = [
+pub(super) const CHANNEL: [(&str, &str); 7] = [
     ("subscribe", "none"),
     ("publish", "none"),
     ("history", "100"),
     ("history_ttl", "24h"),
+    ("durability", "commit"),
     ("presence", "false"),
     ("join_leave", "false"),
 ];

@@ -11,11 +11,10 @@ use super::raw::Value;
 use super::reader::{Reader, Setting};
 use super::sources::Sources;
 use super::{
-    Access, AccessBackend, Auth, ChannelRule, ChannelRules, Config, Limits, Logs, Metrics, Server,
-    WalletProof,
+    Access, AccessBackend, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs,
+    Metrics, Retention, Server, WalletProof,
 };
 use super::{urls, values};
-use crate::broker::Retention;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -33,6 +32,11 @@ const HISTORY_ENTRIES: u64 = 100_000;
 const WALLET_PROOFS: [(&str, WalletProof); 2] = [
     ("signature", WalletProof::Signature),
     ("none", WalletProof::None),
+];
+
+const DURABILITIES: [(&str, Durability); 2] = [
+    ("commit", Durability::Commit),
+    ("relaxed", Durability::Relaxed),
 ];
 
 const ACCESSES: [(&str, Access); 5] = [
@@ -225,6 +229,7 @@ fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
     let publish = reader.read(&key("publish"), values::word(&ACCESSES));
     let history = reader.read(&key("history"), values::count(0, HISTORY_ENTRIES));
     let ttl = reader.read(&key("history_ttl"), values::duration(SECOND, 365 * DAY));
+    let durability = reader.read(&key("durability"), values::word(&DURABILITIES));
     let presence = reader.read(&key("presence"), values::boolean);
     let join_leave = reader.read(&key("join_leave"), values::boolean);
     if (presence, join_leave) == (Some(false), Some(true)) {
@@ -232,13 +237,14 @@ fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
         let fault = Fault::new("tells who comes and goes, which is not known", accepted);
         reader.reject(&key("join_leave"), fault);
     }
-    let (history, ttl) = (history?, ttl?);
+    let (history, ttl, durability) = (history?, ttl?, durability?);
     Some(ChannelRule {
         subscribe: subscribe?,
         publish: publish?,
         history: (history > 0).then(|| Retention {
             entries: usize::try_from(history).unwrap_or(usize::MAX),
             ttl,
+            durability,
         }),
         presence: presence?,
         join_leave: join_leave?,
@@ -306,6 +312,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     let body_timeout = reader.read("limits.body_timeout", values::timeout);
     let notifications = reader.read("limits.notifications_per_user", values::limit);
     let store_bytes = reader.read("limits.store_bytes", values::size);
+    let history_bytes = reader.read("limits.history_bytes", values::size);
     Some(Limits {
         connections: usize::try_from(connections?).unwrap_or(usize::MAX),
         connections_per_user: per_user?,
@@ -324,6 +331,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
         body_timeout: body_timeout?,
         notifications_per_user: notifications?,
         store_bytes: store_bytes?,
+        history_bytes: history_bytes?,
     })
 }
 

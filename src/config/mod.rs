@@ -164,6 +164,19 @@ pub struct Retention {
     pub entries: usize,
     /// Age after which an event is forgotten.
     pub ttl: Duration,
+    /// What a publisher waits for.
+    pub durability: Durability,
+}
+
+/// When an event of a channel with history is answered and delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Once it is on disk: it survives the loss of the process and of the power.
+    #[default]
+    Commit,
+    /// At once; on disk a tenth of a second later at most. A crash can take the events of that time,
+    /// and ends the epoch of every channel that could have had some.
+    Relaxed,
 }
 
 /// Who may do a thing with a channel.
@@ -238,4 +251,6 @@ pub struct Limits {
     pub notifications_per_user: usize,
     /// The database.
     pub store_bytes: u64,
+    /// Recent events of all channels, in memory.
+    pub history_bytes: u64,
 }

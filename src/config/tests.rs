@@ -257,6 +257,22 @@ fn asking_in_the_clear_across_a_network_is_warned_of() {
 }
 
 #[test]
+fn a_channel_type_may_answer_before_the_disk() {
+    let config = toml("[channels.feed]\ndurability = \"relaxed\"\n[channels.chat]").unwrap();
+    let durability = |kind| {
+        config
+            .channels
+            .rule(kind)
+            .unwrap()
+            .history
+            .unwrap()
+            .durability
+    };
+    assert_eq!(durability("feed"), Durability::Relaxed);
+    assert_eq!(durability("chat"), Durability::Commit);
+}
+
+#[test]
 fn zero_is_unlimited_but_for_connections() {
     let text: String = MANUAL
         .lines()
@@ -288,7 +304,10 @@ fn zero_is_unlimited_but_for_connections() {
         limits.commands_per_second,
     ];
     assert_eq!(rates, [u32::MAX; 4]);
-    assert_eq!(limits.store_bytes, u64::MAX);
+    assert_eq!(
+        (limits.store_bytes, limits.history_bytes),
+        (u64::MAX, u64::MAX)
+    );
     let day = Duration::from_secs(24 * 60 * 60);
     assert!(limits.header_timeout > day && limits.body_timeout > day);
 }

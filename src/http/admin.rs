@@ -18,9 +18,8 @@ use super::reply::{self, Reply};
 use super::request::{Call, text};
 use crate::clock::rfc3339;
 use crate::event_log::{Data, Kind};
-use crate::worker::connection::connection_id;
-use crate::worker::mailbox::Control;
-use crate::worker::roster::{Listed, Wanted, Whom};
+use crate::protocol::connection::{connection_id, serial_of};
+use crate::worker::mailbox::{Control, Listed, Wanted, Whom};
 
 /// Entries of a page when no `limit` is named, and the largest `limit`.
 const PAGE: usize = 100;
@@ -101,7 +100,7 @@ pub async fn connections(services: &Services, call: &Call) -> Result<Reply, ApiE
     let limit = limit(call)?;
     let after = match call.query("cursor").filter(|cursor| !cursor.is_empty()) {
         None => 0,
-        Some(cursor) => number_of(&cursor, services)
+        Some(cursor) => serial_of(&cursor, &services.node)
             .ok_or_else(|| ApiError::bad_request("invalid_cursor", "cursor is none of ours"))?,
     };
     let user = call.query("user").filter(|user| !user.is_empty());
@@ -175,7 +174,7 @@ pub async fn disconnect(services: &Services, call: &Call) -> Result<Reply, ApiEr
         (Some(user_id), _) => Some(Whom::User(user_id.as_str().into())),
         (None, named) => named
             .as_ref()
-            .and_then(|named| number_of(named, services))
+            .and_then(|named| serial_of(named, &services.node))
             .map(Whom::Connection),
     };
     let mut disconnected = 0;
@@ -214,12 +213,6 @@ async fn ask_workers<T: Send + 'static>(
     let answers = answers.map_err(|_| ApiError::internal("a worker does not answer"))?;
     // A worker that ended meanwhile has no connections.
     Ok(answers.into_iter().flatten().collect())
-}
-
-/// The number of a connection of this node.
-fn number_of(connection_id: &str, services: &Services) -> Option<u64> {
-    let (node, serial) = connection_id.rsplit_once('-')?;
-    serial.parse().ok().filter(|_| node == &*services.node)
 }
 
 fn limit(call: &Call) -> Result<usize, ApiError> {

@@ -259,9 +259,10 @@ impl ApiError {
     pub fn event(error: EventError, max_bytes: usize) -> Self {
         match error {
             EventError::TooLarge => Self::event_too_large(max_bytes),
-            EventError::NotAnObject | EventError::NoType | EventError::HasMeta => {
-                Self::bad_request("invalid_event", error.to_string())
-            }
+            EventError::NotAnObject
+            | EventError::NoType
+            | EventError::HasMeta
+            | EventError::TooDeep => Self::bad_request("invalid_event", error.to_string()),
         }
     }
 }

@@ -19,6 +19,7 @@ mod notifications;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -224,7 +225,13 @@ where
     }
     let route = row.route;
     let services = Arc::clone(services);
-    tokio::spawn(async move { dispatch(&services, route, &call).await })
+    let mut handler = Box::pin(async move { dispatch(&services, route, &call).await });
+    // Most are done at the first poll; a task would only cost them two switches.
+    let first = std::future::poll_fn(|context| Poll::Ready(handler.as_mut().poll(context)));
+    if let Poll::Ready(outcome) = first.await {
+        return outcome;
+    }
+    tokio::spawn(handler)
         .await
         .unwrap_or_else(|_| Err(ApiError::internal("a handler panicked")))
 }

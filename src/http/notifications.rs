@@ -13,7 +13,7 @@ use super::request::{Call, scoped_key, text};
 use crate::broker::{Changed, NewNotification, NotificationQuery, ReadMark};
 use crate::event_log::{Data, Kind};
 use crate::inbox::View;
-use crate::protocol::ChannelKey;
+use crate::protocol::{ChannelKey, depth};
 
 /// Notifications of a page when the client names no `limit`.
 const DEFAULT_PAGE: usize = 20;
@@ -215,11 +215,11 @@ impl NewBody {
         if self
             .metadata
             .as_ref()
-            .is_some_and(|json| !json.get().starts_with('{'))
+            .is_some_and(|json| !json.get().starts_with('{') || depth::is_too_deep(json.get()))
         {
             return Err(ApiError::bad_request(
                 "invalid_metadata",
-                "metadata must be a JSON object",
+                "metadata must be a JSON object, nested 100 deep at most",
             ));
         }
         // As JSON, where a control character takes six bytes.

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::*;
 use crate::broker::Retention;
 use crate::config::{
-    Access, AllowedOrigins, Auth, ChannelRule, ChannelRules, Limits, Logs, Metrics, Server,
-    WalletProof,
+    Access, AllowedOrigins, Auth, ChannelRule, ChannelRules, Durability, Limits, Logs, Metrics,
+    Server, WalletProof,
 };
 
 /// Channels `notifications` (with history) and `post` (without); the default limits.
@@ -24,6 +24,7 @@ pub fn config() -> Config {
     let history = Some(Retention {
         entries: 100,
         ttl: Duration::from_secs(86_400),
+        durability: Durability::Commit,
     });
     Config {
         dev: false,
@@ -80,6 +81,7 @@ pub fn config() -> Config {
             body_timeout: Duration::from_secs(10),
             notifications_per_user: 1_000,
             store_bytes: 1 << 30,
+            history_bytes: 256 << 20,
         },
     }
 }

@@ -11,32 +11,11 @@ pub mod server;
 mod snapshot;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use crate::counter::Counter;
 pub use process::Process;
 pub use snapshot::{Counts, MOST_COUNTS, Observed, Snapshot};
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds one.
-    pub fn increment(&self) {
-        self.add(1);
-    }
-
-    /// Adds `n`.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// What was counted so far.
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Counts under names that partly come from outside: at most [`Names::MOST`] of them, cut to
 /// [`Names::LONGEST`] bytes; what comes later is counted under `other`.

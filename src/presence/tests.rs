@@ -63,6 +63,7 @@ async fn with_broker() -> (tempfile::TempDir, Arc<Embedded>, Arc<Heard>) {
     let options = embedded::Options {
         path: folder.path().join("fanfare.redb"),
         store_bytes: u64::MAX,
+        history_bytes: u64::MAX,
         notifications_per_user: usize::MAX,
     };
     let broker = embedded::open(options, Clock::manual(0)).unwrap();

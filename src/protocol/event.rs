@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 
-use super::ChannelKey;
+use super::{ChannelKey, depth};
 
 /// One incarnation of a channel's history. Offsets are comparable only within an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,6 +55,9 @@ pub enum EventError {
     /// `_meta` is the server's to add.
     #[error("an event must not have \"_meta\"")]
     HasMeta,
+    /// Nested deeper than [`depth::DEPTH_MAX`].
+    #[error("the event is nested too deeply")]
+    TooDeep,
     /// Larger than `limits.event_bytes`.
     #[error("the event is too large")]
     TooLarge,
@@ -75,6 +78,9 @@ impl Event {
             .deserialize_map(TopLevel)
             .map_err(|_| EventError::NotAnObject)?;
         reader.end().map_err(|_| EventError::NotAnObject)?;
+        if depth::is_too_deep(json) {
+            return Err(EventError::TooDeep);
+        }
         if top.has_meta {
             return Err(EventError::HasMeta);
         }
@@ -175,7 +181,7 @@ impl<'de> Visitor<'de> for TopLevel {
         while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             if name == "type" {
                 let raw: &serde_json::value::RawValue = map.next_value()?;
-                members.has_type = raw.get().starts_with('"');
+                members.has_type = is_string(raw.get());
             } else {
                 members.has_meta |= name == "_meta";
                 map.next_value::<IgnoredAny>()?;
@@ -183,6 +189,11 @@ impl<'de> Visitor<'de> for TopLevel {
         }
         Ok(members)
     }
+}
+
+/// Whether valid JSON is a string that can be read as text: escapes may spell half a surrogate pair.
+fn is_string(json: &str) -> bool {
+    json.starts_with('"') && (!json.contains('\\') || serde_json::from_str::<String>(json).is_ok())
 }
 
 #[cfg(test)]
@@ -236,6 +247,8 @@ mod tests {
         assert_eq!(parse("{").unwrap_err(), EventError::NotAnObject);
         assert_eq!(parse("{}").unwrap_err(), EventError::NoType);
         assert_eq!(parse("{\"type\":1}").unwrap_err(), EventError::NoType);
+        assert_eq!(parse(r#"{"type":"\ud800"}"#), Err(EventError::NoType));
+        assert!(parse(r#"{"type":"\u00e9\ud83c\udf89"}"#).is_ok());
         assert_eq!(
             parse("{\"type\":\"x\",\"_meta\":1}").unwrap_err(),
             EventError::HasMeta
@@ -251,12 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn depth_costs_no_stack() {
+    fn depth_costs_no_stack_and_is_refused() {
         let deep = format!(
             "{{\"type\":\"x\",\"d\":{}{}}}",
             "[".repeat(20_000),
             "]".repeat(20_000)
         );
-        assert!(Event::parse(&deep, 1 << 20).is_ok());
+        assert_eq!(Event::parse(&deep, 1 << 20), Err(EventError::TooDeep));
     }
 }

@@ -36,17 +36,14 @@ impl Default for Interest {
 }
 
 impl Interest {
-    /// A member joins on a worker, as its first there or not. Gives the shared copy of the key.
-    pub fn join(&self, worker: usize, key: &ChannelKey, first_on_worker: bool) -> ChannelKey {
+    /// A member joins on a worker, as its first there or not.
+    pub fn join(&self, worker: usize, key: &ChannelKey, first_on_worker: bool) {
         let mut shard = self.shard(key);
-        let entry = shard.entry(key.clone());
-        let shared = entry.key().clone();
-        let followers = entry.or_default();
+        let followers = shard.entry(key.clone()).or_default();
         followers.members += 1;
         if first_on_worker {
             followers.workers |= 1 << worker;
         }
-        shared
     }
 
     /// A member leaves a worker, as its last there or not. `true` if nobody is left on this node.

@@ -4,201 +4,28 @@
 //! effects, and a broadcast never comes this way.
 
 pub mod access;
+mod exchange;
 mod identity;
 pub mod pulse;
 pub mod rate;
+mod rights;
 #[cfg(test)]
 mod tests;
 mod wish;
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::clock::Moment;
-use crate::config::{Access, ChannelRule, ChannelRules, Limits, Retention};
-use crate::protocol::command::channel_value;
-use crate::protocol::history::{Entry, Unrecoverable};
-use crate::protocol::{
-    ChannelKey, Close, Command, Event, EventError, Position, Reply, Request, RequestId,
-};
+use crate::config::ChannelRule;
+use crate::protocol::{ChannelKey, Close, Command, Position, Reply, Request, RequestId};
 
-use access::Action;
+pub use exchange::{Answer, Call, Effect, Input, Terms, Unread};
 pub use identity::Identity;
 use pulse::{Beat, Pulse};
 use rate::{Rate, Verdict};
 use wish::{What, Wish};
-
-/// What all sessions of a node go by.
-#[derive(Debug)]
-pub struct Terms {
-    /// Who may do what with which type of channel.
-    pub channels: ChannelRules,
-    /// Every bound.
-    pub limits: Limits,
-    /// This node's name.
-    pub node: Arc<str>,
-}
-
-/// What happens to a session.
-#[derive(Debug)]
-pub enum Input {
-    /// The client was let in; `connection_id` is for the greeting.
-    Opened {
-        /// This connection's name.
-        connection_id: String,
-    },
-    /// It sent a message. Never while [`Session::is_busy`].
-    Request(Request),
-    /// The last [`Effect::Call`] came to an end.
-    Answer(Answer),
-    /// It answered a ping.
-    Pong,
-    /// [`Session::deadline_ms`] has come.
-    Deadline,
-    /// The node stops; the connection ends at this monotonic time.
-    Drain {
-        /// In milliseconds.
-        at_ms: u64,
-    },
-    /// Somebody else decided that it ends.
-    End(Close),
-}
-
-/// What a session wants done, in this order.
-#[derive(Debug)]
-pub enum Effect {
-    /// Send this text to the client.
-    Send(String),
-    /// Send a WebSocket ping.
-    Ping,
-    /// Hold the channel's events back for this client from now on.
-    Join(ChannelKey),
-    /// Send these events of the channel to this client, then what was held back, then live ones.
-    Activate {
-        /// The channel.
-        channel: ChannelKey,
-        /// Where it stood when `missed` was read: live events up to there are not sent.
-        position: Option<Position>,
-        /// Oldest first.
-        missed: Vec<Entry>,
-    },
-    /// No more events of the channel.
-    Leave(ChannelKey),
-    /// Do this and come back with its [`Answer`]. One at a time.
-    Call(Call),
-    /// Say why, then close.
-    Close(Close),
-    /// The peer is gone: close without a word.
-    Drop,
-}
-
-/// What a session cannot know or do by itself.
-#[derive(Debug)]
-pub enum Call {
-    /// Have the node follow a channel.
-    Subscribe {
-        /// The channel.
-        channel: ChannelKey,
-        /// Whether it keeps history: then its position is asked for.
-        history: bool,
-        /// From where to recover.
-        recover: Option<Position>,
-        /// Whose unread notifications go with it.
-        unread_of: Option<Arc<str>>,
-    },
-    /// Where this client, which is subscribed, stands in a channel.
-    Standing {
-        /// The channel.
-        channel: ChannelKey,
-    },
-    /// Publish.
-    Publish {
-        /// Where to.
-        channel: ChannelKey,
-        /// What.
-        event: Event,
-        /// The channel's rule.
-        retention: Option<Retention>,
-    },
-    /// Read history.
-    History {
-        /// Of this channel.
-        channel: ChannelKey,
-        /// Only before this offset.
-        before: Option<u64>,
-        /// Events at most.
-        limit: usize,
-    },
-    /// See who is in a channel.
-    Presence {
-        /// This one.
-        channel: ChannelKey,
-    },
-    /// Ask the application's backend whether this client may do this.
-    Authorize {
-        /// With this channel.
-        channel: ChannelKey,
-        /// What it wants to do.
-        action: Action,
-    },
-    /// Check a token.
-    Verify {
-        /// As the client sent it.
-        token: String,
-    },
-}
-
-/// What came of a [`Call`].
-#[derive(Debug)]
-pub enum Answer {
-    /// Of [`Call::Subscribe`] and [`Call::Standing`].
-    Subscribed {
-        /// Where the channel stands, if it keeps history.
-        position: Option<Position>,
-        /// If recovery was asked for: what was missed.
-        missed: Option<Result<Vec<Entry>, Unrecoverable>>,
-        /// If unread notifications were asked for and there are any.
-        unread: Option<Unread>,
-    },
-    /// Of [`Call::Publish`].
-    Published {
-        /// Its place, if the channel keeps history.
-        position: Option<Position>,
-    },
-    /// Of [`Call::History`].
-    History {
-        /// Where the channel stands.
-        position: Position,
-        /// As subscribers get them, oldest first.
-        events: Vec<Box<RawValue>>,
-    },
-    /// Of [`Call::Presence`].
-    Presence {
-        /// User ids, each once; perhaps not all.
-        users: Vec<Arc<str>>,
-        /// How many there are in all.
-        count: u64,
-    },
-    /// Of [`Call::Authorize`]: whether it may. No answer is a no.
-    Authorized(bool),
-    /// Of [`Call::Verify`]: whose token it is, if it is good.
-    Verified(Option<Arc<Identity>>),
-    /// Of any call: it could not be done, for the reason with this code.
-    Failed {
-        /// For programs, such as `unavailable`.
-        code: &'static str,
-    },
-}
-
-/// The newest unread notifications.
-#[derive(Debug)]
-pub struct Unread {
-    /// Newest first, as JSON objects.
-    pub notifications: Vec<Box<RawValue>>,
-    /// How many there are in all.
-    pub count: u64,
-}
 
 /// Events that one `history` command returns at most, and without a limit of its own.
 const HISTORY_EVENTS_MAX: usize = 100;
@@ -333,7 +160,7 @@ impl Session {
                 effects.push(Effect::Send(greeting.encode(None)));
             }
             Input::Request(request) => self.request(request, terms, now, effects),
-            Input::Answer(answer) => self.answer(answer, now, effects),
+            Input::Answer(answer) => self.answer(answer, terms, now, effects),
             Input::Pong => self.pulse.pong(),
             Input::Deadline => {
                 while let Some(beat) = self.pulse.beat(now) {
@@ -354,8 +181,15 @@ impl Session {
         }
     }
 
+    /// The worker takes the rest back through [`Session::leave_all`], but a channel that was only
+    /// joined is nowhere but in the call that will not be answered any more.
     fn end(&mut self, last: Effect, effects: &mut Vec<Effect>) {
-        self.stage = Stage::Closed;
+        let stage = std::mem::replace(&mut self.stage, Stage::Closed);
+        if let Stage::Busy(pending) = stage
+            && let Asked::Subscribe { key, .. } = pending.asked
+        {
+            effects.push(Effect::Leave(key));
+        }
         effects.push(last);
     }
 
@@ -500,7 +334,7 @@ impl Session {
         );
     }
 
-    fn answer(&mut self, answer: Answer, now: Moment, effects: &mut Vec<Effect>) {
+    fn answer(&mut self, answer: Answer, terms: &Terms, now: Moment, effects: &mut Vec<Effect>) {
         let Stage::Busy(pending) = std::mem::replace(&mut self.stage, Stage::Ready) else {
             debug_assert!(false, "an answer came while no call was out");
             return;
@@ -593,6 +427,7 @@ impl Session {
                         };
                         self.identity = newer;
                         effects.push(Effect::Send(reply.encode(id)));
+                        self.leave_uncovered(terms, effects);
                     }
                     None => {
                         let refused = Refused {
@@ -623,98 +458,23 @@ impl Session {
         }
     }
 
-    fn resolve(&self, channel: &RawValue, terms: &Terms) -> Result<ChannelKey, Refused> {
-        let value = channel_value(channel).ok_or(INVALID_CHANNEL)?;
-        let bytes_max = terms.limits.channel_key_bytes;
-        ChannelKey::resolve(&value, Some(&self.identity.user_id), bytes_max)
-            .map_err(|_| INVALID_CHANNEL)
-    }
-
-    fn may_subscribe<'t>(
-        &self,
-        channel: &RawValue,
-        terms: &'t Terms,
-    ) -> Result<(ChannelKey, &'t ChannelRule), Refused> {
-        let key = self.resolve(channel, terms)?;
-        let rule = self.rule(&key, terms, |rule| rule.subscribe)?;
-        let full = self.subscriptions.len() >= terms.limits.channels_per_connection;
-        if full && !self.subscriptions.contains(&key) {
-            return Err(Refused {
-                message: "Too many channels",
-                code: "limit_reached",
-            });
+    /// A newer token may say less than the one before: what it no longer allows ends here.
+    fn leave_uncovered(&mut self, terms: &Terms, effects: &mut Vec<Effect>) {
+        let held = std::mem::take(&mut self.subscriptions);
+        let (kept, uncovered) = held
+            .into_iter()
+            .partition(|key| self.rule(key, terms, |rule| rule.subscribe).is_ok());
+        self.subscriptions = kept;
+        for key in uncovered {
+            let named = to_raw_value(key.as_str()).expect("a string is always JSON");
+            let reply = Reply::Unsubscribed {
+                channel: &named,
+                key: &key,
+            };
+            let reply = Effect::Send(reply.encode(None));
+            effects.push(Effect::Leave(key));
+            effects.push(reply);
         }
-        Ok((key, rule))
-    }
-
-    fn may_publish<'t>(
-        &self,
-        channel: &RawValue,
-        event: &RawValue,
-        terms: &'t Terms,
-    ) -> Result<(ChannelKey, Event, &'t ChannelRule), Refused> {
-        let key = self.resolve(channel, terms)?;
-        let rule = self.rule(&key, terms, |rule| rule.publish)?;
-        let event =
-            Event::parse(event.get(), terms.limits.event_bytes).map_err(|error| match error {
-                EventError::TooLarge => Refused {
-                    message: "Event too large",
-                    code: "event_too_large",
-                },
-                _ => Refused {
-                    message: "Invalid event",
-                    code: "invalid_event",
-                },
-            })?;
-        Ok((key, event, rule))
-    }
-
-    fn may_look_back(
-        &self,
-        channel: &RawValue,
-        terms: &Terms,
-    ) -> Result<(ChannelKey, Access), Refused> {
-        let key = self.resolve(channel, terms)?;
-        let rule = self.rule(&key, terms, |rule| rule.subscribe)?;
-        match rule.history {
-            Some(_) => Ok((key, rule.subscribe)),
-            None => Err(Refused {
-                message: "The channel keeps no history",
-                code: "no_history",
-            }),
-        }
-    }
-
-    fn may_see_who(
-        &self,
-        channel: &RawValue,
-        terms: &Terms,
-    ) -> Result<(ChannelKey, Access), Refused> {
-        let key = self.resolve(channel, terms)?;
-        let rule = self.rule(&key, terms, |rule| rule.subscribe)?;
-        if rule.presence {
-            Ok((key, rule.subscribe))
-        } else {
-            Err(Refused {
-                message: "The channel keeps no presence",
-                code: "no_presence",
-            })
-        }
-    }
-
-    /// The rule of a channel, if it lets this client do what `access` picks, or leaves it to the
-    /// backend: see [`Session::wish`].
-    fn rule<'t>(
-        &self,
-        key: &ChannelKey,
-        terms: &'t Terms,
-        access: impl Fn(&ChannelRule) -> Access,
-    ) -> Result<&'t ChannelRule, Refused> {
-        terms
-            .channels
-            .rule(key.kind())
-            .filter(|rule| access::allows(access(rule), &self.identity, key))
-            .ok_or(ACCESS_DENIED)
     }
 }
 

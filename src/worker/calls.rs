@@ -5,19 +5,23 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::connection::{CallInFlight, connection_id};
+use super::connection::CallInFlight;
 use crate::access_backend::Question;
 use crate::broker::{Error, NotificationQuery, Publication};
 use crate::http::Services;
 use crate::inbox;
-use crate::limits::CALL_TIMEOUT_MS;
-use crate::protocol::history::Entry;
+use crate::limits::{CALL_TIMEOUT_MS, QUEUE_SHARE};
+use crate::protocol::connection::connection_id;
+use crate::protocol::history::{Entry, Unrecoverable};
 use crate::protocol::{ChannelKey, Position};
 use crate::session::{Answer, Call, Identity, Unread};
 use crate::ws::frame::event_text;
 
 /// Unread notifications that come with a subscription to them. Contract section 4.
 const UNREAD_MAX: usize = 20;
+
+/// About what an event has around it when it is sent: `_meta`, a frame's header, its place in a queue.
+const EVENT_FRAME_BYTES: usize = 150;
 
 /// Whose call it is.
 #[derive(Debug, Clone)]
@@ -54,6 +58,7 @@ pub fn begin(call: Call, caller: Caller, services: &Arc<Services>) -> CallInFlig
 }
 
 async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<Answer, Error> {
+    let answer_bytes = services.config.limits.queue_bytes / QUEUE_SHARE;
     match call {
         Call::Subscribe {
             channel,
@@ -67,14 +72,22 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
                 (true, None) => (Some(services.broker.position(&channel).await?), None),
                 (true, Some(since)) => {
                     let recovery = services.broker.recover(&channel, &since).await?;
-                    (Some(recovery.position), Some(recovery.missed))
+                    let missed = recovery.missed.and_then(|missed| {
+                        let fits = fitting(&missed, &channel, answer_bytes) == missed.len();
+                        if fits {
+                            Ok(missed)
+                        } else {
+                            Err(Unrecoverable::TooFar)
+                        }
+                    });
+                    (Some(recovery.position), Some(missed))
                 }
             };
             // Who is acknowledged finds itself among those who are there.
             let user_id = &caller.identity.user_id;
             services.presence.settled(&channel, user_id).await;
             let unread = match unread_of {
-                Some(user_id) => unread(&user_id, services).await,
+                Some(user_id) => unread(&user_id, answer_bytes, services).await,
                 None => None,
             };
             Ok(Answer::Subscribed {
@@ -107,7 +120,11 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
             limit,
         } => {
             let (position, entries) = services.broker.history(&channel, before, limit).await?;
-            let events = raw_events(&channel, &position, &entries);
+            let fitting = fitting(&entries, &channel, answer_bytes)
+                .max(1)
+                .min(entries.len());
+            let newest = &entries[entries.len() - fitting..];
+            let events = raw_events(&channel, &position, newest);
             Ok(Answer::History { position, events })
         }
         Call::Presence { channel } => {
@@ -138,7 +155,7 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
 }
 
 /// The unread list is a courtesy: without it the subscription still stands.
-async fn unread(user_id: &str, services: &Services) -> Option<Unread> {
+async fn unread(user_id: &str, answer_bytes: usize, services: &Services) -> Option<Unread> {
     let query = NotificationQuery {
         unread_only: true,
         limit: UNREAD_MAX,
@@ -152,17 +169,33 @@ async fn unread(user_id: &str, services: &Services) -> Option<Unread> {
             return None;
         }
     };
+    let mut bytes = 0;
     let notifications = page
         .notifications
         .iter()
         .filter_map(|notification| {
             serde_json::value::to_raw_value(&inbox::View::of(notification)).ok()
         })
+        .take_while(|notification| {
+            bytes += notification.get().len();
+            bytes <= answer_bytes
+        })
         .collect::<Vec<_>>();
     (!notifications.is_empty()).then_some(Unread {
         notifications,
         count: page.unread,
     })
+}
+
+/// How many of the newest entries are sent with at most so many bytes.
+fn fitting(entries: &[Entry], key: &ChannelKey, answer_bytes: usize) -> usize {
+    let each = EVENT_FRAME_BYTES + key.as_str().len();
+    let mut bytes = 0usize;
+    let newest = entries.iter().rev().take_while(|entry| {
+        bytes += entry.event.as_bytes().len() + each;
+        bytes <= answer_bytes
+    });
+    newest.count()
 }
 
 fn raw_events(key: &ChannelKey, position: &Position, entries: &[Entry]) -> Vec<Box<RawValue>> {

@@ -19,40 +19,41 @@ pub struct Channels {
     map: HashMap<ChannelKey, Channel>,
 }
 
+/// The members of one channel. A slot stands in one of the three lists, once.
 #[derive(Debug, Default)]
 struct Channel {
     /// The last event with a position that came by. All active members have had it.
     seen: Option<Position>,
-    /// Get every event. No slot twice, and none that is in `waiting`.
+    /// Get every event.
     active: Vec<Slot>,
-    /// Do not get every event yet.
-    waiting: Vec<Waiting>,
+    /// Their history is being read. Few: those whose call is out.
+    joining: Vec<Joining>,
+    /// Have had more than came by here. Few groups: all who were read the same position share one.
+    ahead: Vec<Ahead>,
 }
 
+/// A member whose history is being read.
 #[derive(Debug)]
-struct Waiting {
+struct Joining {
     slot: Slot,
-    wait: Wait,
+    /// What came meanwhile; `None`: more than is kept for a member.
+    held: Option<Vec<(Option<Position>, Frame)>>,
+    /// Bytes of the frames in `held`.
+    held_bytes: usize,
 }
 
+/// Members whose history was read up to `until`, further than events came by so far.
 #[derive(Debug)]
-enum Wait {
-    /// Its history is being read: events are kept for it.
-    Holding {
-        frames: Vec<(Option<Position>, Frame)>,
-        bytes: usize,
-    },
-    /// More came than are kept for a member.
-    Overflowed,
-    /// Its history was read up to here, further than events came by so far.
-    Until(Position),
+struct Ahead {
+    until: Position,
+    slots: Vec<Slot>,
 }
 
 /// What a member gets when its history was read.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Activated {
-    /// These events, then the live ones.
-    Held(Vec<Vec<u8>>),
+    /// These frames, then the live ones.
+    Held(Vec<Frame>),
     /// Events were lost: it has to come again.
     Lost,
 }
@@ -63,13 +64,11 @@ impl Channels {
     pub fn join(&mut self, key: &ChannelKey, slot: Slot) -> bool {
         let first = !self.map.contains_key(key);
         let channel = self.map.entry(key.clone()).or_default();
-        debug_assert!(!channel.active.contains(&slot));
-        channel.waiting.push(Waiting {
+        debug_assert!(!channel.members().any(|member| member == slot));
+        channel.joining.push(Joining {
             slot,
-            wait: Wait::Holding {
-                frames: Vec::new(),
-                bytes: 0,
-            },
+            held: Some(Vec::new()),
+            held_bytes: 0,
         });
         first
     }
@@ -84,31 +83,25 @@ impl Channels {
         let Some(channel) = self.map.get_mut(key) else {
             return Activated::Lost;
         };
-        let Some(at) = channel
-            .waiting
-            .iter()
-            .position(|waiting| waiting.slot == slot)
-        else {
+        let Some(at) = channel.joining.iter().position(|one| one.slot == slot) else {
             return Activated::Lost;
         };
-        let Wait::Holding { frames, .. } = channel.waiting.swap_remove(at).wait else {
+        let Some(held) = &mut channel.joining[at].held else {
             return Activated::Lost;
         };
         let mut is_past = false;
-        let held = frames
+        let held: Vec<Frame> = std::mem::take(held)
             .into_iter()
             .filter(|(at, _)| !is_covered(at.as_ref(), position.as_ref()))
             .map(|(at, frame)| {
                 is_past |= at.is_some();
-                frame.to_vec()
+                frame
             })
-            .collect::<Vec<_>>();
+            .collect();
+        channel.joining.swap_remove(at);
         match position {
             Some(position) if !is_past && !reaches(channel.seen.as_ref(), &position) => {
-                channel.waiting.push(Waiting {
-                    slot,
-                    wait: Wait::Until(position),
-                });
+                channel.wait_until(position, slot);
             }
             _ => channel.active.push(slot),
         }
@@ -118,35 +111,23 @@ impl Channels {
     /// Where an acknowledged member stands: the last event that was sent to it.
     pub fn standing(&self, key: &ChannelKey, slot: Slot) -> Option<Position> {
         let channel = self.map.get(key)?;
-        channel
-            .waiting
+        let ahead = channel
+            .ahead
             .iter()
-            .find_map(|waiting| match &waiting.wait {
-                Wait::Until(position) if waiting.slot == slot => Some(position.clone()),
-                _ => None,
-            })
-            .or_else(|| channel.seen.clone())
+            .find(|group| group.slots.contains(&slot));
+        ahead
+            .map(|group| &group.until)
+            .or(channel.seen.as_ref())
+            .cloned()
     }
 
     /// A member goes. `true` if it was the channel's last on this worker; `None` if it was none.
     pub fn leave(&mut self, key: &ChannelKey, slot: Slot) -> Option<bool> {
         let channel = self.map.get_mut(key)?;
-        if let Some(at) = channel.active.iter().position(|member| *member == slot) {
-            channel.active.swap_remove(at);
-        } else {
-            let at = channel
-                .waiting
-                .iter()
-                .position(|waiting| waiting.slot == slot)?;
-            channel.waiting.swap_remove(at);
-        }
-        let last = channel.active.is_empty() && channel.waiting.is_empty();
+        channel.remove(slot).then_some(())?;
+        let last = channel.members().next().is_none();
         if last {
             self.map.remove(key);
-        } else if channel.active.capacity() > 64
-            && channel.active.len() * 4 < channel.active.capacity()
-        {
-            channel.active.shrink_to(channel.active.len() * 2);
         }
         Some(last)
     }
@@ -168,46 +149,95 @@ impl Channels {
         if let Some(position) = position {
             channel.seen = Some(position.clone());
         }
-        if channel.waiting.is_empty() {
+        for joining in &mut channel.joining {
+            joining.hold(position, frame);
+        }
+        if channel.ahead.is_empty() {
             return;
         }
         let active = &mut channel.active;
-        channel
-            .waiting
-            .retain_mut(|Waiting { slot, wait }| match wait {
-                Wait::Holding { frames, bytes } => {
-                    *bytes += frame.len();
-                    if *bytes <= HELD_BYTES_MAX {
-                        frames.push((position.cloned(), frame.clone()));
-                    } else {
-                        *wait = Wait::Overflowed;
-                    }
-                    true
+        channel.ahead.retain_mut(|Ahead { until, slots }| {
+            if !is_covered(position, Some(until)) {
+                for slot in &*slots {
+                    send(*slot);
                 }
-                Wait::Overflowed => true,
-                Wait::Until(until) => {
-                    if !is_covered(position, Some(until)) {
-                        send(*slot);
-                        if position.is_none() {
-                            // It says nothing of how far the history has come by.
-                            return true;
-                        }
-                    } else if !reaches(position, until) {
-                        return true;
-                    }
-                    active.push(*slot);
-                    false
+                if position.is_none() {
+                    // It says nothing of how far the history has come by.
+                    return true;
                 }
-            });
+            } else if !reaches(position, until) {
+                return true;
+            }
+            active.append(slots);
+            false
+        });
     }
 
     /// All members of a channel, acknowledged or not.
     pub fn members(&self, key: &ChannelKey) -> Vec<Slot> {
-        self.map.get(key).map_or_else(Vec::new, |channel| {
-            let waiting = channel.waiting.iter().map(|waiting| waiting.slot);
-            channel.active.iter().copied().chain(waiting).collect()
-        })
+        self.map
+            .get(key)
+            .map_or_else(Vec::new, |channel| channel.members().collect())
     }
+}
+
+impl Channel {
+    fn members(&self) -> impl Iterator<Item = Slot> {
+        let joining = self.joining.iter().map(|one| one.slot);
+        let ahead = self.ahead.iter().flat_map(|group| &group.slots);
+        self.active.iter().chain(ahead).copied().chain(joining)
+    }
+
+    fn wait_until(&mut self, until: Position, slot: Slot) {
+        match self.ahead.iter_mut().find(|group| group.until == until) {
+            Some(group) => group.slots.push(slot),
+            None => self.ahead.push(Ahead {
+                until,
+                slots: vec![slot],
+            }),
+        }
+    }
+
+    /// Takes a member out; whether it was there.
+    fn remove(&mut self, slot: Slot) -> bool {
+        if remove_slot(&mut self.active, slot) {
+            return true;
+        }
+        if let Some(at) = self.joining.iter().position(|one| one.slot == slot) {
+            self.joining.swap_remove(at);
+            return true;
+        }
+        let found = self
+            .ahead
+            .iter_mut()
+            .any(|group| remove_slot(&mut group.slots, slot));
+        self.ahead.retain(|group| !group.slots.is_empty());
+        found
+    }
+}
+
+impl Joining {
+    fn hold(&mut self, position: Option<&Position>, frame: &Frame) {
+        self.held_bytes = self.held_bytes.saturating_add(frame.len());
+        if self.held_bytes > HELD_BYTES_MAX {
+            self.held = None;
+        } else if let Some(held) = &mut self.held {
+            held.push((position.cloned(), frame.clone()));
+        }
+    }
+}
+
+/// Takes a slot out of a list, and memory back once most of the list has gone.
+fn remove_slot(slots: &mut Vec<Slot>, slot: Slot) -> bool {
+    const SPARE: usize = 64;
+    let Some(at) = slots.iter().position(|member| *member == slot) else {
+        return false;
+    };
+    slots.swap_remove(at);
+    if slots.capacity() > SPARE && slots.len() < slots.capacity() / 4 {
+        slots.shrink_to(slots.len() * 2);
+    }
+    true
 }
 
 /// Whether a member whose history was read up to `until` has had an event at `at`.
@@ -316,7 +346,11 @@ mod tests {
             .channels
             .event(&bench.key.clone(), None, &frame, |_| panic!("not yet"));
         let held = bench.channels.activate(&bench.key, 1, None);
-        assert_eq!(held, Activated::Held(vec![b"\x81\x01x".to_vec()]));
+        let Activated::Held(held) = held else {
+            panic!()
+        };
+        assert_eq!(held.len(), 1);
+        assert_eq!(&*held[0], b"\x81\x01x");
         let mut sent = Vec::new();
         bench
             .channels
@@ -334,7 +368,11 @@ mod tests {
             .channels
             .event(&bench.key, None, &passing, |_| panic!("not yet"));
         let held = bench.channels.activate(&bench.key, 1, Some(at(2)));
-        assert_eq!(held, Activated::Held(vec![b"\x81\x01x".to_vec()]));
+        let Activated::Held(held) = held else {
+            panic!()
+        };
+        assert_eq!(held.len(), 1);
+        assert_eq!(*held[0], *passing);
         let mut sent = 0;
         bench
             .channels
@@ -356,10 +394,8 @@ mod tests {
                 .channels
                 .event(&bench.key.clone(), Some(&at(offset)), &frame, |_| panic!());
         }
-        assert_eq!(
-            bench.channels.activate(&bench.key, 1, Some(at(0))),
-            Activated::Lost
-        );
+        let lost = bench.channels.activate(&bench.key, 1, Some(at(0)));
+        assert!(matches!(lost, Activated::Lost));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::task::Waker;
 use tokio::net::TcpStream;
 
 use crate::admission::Permit;
-use crate::limits::BLOCKED_MS_MAX;
+use crate::limits::{BLOCKED_MS_MAX, QUEUE_SHARE};
 use crate::metrics::WorkerCounters;
 use crate::protocol::Close;
 use crate::session::{Answer, Session};
@@ -111,11 +111,6 @@ pub enum Flushed {
     Failed,
 }
 
-/// The name of a connection: its node and its number there.
-pub fn connection_id(node: &str, serial: u64) -> String {
-    format!("{node}-{serial}")
-}
-
 impl Connection {
     /// When something is due for it, in monotonic milliseconds.
     pub fn deadline_ms(&self) -> u64 {
@@ -132,8 +127,26 @@ impl Connection {
         }
     }
 
-    /// Queues a frame; `false` if the bound is reached.
-    pub fn queue(&mut self, frame: &Frame, bytes_max: usize) -> bool {
+    /// Whether so much waits for it that what it asks next may wait, too. Then it is not read, and the
+    /// kernel tells its peer to stop sending.
+    pub fn is_behind(&self, queue_bytes: usize) -> bool {
+        self.life == Life::Open && self.outbox.bytes() > queue_bytes / QUEUE_SHARE
+    }
+
+    /// Queues a frame; `false` if the bound is reached. Then what waits is written first, so that a
+    /// burst within one turn counts only against a client that does not read.
+    pub fn queue(
+        &mut self,
+        frame: &Frame,
+        bytes_max: usize,
+        scratch: &mut Vec<u8>,
+        counters: &WorkerCounters,
+    ) -> bool {
+        if self.outbox.push(frame, bytes_max).is_ok() {
+            return true;
+        }
+        // What is wrong with the socket shows again when the turn ends.
+        let _ = self.flush(scratch, counters);
         self.outbox.push(frame, bytes_max).is_ok()
     }
 

@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 
 use super::channels::{Activated, Slot};
-use super::connection::{Connection, Flow, Gone, Life, connection_id};
+use super::connection::{Connection, Flow, Gone, Life};
 use super::turn::end_if_said;
 use super::{State, Worker, calls};
 use crate::clock::Moment;
 use crate::event_log::{Data, Kind};
 use crate::http::upgrade::Ticket;
 use crate::limits::{CLOSE_TIMEOUT_MS, READS_PER_TURN_MAX};
+use crate::protocol::connection::connection_id;
 use crate::protocol::{ChannelKey, Close, Position, Reply, Request};
 use crate::session::{Answer, Call, Effect, Input, Session};
 use crate::ws::frame::event_text;
@@ -88,6 +89,10 @@ impl Worker {
         session.handle(input, &self.outfit.terms, now, &mut effects);
         for effect in effects.drain(..) {
             self.carry_out(state, slot, effect, now);
+            if state.connections[slot as usize].life != Life::Open {
+                // It was closed, and what else the session wanted, such as joining, is void.
+                break;
+            }
         }
         state.effects = effects;
         state.schedule(slot);
@@ -122,7 +127,7 @@ impl Worker {
                 match state.channels.activate(&channel, slot, position) {
                     Activated::Held(held) => {
                         for frame in held {
-                            self.send(state, slot, &Frame::encoded(&frame), now);
+                            self.send(state, slot, &frame, now);
                         }
                         let detail = Data {
                             channel: Some(channel.as_str()),
@@ -173,7 +178,8 @@ impl Worker {
         if connection.life != Life::Open || !connection.engine.may_send() {
             return;
         }
-        if connection.queue(frame, self.outfit.terms.limits.queue_bytes) {
+        let bytes_max = self.outfit.terms.limits.queue_bytes;
+        if connection.queue(frame, bytes_max, &mut state.write, &self.outfit.counters) {
             self.mark_dirty(state, slot);
         } else {
             self.close(state, slot, Close::TooSlow, now);
@@ -184,7 +190,7 @@ impl Worker {
         let connection = &mut state.connections[slot as usize];
         if connection.flow == Flow::Clean {
             connection.flow = Flow::Dirty;
-            state.dirty.push(slot);
+            state.dirty.push_back(slot);
             self.inbound.wake();
         }
     }
@@ -239,7 +245,7 @@ impl Worker {
         };
         if let Flow::Clean = connection.flow {
             connection.flow = Flow::Dirty;
-            state.dirty.push(slot);
+            state.dirty.push_back(slot);
         }
         connection.wake();
         state.schedule(slot);
@@ -283,13 +289,14 @@ impl Worker {
 
     /// What a peer sent, up to the end or until the session is busy.
     fn receive(&self, state: &mut State, slot: Slot, bytes: &[u8], now: Moment) {
+        let queue_bytes = self.outfit.terms.limits.queue_bytes;
         let mut input = bytes;
         loop {
             let connection = &mut state.connections[slot as usize];
             if connection.life != Life::Open {
                 return self.listen_for_close(state, slot, input);
             }
-            if connection.call.is_some() {
+            if connection.call.is_some() || connection.is_behind(queue_bytes) {
                 connection.unread = Some(input.to_vec());
                 return;
             }
@@ -297,7 +304,7 @@ impl Worker {
             let received = connection.engine.receive(&mut input, &mut state.protocol);
             if !state.protocol.is_empty() {
                 let frame = Frame::encoded(&state.protocol);
-                if !connection.queue(&frame, self.outfit.terms.limits.queue_bytes) {
+                if !connection.queue(&frame, queue_bytes, &mut state.write, &self.outfit.counters) {
                     self.close(state, slot, Close::TooSlow, now);
                     continue;
                 }
@@ -438,12 +445,16 @@ impl Worker {
                 self.input(state, slot, Input::Answer(answer), now);
                 continue;
             }
+            // The flush that makes room wakes this task.
+            if connection.is_behind(self.outfit.terms.limits.queue_bytes) {
+                break;
+            }
             if let Some(unread) = connection.unread.take() {
                 self.receive(state, slot, &unread, now);
                 continue;
             }
             if reads == READS_PER_TURN_MAX {
-                context.waker().wake_by_ref();
+                wake_after_others(context);
                 break;
             }
             match connection.stream.poll_read_ready(context) {
@@ -460,7 +471,7 @@ impl Worker {
             && connection.stream.poll_write_ready(context).is_ready()
         {
             connection.flow = Flow::Dirty;
-            state.dirty.push(slot);
+            state.dirty.push_back(slot);
             self.inbound.wake();
         }
         Poll::Pending
@@ -486,6 +497,14 @@ impl Worker {
             Err(_) => connection.gone(Gone::Lost),
         }
     }
+}
+
+/// Has this task polled again when all others, the worker's turn included, and the driver had their
+/// share. Waking it at once would not do: it would be polled dozens of times before them.
+fn wake_after_others(context: &mut Context<'_>) {
+    let yielding = std::pin::pin!(tokio::task::yield_now());
+    // Its first poll leaves the waker with the runtime, which is all that is wanted of it.
+    let _ = yielding.poll(context);
 }
 
 /// The future of a connection's task.

@@ -6,16 +6,14 @@
 //! the worker's members of that channel are told of, and never blocks the publisher.
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use tokio::sync::{Notify, oneshot};
-
-use super::roster::{Listed, Wanted, Whom};
 use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
 use crate::protocol::{ChannelKey, Position};
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
 
 /// What must reach a worker.
 #[derive(Debug)]
@@ -50,6 +48,43 @@ pub enum Control {
     },
     /// Drop everything now.
     Stop,
+}
+
+/// Which connections are meant.
+#[derive(Debug, Clone)]
+pub enum Whom {
+    /// All.
+    Everybody,
+    /// Those of this user.
+    User(Arc<str>),
+    /// The one with this number.
+    Connection(u64),
+}
+
+/// Which page of connections.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Of these.
+    pub whom: Whom,
+    /// Only those with a larger number.
+    pub after: u64,
+    /// The first so many by their numbers.
+    pub limit: usize,
+}
+
+/// An open connection.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// The number in its name.
+    pub serial: u64,
+    /// Whose it is.
+    pub user_id: Arc<str>,
+    /// The client's address.
+    pub address: IpAddr,
+    /// In milliseconds since 1970.
+    pub opened_at: u64,
+    /// Subscriptions that were acknowledged.
+    pub channels: usize,
 }
 
 /// An event for a worker's members.

@@ -9,13 +9,13 @@ pub mod channels;
 pub mod connection;
 mod drive;
 pub mod mailbox;
-pub mod roster;
+mod roster;
 mod serve;
 mod turn;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,8 +62,8 @@ struct Worker {
 struct State {
     connections: Slab<Connection>,
     channels: Channels,
-    /// Connections in [`connection::Flow::Dirty`], each once.
-    dirty: Vec<Slot>,
+    /// Connections in [`connection::Flow::Dirty`], each once, the longest waiting first.
+    dirty: VecDeque<Slot>,
     /// (due in monotonic milliseconds, slot, serial). May hold entries that are no longer true.
     deadlines: BinaryHeap<Reverse<(u64, Slot, u64)>>,
     /// Connections whose outbox was full when an event came.
@@ -80,6 +80,8 @@ struct State {
 /// Whether the worker goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
+    /// There is more to do: let others have their share, then go on.
+    Again,
     /// Wait for the next wake.
     Wait,
     /// All connections are closed and the node stops, or it was told to end now.
@@ -97,7 +99,12 @@ pub fn spawn(outfit: Outfit, inbound: Inbound) -> std::io::Result<std::thread::J
         .spawn(move || {
             let worker = Rc::new(Worker::new(outfit, inbound));
             let tasks = tokio::task::LocalSet::new();
-            tasks.block_on(&runtime, worker.run());
+            // A task of its own, so that only its own wakes run it: `block_on` polls its future at
+            // every wake of any task, and a turn would begin before the others had theirs.
+            let running = tasks.spawn_local(worker.run());
+            if let Err(error) = tasks.block_on(&runtime, running) {
+                std::panic::resume_unwind(error.into_panic());
+            }
         })
 }
 
@@ -107,7 +114,7 @@ impl Worker {
         let state = State {
             connections: Slab::new(),
             channels: Channels::default(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             deadlines: BinaryHeap::new(),
             overflowed: Vec::new(),
             read: vec![0; READ_BYTES],
@@ -126,16 +133,14 @@ impl Worker {
 
     /// Turn after turn.
     async fn run(self: Rc<Self>) {
+        let mut next = Next::Wait;
         loop {
-            let next_ms = self.state.borrow().next_deadline_ms();
-            let now_ms = self.outfit.services.clock.now().mono_ms;
-            let wait = Duration::from_millis(next_ms.saturating_sub(now_ms));
-            if next_ms == u64::MAX {
-                self.inbound.woken().await;
-            } else {
-                // Elapsed or woken: a turn finds out what there is to do.
-                let _ = tokio::time::timeout(wait, self.inbound.woken()).await;
+            if next == Next::Wait {
+                self.wait().await;
             }
+            // Reads, publications and answers that are ready come first: what they cause leaves in
+            // the same writes. (This also polls the driver: saturated, it is where events gather.)
+            tokio::task::yield_now().await;
             while let Ok(message) = self.inbound.control.try_recv() {
                 match message {
                     Control::Accept { stream, peer } => self.clone().accept(stream, peer),
@@ -154,12 +159,23 @@ impl Worker {
                     Control::Stop => return,
                 }
             }
-            if self.turn() == Next::End {
+            next = self.turn();
+            if next == Next::End {
                 return;
             }
-            // Reading tasks and HTTP get their share between two turns.
-            tokio::task::yield_now().await;
         }
+    }
+
+    /// Until something may be there to do.
+    async fn wait(&self) {
+        let next_ms = self.state.borrow().next_deadline_ms();
+        if next_ms == u64::MAX {
+            return self.inbound.woken().await;
+        }
+        let now_ms = self.outfit.services.clock.now().mono_ms;
+        let wait = Duration::from_millis(next_ms.saturating_sub(now_ms));
+        // Elapsed or woken: a turn finds out what there is to do.
+        let _ = tokio::time::timeout(wait, self.inbound.woken()).await;
     }
 
     fn next_serial(&self) -> u64 {

@@ -1,51 +1,13 @@
 //! What an operator asks a worker: who is connected, and to close some.
 
 use std::collections::BinaryHeap;
-use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::channels::Slot;
 use super::connection::{Connection, Life};
+use super::mailbox::{Listed, Wanted, Whom};
 use super::{State, Worker};
 use crate::protocol::Close;
 use crate::session::Session;
-
-/// Which connections are meant.
-#[derive(Debug, Clone)]
-pub enum Whom {
-    /// All.
-    Everybody,
-    /// Those of this user.
-    User(Arc<str>),
-    /// The one with this number.
-    Connection(u64),
-}
-
-/// Which page of connections.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Of these.
-    pub whom: Whom,
-    /// Only those with a larger number.
-    pub after: u64,
-    /// The first so many by their numbers.
-    pub limit: usize,
-}
-
-/// An open connection.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Listed {
-    /// The number in its name.
-    pub serial: u64,
-    /// Whose it is.
-    pub user_id: Arc<str>,
-    /// The client's address.
-    pub address: IpAddr,
-    /// In milliseconds since 1970.
-    pub opened_at: u64,
-    /// Subscriptions that were acknowledged.
-    pub channels: usize,
-}
 
 impl Worker {
     /// The page, in the order of the numbers.

@@ -68,6 +68,8 @@ impl Worker {
             .header_read_timeout(services.config.limits.header_timeout)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
+            // Who has said all it has to say still waits for the answer.
+            .half_close(true)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut draining = self.draining.subscribe();

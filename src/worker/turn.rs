@@ -1,5 +1,5 @@
-//! A turn: what the mailbox and the clock brought is applied, then every dirty connection is written
-//! to once.
+//! A turn: what the mailbox and the clock brought is applied, then the next dirty connections are
+//! written to, once each.
 
 use std::cmp::Reverse;
 
@@ -7,10 +7,15 @@ use super::channels::Slot;
 use super::connection::{Flow, Flushed, Gone, Life};
 use super::{Next, State, Worker};
 use crate::clock::{Moment, millis};
-use crate::limits::{BLOCKED_MS_MAX, DRAIN_PER_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX};
+use crate::limits::{
+    BLOCKED_MS_MAX, DRAIN_PER_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX, TURN_WRITES_MAX,
+};
 use crate::protocol::Close;
 use crate::session::Input;
 use crate::ws::Frame;
+
+/// Entries for which the dirty list keeps memory while it is empty.
+const DIRTY_SPARE: usize = 1_024;
 
 impl Worker {
     /// One turn.
@@ -26,8 +31,8 @@ impl Worker {
         if drained && self.outfit.router.mailboxes()[self.outfit.index].load() == 0 {
             return Next::End;
         }
-        if self.inbound.has_events() {
-            self.inbound.wake();
+        if self.inbound.has_events() || !state.dirty.is_empty() {
+            return Next::Again;
         }
         Next::Wait
     }
@@ -56,6 +61,7 @@ impl Worker {
                 channels,
                 dirty,
                 overflowed,
+                write,
                 ..
             } = state;
             channels.event(&posted.channel, posted.position.as_ref(), &frame, |slot| {
@@ -64,11 +70,11 @@ impl Worker {
                     return;
                 }
                 deliveries += 1;
-                if !connection.queue(&frame, queue_bytes) {
+                if !connection.queue(&frame, queue_bytes, write, &self.outfit.counters) {
                     overflowed.push(slot);
                 } else if connection.flow == Flow::Clean {
                     connection.flow = Flow::Dirty;
-                    dirty.push(slot);
+                    dirty.push_back(slot);
                 }
             });
         }
@@ -106,10 +112,13 @@ impl Worker {
         }
     }
 
-    /// One write for each connection that has something to write.
+    /// One write for each of the connections that have waited longest for it.
     fn flush(&self, state: &mut State, now: Moment) {
-        let dirty = std::mem::take(&mut state.dirty);
-        for &slot in &dirty {
+        let queue_bytes = self.outfit.terms.limits.queue_bytes;
+        for _ in 0..TURN_WRITES_MAX {
+            let Some(slot) = state.dirty.pop_front() else {
+                break;
+            };
             // Removed since, or its slot is somebody else's who is listed for itself.
             let Some(connection) = state.connections.get_mut(slot as usize) else {
                 continue;
@@ -117,14 +126,13 @@ impl Worker {
             if connection.flow != Flow::Dirty {
                 continue;
             }
-            let waiting = connection.outbox.bytes();
+            let was_behind = connection.is_behind(queue_bytes);
             match connection.flush(&mut state.write, &self.outfit.counters) {
                 Flushed::Empty => {
                     connection.flow = Flow::Clean;
                     end_if_said(connection);
                 }
                 Flushed::Blocked => {
-                    let _ = waiting;
                     connection.flow = Flow::Blocked {
                         since_ms: now.mono_ms,
                     };
@@ -133,11 +141,13 @@ impl Worker {
                 }
                 Flushed::Failed => connection.gone(Gone::Lost),
             }
+            let connection = &state.connections[slot as usize];
+            if was_behind && !connection.is_behind(queue_bytes) {
+                connection.wake();
+            }
         }
-        // Keep the allocation for the next turn, unless tasks have listed others meanwhile.
-        if state.dirty.is_empty() {
-            state.dirty = dirty;
-            state.dirty.clear();
+        if state.dirty.is_empty() && state.dirty.capacity() > DIRTY_SPARE {
+            state.dirty.shrink_to(DIRTY_SPARE);
         }
     }
 

@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fanfare::broker::{Broker, Deliver, Delivery, NewNotification, Publication, Retention, Store};
+use fanfare::broker::{
+    Broker, Deliver, Delivery, Durability, NewNotification, Publication, Retention, Store,
+};
 use fanfare::protocol::{ChannelKey, Event};
 
 /// The cap that every backend is opened with.
@@ -104,6 +106,7 @@ pub fn event(n: usize) -> Event {
 pub const TEN: Retention = Retention {
     entries: 10,
     ttl: Duration::from_secs(3600),
+    durability: Durability::Commit,
 };
 
 /// A publication with history.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::broker::embedded::{self, OpenError, Options};
-use fanfare::broker::{Broker, Deliver, Delivery, Error, Retention, Store};
+use fanfare::broker::{Broker, Deliver, Delivery, Durability, Error, Retention, Store};
 use fanfare::clock::Clock;
 use fanfare::protocol::ChannelKey;
 use redb::ReadableDatabase;
@@ -44,12 +44,16 @@ pub fn open(
     store_bytes: u64,
     clock: &Clock,
 ) -> Result<Arc<embedded::Embedded>, OpenError> {
-    let options = Options {
+    embedded::open(options(path, store_bytes), clock.clone())
+}
+
+pub fn options(path: &Path, store_bytes: u64) -> Options {
+    Options {
         path: path.to_owned(),
         store_bytes,
+        history_bytes: 256 << 20,
         notifications_per_user: NOTIFICATIONS_PER_USER,
-    };
-    embedded::open(options, clock.clone())
+    }
 }
 
 impl Backend for Embedded {
@@ -123,7 +127,7 @@ async fn a_newer_schema_is_refused_by_name() {
     drop(database);
     let error = refusal(backend.try_open(1 << 30)).to_string();
     assert!(
-        error.contains("schema version 7") && error.contains("up to 1"),
+        error.contains("schema version 7") && error.contains("up to 2"),
         "{error}"
     );
 }
@@ -155,6 +159,7 @@ async fn an_ended_history_never_uses_a_position_again() {
     let second = Retention {
         entries: 10,
         ttl: Duration::from_secs(1),
+        durability: Durability::Commit,
     };
     opened
         .broker

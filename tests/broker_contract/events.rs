@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare::broker::{Error, Health, NotificationQuery, ReadMark, Retention, UserChange};
+use fanfare::broker::{
+    Durability, Error, Health, NotificationQuery, ReadMark, Retention, UserChange,
+};
 
 use crate::backend::{Backend, TEN, channel, event, kept, note, passing};
 
@@ -18,6 +20,7 @@ pub async fn events_arrive_once_in_one_order(backend: &dyn Backend) {
     let all = Retention {
         entries: PUBLISHERS * EACH,
         ttl: Duration::from_secs(3600),
+        durability: Durability::Commit,
     };
     let mut tasks = Vec::new();
     for publisher in 0..PUBLISHERS {

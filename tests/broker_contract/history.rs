@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare::broker::{Entry, Retention, Unrecoverable};
+use fanfare::broker::{Durability, Entry, Retention, Unrecoverable};
 use fanfare::protocol::{Epoch, Position};
 
 use crate::backend::{Backend, Opened, TEN, channel, event, kept};
@@ -152,6 +152,7 @@ pub async fn old_events_expire(backend: &dyn Backend) {
     let short = Retention {
         entries: 10,
         ttl: Duration::from_secs(2),
+        durability: Durability::Commit,
     };
     let post = channel("post_1");
     publish(&opened, 3, short).await;

@@ -25,6 +25,8 @@ pub struct Client {
     pub subprotocol: Option<String>,
     /// Arrived, and passed over by [`Client::next_of`] or [`Client::expect_close`].
     unread: VecDeque<Value>,
+    /// The message that arrived last, as it was sent.
+    pub last_text: String,
     /// How the other side ended it, once it has: code and reason.
     closed: Option<(u16, String)>,
     story: VecDeque<String>,
@@ -67,6 +69,7 @@ impl Client {
                     .get("sec-websocket-protocol")
                     .map(|name| name.to_str().unwrap().to_string()),
                 unread: VecDeque::new(),
+                last_text: String::new(),
                 closed: None,
                 story: VecDeque::new(),
                 start: Instant::now(),
@@ -154,6 +157,17 @@ impl Client {
         }
     }
 
+    /// The next message; `None` if the connection ends first, or none comes in time.
+    pub fn try_next(&mut self) -> Option<Value> {
+        if let Some(message) = self.unread.pop_front() {
+            return Some(message);
+        }
+        match self.look(Instant::now() + self.patience) {
+            Seen::Message(message) => Some(message),
+            Seen::Closed | Seen::Nothing => None,
+        }
+    }
+
     /// The next message of this `type`; those before it stay unread.
     #[track_caller]
     pub fn next_of(&mut self, kind: &str) -> Value {
@@ -183,6 +197,45 @@ impl Client {
                 Seen::Nothing => panic!("not closed within {:?}{}", self.patience, self.tell()),
             }
         }
+    }
+
+    /// The server says why it closes, then does: asserts that both say this code; the announcement.
+    #[track_caller]
+    pub fn expect_disconnect(&mut self, code: u16, reason: &str) -> Value {
+        let announced = self.next_of("disconnect");
+        assert_eq!(
+            announced["data"]["code"],
+            code,
+            "{announced}{}",
+            self.tell()
+        );
+        assert_eq!(
+            announced["data"]["reason"],
+            reason,
+            "{announced}{}",
+            self.tell()
+        );
+        let comes_back = matches!(code, 1002 | 1007 | 1009 | 4100..=4199);
+        assert_eq!(announced["data"]["reconnect"], comes_back, "{announced}");
+        assert!(announced["data"]["retryAfterMs"].is_u64(), "{announced}");
+        assert_eq!(
+            self.expect_close(),
+            (code, reason.to_string()),
+            "{}",
+            self.tell()
+        );
+        announced
+    }
+
+    /// The messages that are there or arrive within so long.
+    #[track_caller]
+    pub fn all_within(&mut self, ms: u64) -> Vec<Value> {
+        let deadline = Instant::now() + Duration::from_millis(ms);
+        let mut all: Vec<Value> = self.unread.drain(..).collect();
+        while let Seen::Message(message) = self.look(deadline) {
+            all.push(message);
+        }
+        all
     }
 
     /// Asserts that no message is unread and that none arrives, nor a close, for so long.
@@ -233,6 +286,7 @@ impl Client {
             match self.socket.read() {
                 Ok(Message::Text(text)) => {
                     self.note(format!("< {text}"));
+                    self.last_text = text.to_string();
                     match serde_json::from_str(&text) {
                         Ok(message) => return Seen::Message(message),
                         Err(error) => panic!("not JSON ({error}): {text}{}", self.tell()),

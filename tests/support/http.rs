@@ -94,7 +94,8 @@ pub fn request(
     parse(&received)
 }
 
-fn parse(received: &[u8]) -> std::io::Result<Reply> {
+/// Takes one whole answer apart.
+pub(super) fn parse(received: &[u8]) -> std::io::Result<Reply> {
     let broken = |what: &str| {
         let shown = String::from_utf8_lossy(&received[..received.len().min(500)]);
         std::io::Error::other(format!("{what}: {shown:?}"))
@@ -144,6 +145,7 @@ fn unchunk(mut coded: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn find(within: &[u8], what: &[u8]) -> Option<usize> {
+/// Where `what` begins.
+pub(super) fn find(within: &[u8], what: &[u8]) -> Option<usize> {
     within.windows(what.len()).position(|window| window == what)
 }

@@ -17,16 +17,20 @@
 )]
 
 mod application;
+mod bystander;
 mod client;
 mod dice;
 mod http;
+mod raw;
 mod server;
 mod token;
 
 pub use application::Application;
+pub use bystander::{Bystander, Calm};
 pub use client::Client;
 pub use dice::Dice;
 pub use http::{Reply, request};
+pub use raw::{Raw, frame, handshake};
 pub use server::{Server, command};
 
 use std::time::{Duration, Instant};

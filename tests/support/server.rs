@@ -203,6 +203,32 @@ impl Server {
         self.json(method, path, &[("Authorization", &bearer)], body)
     }
 
+    /// Publishes as the application's backend; the answer.
+    #[track_caller]
+    pub fn publish(&self, channel: &str, event: Value) -> Value {
+        let body = serde_json::json!({"channel": channel, "event": event});
+        self.as_backend("POST", "/api/publish", &body)
+            .expect(200)
+            .json()
+    }
+
+    /// Adds a notification as the application's backend; the notification.
+    #[track_caller]
+    pub fn notify(&self, user: &str, title: &str) -> Value {
+        let body =
+            serde_json::json!({"userId": user, "type": "like", "title": title, "message": "m"});
+        self.as_backend("POST", "/api/user/notifications", &body)
+            .expect(201)
+            .json()["notification"]
+            .clone()
+    }
+
+    /// `/stats`
+    #[track_caller]
+    pub fn stats(&self) -> Value {
+        self.metrics("/stats").expect(200).json()
+    }
+
     /// `GET` on the metrics listener.
     #[track_caller]
     pub fn metrics(&self, path: &str) -> Reply {
@@ -380,7 +406,8 @@ impl Server {
         &found.unwrap().1
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process.
+    pub fn pid(&self) -> Pid {
         Pid::from_child(self.process.as_ref().expect("it does not run"))
     }
 

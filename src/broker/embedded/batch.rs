@@ -16,11 +16,14 @@ pub(super) struct Batch<'t> {
     /// One time for the whole batch.
     pub(super) now_ms: u64,
     pub(super) tables: Tables<'t>,
+    /// The first number in the log that this batch gives out.
+    pub(super) first_sequence: u64,
     /// A copy; it counts once the commit is through.
     pub(super) ledger: Ledger,
-    /// As of the last commit. Only the writer changes it, so it stands still during a batch.
+    /// As of the last commit, and what relaxed publishers append meanwhile.
     pub(super) histories: &'t RwLock<Histories>,
     pub(super) quota: Quota,
+    pub(super) disk_is_low: bool,
     pub(super) notifications_per_user: usize,
     pub(super) staged: Staged,
 }
@@ -28,6 +31,12 @@ pub(super) struct Batch<'t> {
 /// What is done in memory after the commit.
 #[derive(Default)]
 pub(super) struct Staged {
+    /// Numbers of channels that have a row now.
+    pub(super) stored: Vec<u64>,
+    /// Memory may run ahead of the disk once this is there.
+    pub(super) is_ahead: bool,
+    /// Memory is no longer ahead of the disk.
+    pub(super) has_caught_up: bool,
     /// Channels that were written to, as they will be.
     pub(super) channels: HashMap<ChannelKey, StagedChannel>,
     /// New events, in order: channel number, limit, event.
@@ -52,12 +61,13 @@ pub(super) struct StagedChannel {
     pub(super) epoch: Epoch,
     pub(super) top: u64,
     pub(super) limit: usize,
+    pub(super) relaxed: bool,
 }
 
 impl Batch<'_> {
     /// Asks for room for `bytes` more (which weigh twice as much at most). Whatever frees space does not ask.
     pub(super) fn room(&self, bytes: u64) -> Result<(), Error> {
-        if self.quota.admits(self.weight() + 2 * bytes) {
+        if !self.disk_is_low && self.quota.admits(self.weight() + 2 * bytes) {
             Ok(())
         } else {
             Err(Error::Full)
@@ -83,7 +93,8 @@ impl Batch<'_> {
     /// Whether there is anything to commit.
     pub(super) fn is_dirty(&self) -> bool {
         self.tables.touched()
-            || !self.staged.appended.is_empty()
+            || self.staged.log_added > 0
+            || self.staged.has_caught_up
             || self.staged.log_removed > 0
             || self.staged.ground.is_some()
     }

@@ -3,6 +3,7 @@
 use std::future::ready;
 use std::sync::Arc;
 
+use super::relaxed::{self, Way};
 use super::{Embedded, lock, log};
 use crate::broker::{
     Answer, Broker, Deliver, Delivery, Entry, Error, Health, Present, Publication, Published,
@@ -31,8 +32,15 @@ impl Broker for Embedded {
         if publication.retention.is_none() && publication.idempotency_key.is_none() {
             return Box::pin(ready(self.pass_on(publication)));
         }
+        let detour = match relaxed::publish(&self.shared, &publication) {
+            Ok(Way::AtOnce(published)) => return Box::pin(ready(Ok(published))),
+            Ok(Way::ByDisk(detour)) => detour,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
         let bytes = publication.event.as_bytes().len();
-        Box::pin(self.write(bytes, move |batch| log::publish(batch, &publication)))
+        Box::pin(self.write_holding(detour, bytes, move |batch| {
+            log::publish(batch, &publication)
+        }))
     }
 
     fn position(&self, channel: &ChannelKey) -> Answer<'_, Position> {

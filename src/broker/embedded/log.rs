@@ -16,9 +16,9 @@ use super::batch::{Batch, StagedChannel};
 use super::idempotency;
 use super::ring::{Histories, Ring, Slot, log_json_bytes, log_row_bytes};
 use super::row::{RowReader, RowWriter};
-use super::tables::{CHANNELS, LOG, row_of};
+use super::tables::{CHANNELS, LOG, Ledger, Tables, row_of};
 use super::{lock, open::random_epoch};
-use crate::broker::{Delivery, Error, Publication, Published, Retention};
+use crate::broker::{Delivery, Durability, Error, Publication, Published, Retention};
 use crate::clock::millis;
 use crate::protocol::{ChannelKey, Epoch, Event, Position};
 
@@ -74,27 +74,28 @@ fn append(
     retention: Retention,
 ) -> Result<Position, Error> {
     let limit = retention.entries.max(1);
-    let mut channel = channel_of(batch, &publication.channel, limit)?;
+    let relaxed = retention.durability == Durability::Relaxed;
+    let mut channel = channel_of(batch, &publication.channel, limit, relaxed)?;
     channel.top += 1;
+    let expire_ms = batch.now_ms.saturating_add(millis(retention.ttl));
+    let event = publication.event.clone();
+    let sequence = insert(
+        batch,
+        channel.number,
+        channel.top,
+        expire_ms,
+        event.as_bytes(),
+    )?;
     let slot = Slot {
-        sequence: batch.ledger.next_sequence,
-        expire_ms: batch.now_ms.saturating_add(millis(retention.ttl)),
-        event: publication.event.clone(),
+        sequence,
+        expire_ms,
+        event,
     };
-    batch.ledger.next_sequence += 1;
-    let row = LogRow {
-        channel: channel.number,
-        offset: channel.top,
-        expire_ms: slot.expire_ms,
-        json: slot.event.as_bytes(),
-    };
-    batch
-        .tables
-        .log
-        .insert(slot.sequence, row.to_row().as_slice())
-        .map_err(Error::storage)?;
-    batch.staged.log_added += log_row_bytes(&slot.event);
     batch.staged.appended.push((channel.number, limit, slot));
+    if relaxed {
+        batch.ledger.ahead = true;
+        batch.staged.is_ahead = true;
+    }
     let position = Position {
         epoch: channel.epoch.clone(),
         offset: channel.top,
@@ -106,52 +107,77 @@ fn append(
     Ok(position)
 }
 
-/// The channel as it stands within this batch; its row is made or changed if need be.
+/// Adds a row at the end; its number.
+pub(super) fn insert(
+    batch: &mut Batch<'_>,
+    channel: u64,
+    offset: u64,
+    expire_ms: u64,
+    json: &[u8],
+) -> Result<u64, Error> {
+    let sequence = batch.ledger.next_sequence;
+    batch.ledger.next_sequence += 1;
+    let row = LogRow {
+        channel,
+        offset,
+        expire_ms,
+        json,
+    };
+    batch
+        .tables
+        .log
+        .insert(sequence, row.to_row().as_slice())
+        .map_err(Error::storage)?;
+    batch.staged.log_added += log_json_bytes(json);
+    Ok(sequence)
+}
+
+/// The channel as it stands within this batch; its row is made or changed if need be. From here until
+/// the batch is through, nobody else gives out its offsets.
 fn channel_of(
     batch: &mut Batch<'_>,
     key: &ChannelKey,
     limit: usize,
+    relaxed: bool,
 ) -> Result<StagedChannel, Error> {
-    let known = batch.staged.channels.get(key).cloned().or_else(|| {
-        let histories = lock::read(batch.histories);
-        let number = *histories.numbers.get(key)?;
-        let ring = histories.rings.get(&number)?;
-        Some(StagedChannel {
-            number,
-            epoch: ring.epoch.clone(),
-            top: ring.top,
-            limit: ring.limit,
-        })
-    });
-    match known {
-        Some(channel) if channel.limit == limit => Ok(channel),
-        Some(mut channel) => {
-            channel.limit = limit;
-            if let Some(row) = row_of(batch.tables.channels.table(), key.as_str())? {
-                let mut row = ChannelRow::from_row(&row)?;
-                row.limit = limit as u64;
-                batch.tables.channels.insert(key.as_str(), &row.to_row())?;
-            }
-            Ok(channel)
-        }
+    let known = batch.staged.channels.get(key).cloned();
+    let (mut channel, has_row) = match known {
+        Some(channel) => (channel, true),
         None => {
-            let number = batch.ledger.next_channel;
-            batch.ledger.next_channel += 1;
-            let row = ChannelRow {
+            let mut histories = lock::write(batch.histories);
+            let number = histories.begin(key, limit, relaxed);
+            let ring = histories.rings.get_mut(&number).ok_or(Error::Closed)?;
+            ring.is_held = true;
+            let channel = StagedChannel {
                 number,
-                epoch: batch.ledger.ground.clone(),
-                limit: limit as u64,
-                floor: 0,
+                epoch: ring.epoch.clone(),
+                top: ring.top,
+                limit: ring.limit,
+                relaxed: ring.relaxed,
             };
-            batch.tables.channels.insert(key.as_str(), &row.to_row())?;
-            Ok(StagedChannel {
-                number,
-                epoch: Epoch::new(&row.epoch),
-                top: 0,
-                limit,
-            })
+            (channel, ring.is_stored)
         }
+    };
+    if has_row && channel.limit == limit && channel.relaxed == relaxed {
+        return Ok(channel);
     }
+    (channel.limit, channel.relaxed) = (limit, relaxed);
+    let row = match row_of(batch.tables.channels.table(), key.as_str())? {
+        Some(row) => ChannelRow {
+            limit: limit as u64,
+            relaxed,
+            ..ChannelRow::from_row(&row)?
+        },
+        None => ChannelRow {
+            number: channel.number,
+            epoch: channel.epoch.as_str().to_owned(),
+            limit: limit as u64,
+            floor: 0,
+            relaxed,
+        },
+    };
+    batch.tables.channels.insert(key.as_str(), &row.to_row())?;
+    Ok(channel)
 }
 
 /// Takes the oldest part of the log away, if too little of the log is alive. Whether there was
@@ -167,8 +193,9 @@ pub(super) fn compact(batch: &mut Batch<'_>, pressed: bool) -> Result<bool, Erro
     let mut copied = 0;
     // Under load the slice has to be ahead of what is appended.
     let slice_bytes = SLICE_BYTES.max(2 * batch.staged.log_added);
-    let slice_rows = SLICE_ROWS.max(2 * batch.staged.appended.len());
-    let end = batch.ledger.next_sequence - batch.staged.appended.len() as u64;
+    let end = batch.first_sequence;
+    let appended = (batch.ledger.next_sequence - end) as usize;
+    let slice_rows = SLICE_ROWS.max(2 * appended);
     for row in batch.tables.log.range(..end).map_err(Error::storage)? {
         let (sequence, row) = row.map_err(Error::storage)?;
         let row = LogRow::from_row(row.value())?;
@@ -232,20 +259,26 @@ pub(super) fn wants_compaction(histories: &Histories, floor: u64, pressed: bool)
 }
 
 /// Ends the histories that nobody can recover from any more, and with them their epochs: the ground
-/// is replaced in the same commit, so that no position of theirs is ever used again.
-pub(super) fn drop_idle(batch: &mut Batch<'_>) -> Result<(), Error> {
+/// is replaced in the same commit, so that no position of theirs is ever used again. Whether there may
+/// be more.
+pub(super) fn drop_idle(batch: &mut Batch<'_>) -> Result<bool, Error> {
     let idle: Vec<(u64, ChannelKey)> = {
-        let histories = lock::read(batch.histories);
-        let idle = histories.rings.iter().filter(|(_, ring)| {
+        let mut histories = lock::write(batch.histories);
+        let idle = histories.rings.iter_mut().filter(|(_, ring)| {
             ring.expire_ms.saturating_add(IDLE_MS) <= batch.now_ms
                 && !batch.staged.channels.contains_key(&ring.channel)
         });
-        idle.map(|(number, ring)| (*number, ring.channel.clone()))
-            .take(SWEEP_CHANNELS)
+        idle.take(SWEEP_CHANNELS)
+            .map(|(number, ring)| {
+                // A relaxed publisher may not bring it back to life behind our back.
+                ring.is_held = true;
+                (*number, ring.channel.clone())
+            })
             .collect()
     };
+    let is_cut = idle.len() == SWEEP_CHANNELS;
     if idle.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     for (number, channel) in idle {
         batch.tables.channels.remove(channel.as_str())?;
@@ -253,12 +286,21 @@ pub(super) fn drop_idle(batch: &mut Batch<'_>) -> Result<(), Error> {
     }
     batch.ledger.ground = random_epoch();
     batch.staged.ground = Some(Epoch::new(&batch.ledger.ground));
-    Ok(())
+    Ok(is_cut)
 }
 
 /// Rebuilds the rings from the database. Reads the whole log once.
-pub(super) fn load(tx: &ReadTransaction, ground: &str, now_ms: u64) -> Result<Histories, Error> {
-    let mut histories = Histories::new(Epoch::new(ground));
+pub(super) fn load(
+    tx: &ReadTransaction,
+    ledger: &Ledger,
+    now_ms: u64,
+    history_bytes: u64,
+) -> Result<Histories, Error> {
+    let mut histories = Histories::new(
+        Epoch::new(&ledger.ground),
+        ledger.next_channel,
+        history_bytes,
+    );
     let mut rows: HashMap<u64, Vec<(u64, Slot)>> = HashMap::new();
     let log = tx.open_table(LOG).map_err(Error::storage)?;
     for row in log.iter().map_err(Error::storage)? {
@@ -284,9 +326,12 @@ pub(super) fn load(tx: &ReadTransaction, ground: &str, now_ms: u64) -> Result<Hi
         let key = restored_key(key.value())?;
         let limit = usize::try_from(row.limit).unwrap_or(usize::MAX);
         let mut ring = Ring::new(key, Epoch::new(&row.epoch), row.floor, limit);
+        ring.is_stored = true;
+        ring.relaxed = row.relaxed;
         ring.expire_ms = now_ms;
         ring.restore(rows.remove(&row.number).unwrap_or_default(), now_ms);
         histories.insert(row.number, ring);
+        histories.bound();
     }
     Ok(histories)
 }
@@ -327,22 +372,60 @@ impl<'a> LogRow<'a> {
     }
 }
 
+/// Ends the epochs of the relaxed channels and of those without a row: positions in them may have
+/// been given out that the disk never saw. Their events stay, under the new epochs.
+pub(super) fn end_relaxed_epochs(
+    tables: &mut Tables<'_>,
+    ledger: &mut Ledger,
+) -> Result<(), Error> {
+    let epoch = random_epoch();
+    let mut ended = Vec::new();
+    for row in tables.channels.table().iter().map_err(Error::storage)? {
+        let (key, row) = row.map_err(Error::storage)?;
+        let mut row = ChannelRow::from_row(row.value())?;
+        if row.relaxed {
+            row.epoch.clone_from(&epoch);
+            ended.push((key.value().to_owned(), row.to_row()));
+        }
+    }
+    for (key, row) in ended {
+        tables.channels.insert(key.as_str(), &row)?;
+    }
+    ledger.ground = random_epoch();
+    ledger.ahead = false;
+    Ok(())
+}
+
 /// A row of [`CHANNELS`].
-struct ChannelRow {
-    number: u64,
+pub(super) struct ChannelRow {
+    pub(super) number: u64,
     epoch: String,
     limit: u64,
     /// The channel's last offset when its last row left the log. Living rows are all above it.
     floor: u64,
+    /// Whether events may have been published in its epoch before they were on disk.
+    relaxed: bool,
 }
 
 impl ChannelRow {
-    fn to_row(&self) -> Vec<u8> {
+    /// The first row of a channel that is in memory alone.
+    pub(super) fn of(number: u64, ring: &Ring) -> Self {
+        Self {
+            number,
+            epoch: ring.epoch.as_str().to_owned(),
+            limit: ring.limit as u64,
+            floor: 0,
+            relaxed: ring.relaxed,
+        }
+    }
+
+    pub(super) fn to_row(&self) -> Vec<u8> {
         RowWriter::new()
             .number(self.number)
             .text(&self.epoch)
             .number(self.limit)
             .number(self.floor)
+            .byte(self.relaxed.into())
             .done()
     }
 
@@ -353,6 +436,7 @@ impl ChannelRow {
             epoch: row.text()?.to_owned(),
             limit: row.number()?,
             floor: row.number()?,
+            relaxed: row.late_flag(),
         })
     }
 }

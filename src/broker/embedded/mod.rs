@@ -8,22 +8,26 @@
 //! Not for: several nodes. This one delivers to its own sink only.
 
 mod batch;
+mod disk;
 mod events;
 mod idempotency;
 mod kv;
 mod lock;
 mod log;
+mod memory;
 mod notifications;
 mod open;
 mod presence;
 mod quota;
 mod records;
+mod relaxed;
 mod ring;
 mod row;
 mod tables;
 mod users;
 mod writer;
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,6 +45,7 @@ use batch::Batch;
 pub use open::OpenError;
 use presence::Rooms;
 use quota::Quota;
+use relaxed::Detour;
 use ring::Histories;
 use writer::{Job, Task, Writer};
 
@@ -58,6 +63,8 @@ pub struct Options {
     pub path: PathBuf,
     /// `limits.store_bytes`; `u64::MAX` is no limit.
     pub store_bytes: u64,
+    /// `limits.history_bytes`; `u64::MAX` is no limit.
+    pub history_bytes: u64,
     /// `limits.notifications_per_user`; `usize::MAX` is no limit.
     pub notifications_per_user: usize,
 }
@@ -65,30 +72,28 @@ pub struct Options {
 /// Opens or creates the database, rebuilds the histories from it and starts the writer. Blocks for
 /// as long as reading the log takes.
 pub fn open(options: Options, clock: Clock) -> Result<Arc<Embedded>, OpenError> {
-    let opened = open::open(&options.path, clock.unix_ms())?;
+    let opened = open::open(&options.path, clock.unix_ms(), options.history_bytes)?;
     let (outbox, inbox) = flume::bounded(INBOX_JOBS);
     let (ended_tx, ended) = watch::channel(());
     let counters = Counters::default();
-    let weight = Quota::weigh(opened.histories.log_bytes, opened.ledger.rest_bytes);
-    counters.bytes.store(weight, Ordering::Relaxed);
-    let channels = opened.histories.rings.len() as u64;
-    counters.channels.store(channels, Ordering::Relaxed);
-    let events = opened.histories.events;
-    counters.events.store(events, Ordering::Relaxed);
+    counters.show(&opened.histories, opened.ledger.rest_bytes);
     let shared = Arc::new(Shared {
         path: options.path.clone(),
         clock,
         quota: Quota {
             store_bytes: options.store_bytes,
         },
+        history_bytes: options.history_bytes,
         notifications_per_user: options.notifications_per_user,
         database: RwLock::new(Some(opened.database)),
         histories: RwLock::new(opened.histories),
         presence: Mutex::new(Rooms::default()),
         sink: RwLock::new(None),
-        stripes: std::array::from_fn(|_| Mutex::new(())),
+        stripes: std::array::from_fn(|_| Mutex::default()),
         outbox: RwLock::new(Some(outbox)),
         is_closed: AtomicBool::new(false),
+        disk_is_low: AtomicBool::new(false),
+        disk_credit: AtomicU64::new(0),
         down: Mutex::new(None),
         counters,
     });
@@ -120,19 +125,31 @@ struct Shared {
     path: PathBuf,
     clock: Clock,
     quota: Quota,
+    history_bytes: u64,
     notifications_per_user: usize,
     /// `None` once closed, and while it cannot be opened again after an error.
     database: RwLock<Option<Database>>,
     histories: RwLock<Histories>,
     presence: Mutex<Rooms>,
     sink: RwLock<Option<Arc<dyn Deliver>>>,
-    stripes: [Mutex<()>; STRIPES],
+    stripes: [Mutex<Stripe>; STRIPES],
     /// `None` once closing: jobs are sent under the read lock, so none comes after it was taken.
     outbox: RwLock<Option<Sender<Box<dyn Job>>>>,
     is_closed: AtomicBool,
+    /// The file system has too little room left (`disk`).
+    disk_is_low: AtomicBool,
+    /// What may be written before the writer looks at the disk again.
+    disk_credit: AtomicU64,
     /// Why the storage does not work.
     down: Mutex<Option<String>>,
     counters: Counters,
+}
+
+/// What the channels of one lock share.
+#[derive(Default)]
+struct Stripe {
+    /// Relaxed publications under way by the disk, by channel. None of the channel may pass them.
+    detours: HashMap<ChannelKey, usize>,
 }
 
 #[derive(Default)]
@@ -145,11 +162,38 @@ struct Counters {
     failures: AtomicU64,
     channels: AtomicU64,
     events: AtomicU64,
+    memory: AtomicU64,
+}
+
+impl Counters {
+    /// Takes over the figures of what there is.
+    fn show(&self, histories: &Histories, rest_bytes: u64) {
+        let weight = Quota::weigh(histories.log_bytes, rest_bytes);
+        self.bytes.store(weight, Ordering::Relaxed);
+        let channels = histories.rings.len() as u64;
+        self.channels.store(channels, Ordering::Relaxed);
+        self.events.store(histories.events, Ordering::Relaxed);
+        self.memory.store(histories.memory.used, Ordering::Relaxed);
+    }
 }
 
 impl Embedded {
     /// Hands a write to the writer thread and waits until it is on disk. `bytes` is what it brings.
     async fn write<T, F>(&self, bytes: usize, write: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    {
+        self.write_holding(None, bytes, write).await
+    }
+
+    /// The same; `detour` ends when it has been answered.
+    async fn write_holding<T, F>(
+        &self,
+        detour: Option<Detour>,
+        bytes: usize,
+        write: F,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
@@ -160,6 +204,7 @@ impl Embedded {
             write: Some(write),
             outcome: None,
             reply,
+            detour,
         }))?;
         answer.await.unwrap_or(Err(Error::Closed))
     }
@@ -171,6 +216,9 @@ impl Embedded {
         }
         if let Some(cause) = lock::lock(&shared.down).clone() {
             return Health::Down(cause);
+        }
+        if shared.disk_is_low() {
+            return Health::Degraded("the disk is nearly full".into());
         }
         if shared.is_full() {
             return Health::Degraded("limits.store_bytes is reached".into());
@@ -189,6 +237,7 @@ impl Embedded {
             failures: load(&counters.failures),
             history_channels: load(&counters.channels),
             history_events: load(&counters.events),
+            history_bytes: load(&counters.memory),
         }
     }
 
@@ -259,6 +308,15 @@ impl Shared {
         *lock::lock(&self.down) = cause;
     }
 
+    fn disk_is_low(&self) -> bool {
+        self.disk_is_low.load(Ordering::Relaxed)
+    }
+
+    /// Whether space is worth more than the work of freeing it.
+    fn is_pressed(&self) -> bool {
+        self.is_full() || self.disk_is_low()
+    }
+
     fn is_full(&self) -> bool {
         let weight = self.counters.bytes.load(Ordering::Relaxed);
         self.quota.is_full(weight)
@@ -298,7 +356,24 @@ impl Shared {
         }
     }
 
-    fn stripe(&self, channel: &ChannelKey) -> &Mutex<()> {
+    /// Tells the sink that events of a channel were not delivered.
+    fn gap(&self, channel: &ChannelKey) {
+        if let Some(sink) = lock::read(&self.sink).clone() {
+            sink.gap(Some(channel));
+        }
+    }
+
+    /// Asks for room for `bytes` more.
+    fn room(&self, bytes: u64) -> Result<(), Error> {
+        let weight = self.counters.bytes.load(Ordering::Relaxed);
+        if self.quota.admits(weight.saturating_add(bytes)) && !self.disk_is_low() {
+            Ok(())
+        } else {
+            Err(Error::Full)
+        }
+    }
+
+    fn stripe(&self, channel: &ChannelKey) -> &Mutex<Stripe> {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(channel);
         &self.stripes[(hash % STRIPES as u64) as usize]
     }

@@ -14,7 +14,7 @@ use super::tables::{LEDGER_KEY, Ledger, META, SCHEMA_KEY, Tables};
 use crate::broker::Error;
 
 /// The layout of the tables. Goes up with every change that an older program would misread.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
 
 /// redb's page cache. What is read often (rings) is not read from redb at all.
 const CACHE_BYTES: usize = 32 << 20;
@@ -81,7 +81,7 @@ pub(super) struct Opened {
 }
 
 /// Opens or creates the database and reads its log.
-pub(super) fn open(path: &Path, now_ms: u64) -> Result<Opened, OpenError> {
+pub(super) fn open(path: &Path, now_ms: u64, history_bytes: u64) -> Result<Opened, OpenError> {
     create_file(path)?;
     let database = builder()
         .create(path)
@@ -98,10 +98,10 @@ pub(super) fn open(path: &Path, now_ms: u64) -> Result<Opened, OpenError> {
                 known: SCHEMA,
             });
         }
-        Some(_) => {}
+        Some(found) => settle(&database, found).map_err(damaged)?,
         None => create_tables(&database).map_err(damaged)?,
     }
-    let (ledger, histories) = load(&database, now_ms).map_err(damaged)?;
+    let (ledger, histories) = load(&database, now_ms, history_bytes).map_err(damaged)?;
     Ok(Opened {
         database,
         ledger,
@@ -121,10 +121,14 @@ fn builder() -> redb::Builder {
 }
 
 /// Reads the ledger and rebuilds the rings.
-pub(super) fn load(database: &Database, now_ms: u64) -> Result<(Ledger, Histories), Error> {
+pub(super) fn load(
+    database: &Database,
+    now_ms: u64,
+    history_bytes: u64,
+) -> Result<(Ledger, Histories), Error> {
     let ledger = read_ledger(database)?;
     let tx = database.begin_read().map_err(Error::storage)?;
-    let histories = log::load(&tx, &ledger.ground, now_ms)?;
+    let histories = log::load(&tx, &ledger, now_ms, history_bytes)?;
     Ok((ledger, histories))
 }
 
@@ -222,16 +226,48 @@ fn schema(database: &Database) -> Result<Option<u64>, Error> {
     Ok(Some(u64::from_le_bytes(digits)))
 }
 
+/// Brings a database of an earlier schema, or one that was not closed, to where this program goes on.
+fn settle(database: &Database, schema: u64) -> Result<(), Error> {
+    let ahead = read_ledger(database)?.ahead;
+    if ahead {
+        end_epochs(database)
+    } else if schema != SCHEMA {
+        rewrite(database, |_, _| Ok(()))
+    } else {
+        Ok(())
+    }
+}
+
+/// See [`log::end_relaxed_epochs`].
+pub(super) fn end_epochs(database: &Database) -> Result<(), Error> {
+    rewrite(database, log::end_relaxed_epochs)
+}
+
+/// Changes the database outside of the writer.
+fn rewrite(
+    database: &Database,
+    change: impl FnOnce(&mut Tables<'_>, &mut Ledger) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut ledger = read_ledger(database)?;
+    let mut tx = database.begin_write().map_err(Error::storage)?;
+    tx.set_quick_repair(true);
+    {
+        let mut tables = Tables::open(&tx)?;
+        change(&mut tables, &mut ledger)?;
+        ledger.commits += 1;
+        ledger.rest_bytes = ledger.rest_bytes.saturating_add_signed(tables.grown());
+        tables.write_ledger(&ledger)?;
+        tables.write_schema(SCHEMA)?;
+    }
+    tx.commit().map_err(Error::storage)
+}
+
 fn create_tables(database: &Database) -> Result<(), Error> {
     let mut tx = database.begin_write().map_err(Error::storage)?;
     tx.set_quick_repair(true);
     {
-        let mut meta = tx.open_table(META).map_err(Error::storage)?;
-        meta.insert(SCHEMA_KEY, SCHEMA.to_le_bytes().as_slice())
-            .map_err(Error::storage)?;
-    }
-    {
         let mut tables = Tables::open(&tx)?;
+        tables.write_schema(SCHEMA)?;
         tables.write_ledger(&Ledger {
             commits: 0,
             ground: random_epoch(),
@@ -240,6 +276,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
             revision: 0,
             order: 0,
             rest_bytes: 0,
+            ahead: false,
         })?;
     }
     tx.commit().map_err(Error::storage)

@@ -1,16 +1,24 @@
 //! The recent history of every channel, in memory.
 //!
-//! Only the writer changes it, after a commit; everybody reads. What is too old is skipped by
+//! Only the writer changes it, after a commit, and relaxed publishers (`relaxed`); everybody reads. What is too old is skipped by
 //! readers and removed by the writer when it next comes by.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::memory::{self, Memory, SLOT_BYTES, ring_memory};
 use super::quota::{LOG_PERCENT, row_weight};
+use super::relaxed::Unwritten;
 use crate::broker::{Entry, Recovery, Unrecoverable};
 use crate::protocol::{ChannelKey, Epoch, Event, Position};
 
 /// What an event brings to the log besides its JSON: key, version, channel, offset, expiry, index.
 const LOG_ROW_BYTES: u64 = 8 + 1 + 8 + 8 + 8 + 8;
+
+/// Channels that one sweep visits at most: half a millisecond.
+const SWEEP_RINGS: usize = 5_000;
+
+/// [`Slot::sequence`] of an event that is not in the log yet.
+pub(super) const UNWRITTEN: u64 = u64::MAX;
 
 /// All histories.
 pub(super) struct Histories {
@@ -19,13 +27,27 @@ pub(super) struct Histories {
     /// Channel -> its number.
     pub(super) numbers: HashMap<ChannelKey, u64>,
     /// Number -> its history. As many as `numbers`.
-    pub(super) rings: HashMap<u64, Ring>,
+    pub(super) rings: BTreeMap<u64, Ring>,
     /// What all rows in the log weigh.
     pub(super) log_bytes: u64,
     /// What the rows weigh that a ring still holds.
     pub(super) live_bytes: u64,
     /// Events in all rings.
     pub(super) events: u64,
+    /// What all of this takes in memory, and may take.
+    pub(super) memory: Memory,
+    /// The number of the channel that the sweep comes to next.
+    swept: u64,
+    /// The number of the next new channel. Never used twice: old log rows may still name it.
+    pub(super) next_channel: u64,
+    /// Whether the disk has been told that positions are given out which it does not hold.
+    pub(super) may_run_ahead: bool,
+    /// When an event was last published ahead of the disk; of the clock's own start.
+    pub(super) relaxed_ms: u64,
+    /// Events that are not in the log yet, in order.
+    pub(super) unwritten: Vec<Unwritten>,
+    /// What they and those that the writer is at will weigh there.
+    pub(super) unwritten_bytes: u64,
 }
 
 /// One channel's history. `entries` are the last ones, without a hole: the last one is `top`.
@@ -34,10 +56,19 @@ pub(super) struct Ring {
     pub(super) epoch: Epoch,
     /// Offset of the last event ever in this epoch.
     pub(super) top: u64,
+    /// Whether it has a row on disk.
+    pub(super) is_stored: bool,
+    /// What its row says or, without one, will say: whether its epoch ends with a crash.
+    pub(super) relaxed: bool,
+    /// The writer is giving out its next offsets, nobody else may. After a commit that failed it
+    /// stays so until the next that does not.
+    pub(super) is_held: bool,
     /// [`crate::broker::Retention::entries`] of the last publication.
     pub(super) limit: usize,
     /// When the last event that was here was or will be too old.
     pub(super) expire_ms: u64,
+    /// What `slots` take.
+    memory: u64,
     /// Never more than `limit`; `expire_ms` never falls from front to back.
     slots: VecDeque<Slot>,
 }
@@ -54,6 +85,11 @@ impl Slot {
     fn bytes(&self) -> u64 {
         log_row_bytes(&self.event)
     }
+
+    /// What it takes here.
+    fn memory(&self) -> u64 {
+        SLOT_BYTES + self.event.as_bytes().len() as u64
+    }
 }
 
 /// What an event of this JSON weighs in the log.
@@ -67,14 +103,21 @@ pub(super) fn log_row_bytes(event: &Event) -> u64 {
 }
 
 impl Histories {
-    pub(super) fn new(ground: Epoch) -> Self {
+    pub(super) fn new(ground: Epoch, next_channel: u64, history_bytes: u64) -> Self {
         Self {
             ground,
+            next_channel,
+            may_run_ahead: false,
+            relaxed_ms: 0,
+            unwritten: Vec::new(),
+            unwritten_bytes: 0,
             numbers: HashMap::new(),
-            rings: HashMap::new(),
+            rings: BTreeMap::new(),
             log_bytes: 0,
             live_bytes: 0,
             events: 0,
+            memory: Memory::new(history_bytes),
+            swept: 0,
         }
     }
 
@@ -105,9 +148,23 @@ impl Histories {
         Recovery { position, missed }
     }
 
+    /// The number of a channel, which has a ring from now on.
+    pub(super) fn begin(&mut self, channel: &ChannelKey, limit: usize, relaxed: bool) -> u64 {
+        if let Some(number) = self.numbers.get(channel) {
+            return *number;
+        }
+        let number = self.next_channel;
+        self.next_channel += 1;
+        let mut ring = Ring::new(channel.clone(), self.ground.clone(), 0, limit);
+        ring.relaxed = relaxed;
+        self.insert(number, ring);
+        number
+    }
+
     pub(super) fn insert(&mut self, number: u64, ring: Ring) {
         self.events += ring.slots.len() as u64;
         self.live_bytes += ring.slots.iter().map(Slot::bytes).sum::<u64>();
+        self.memory.add(ring.memory + ring_memory(&ring.channel));
         self.numbers.insert(ring.channel.clone(), number);
         self.rings.insert(number, ring);
     }
@@ -116,7 +173,11 @@ impl Histories {
         if let Some(mut ring) = self.rings.remove(&number) {
             self.numbers.remove(&ring.channel);
             let gone = ring.forget_all();
+            self.memory.subtract(ring_memory(&ring.channel));
             self.subtract(gone);
+            if self.numbers.capacity() / 4 > self.numbers.len() {
+                self.numbers.shrink_to(2 * self.numbers.len());
+            }
         }
     }
 
@@ -126,25 +187,52 @@ impl Histories {
             return;
         };
         self.live_bytes += slot.bytes();
+        self.memory.add(slot.memory());
         self.events += 1;
         ring.limit = limit;
         let mut gone = ring.push(slot);
         gone.add(ring.forget_expired(now_ms));
         self.subtract(gone);
+        self.bound();
     }
 
-    /// Forgets what is too old, everywhere.
-    pub(super) fn expire(&mut self, now_ms: u64) {
+    /// Forgets what is too old in the next channels, [`SWEEP_RINGS`] at most; round and round.
+    pub(super) fn sweep(&mut self, now_ms: u64) {
         let mut gone = Gone::default();
-        for ring in self.rings.values_mut() {
+        let mut last = None;
+        let mut count = 0;
+        for (number, ring) in self.rings.range_mut(self.swept..).take(SWEEP_RINGS) {
             gone.add(ring.forget_expired(now_ms));
+            last = Some(*number);
+            count += 1;
+        }
+        self.swept = match last {
+            Some(last) if count == SWEEP_RINGS => last + 1,
+            _ => 0,
+        };
+        self.subtract(gone);
+    }
+
+    /// Takes from the largest rings, if all together are beyond `limits.history_bytes`: the oldest
+    /// events of each, down to one level for all. A step frees a sixteenth, so that looking at every
+    /// ring is rare.
+    pub(super) fn bound(&mut self) {
+        let Some(excess) = self.memory.excess() else {
+            return;
+        };
+        let level = memory::level(self.rings.values().map(|ring| ring.memory), excess);
+        let mut gone = Gone::default();
+        for ring in self.rings.values_mut().filter(|ring| ring.memory > level) {
+            gone.add(ring.forget_down_to(level));
         }
         self.subtract(gone);
+        self.memory.has_evicted();
     }
 
     fn subtract(&mut self, gone: Gone) {
         self.events -= gone.events;
         self.live_bytes -= gone.bytes;
+        self.memory.subtract(gone.memory);
     }
 }
 
@@ -153,17 +241,20 @@ impl Histories {
 pub(super) struct Gone {
     events: u64,
     bytes: u64,
+    memory: u64,
 }
 
 impl Gone {
     fn slot(&mut self, slot: &Slot) {
         self.events += 1;
         self.bytes += slot.bytes();
+        self.memory += slot.memory();
     }
 
     fn add(&mut self, other: Self) {
         self.events += other.events;
         self.bytes += other.bytes;
+        self.memory += other.memory;
     }
 }
 
@@ -173,8 +264,12 @@ impl Ring {
             channel,
             epoch,
             top,
+            is_stored: false,
+            relaxed: false,
+            is_held: false,
             limit,
             expire_ms: 0,
+            memory: 0,
             slots: VecDeque::new(),
         }
     }
@@ -206,6 +301,11 @@ impl Ring {
     pub(super) fn slot_mut(&mut self, offset: u64) -> Option<&mut Slot> {
         let index = self.index(offset)?;
         self.slots.get_mut(index)
+    }
+
+    /// Whether the event of this offset is still here.
+    pub(super) fn has(&self, offset: u64) -> bool {
+        self.index(offset).is_some()
     }
 
     /// Whether the row `sequence` of the log is the one that this ring would be rebuilt from.
@@ -266,31 +366,37 @@ impl Ring {
         }
         self.expire_ms = slot.expire_ms;
         self.top += 1;
+        self.memory += slot.memory();
         self.slots.push_back(slot);
-        let mut gone = Gone::default();
-        while self.slots.len() > self.limit.max(1) {
-            if let Some(slot) = self.slots.pop_front() {
-                gone.slot(&slot);
-            }
-        }
-        gone
+        let limit = self.limit.max(1);
+        self.forget_while(|ring, _| ring.slots.len() > limit)
     }
 
     fn forget_expired(&mut self, now_ms: u64) -> Gone {
-        let mut gone = Gone::default();
-        while let Some(slot) = self.slots.pop_front_if(|slot| slot.expire_ms <= now_ms) {
-            gone.slot(&slot);
-        }
-        if self.slots.is_empty() {
-            self.slots = VecDeque::new();
-        }
-        gone
+        self.forget_while(|_, oldest| oldest.expire_ms <= now_ms)
+    }
+
+    fn forget_down_to(&mut self, memory: u64) -> Gone {
+        self.forget_while(|ring, _| ring.memory > memory)
     }
 
     fn forget_all(&mut self) -> Gone {
+        self.forget_while(|_, _| true)
+    }
+
+    /// Takes the oldest ones away, as long as it holds for them.
+    fn forget_while(&mut self, must_go: impl Fn(&Self, &Slot) -> bool) -> Gone {
         let mut gone = Gone::default();
-        for slot in std::mem::take(&mut self.slots) {
-            gone.slot(&slot);
+        while self.slots.front().is_some_and(|slot| must_go(self, slot)) {
+            if let Some(slot) = self.slots.pop_front() {
+                self.memory -= slot.memory();
+                gone.slot(&slot);
+            }
+        }
+        if self.slots.is_empty() {
+            self.slots = VecDeque::new();
+        } else if self.slots.capacity() / 4 > self.slots.len() {
+            self.slots.shrink_to(2 * self.slots.len());
         }
         gone
     }
@@ -310,62 +416,4 @@ impl Ring {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn slot(sequence: u64, expire_ms: u64) -> Slot {
-        Slot {
-            sequence,
-            expire_ms,
-            event: Event::parse(&format!("{{\"type\":\"x\",\"n\":{sequence}}}"), 100).unwrap(),
-        }
-    }
-
-    fn ring(limit: usize) -> Ring {
-        let key = ChannelKey::parse("post_1", 255).unwrap();
-        Ring::new(key, Epoch::new("e"), 0, limit)
-    }
-
-    #[test]
-    fn rows_that_moved_in_the_log_come_back_in_their_order() {
-        let mut ring = ring(10);
-        // 3 and 4 were copied forward behind 5; 2 is a left-over in front of a hole.
-        let rows = vec![
-            (5, slot(50, 99)),
-            (2, slot(20, 99)),
-            (4, slot(61, 99)),
-            (6, slot(62, 99)),
-        ];
-        ring.restore(rows, 0);
-        assert_eq!(ring.top, 6);
-        let offsets: Vec<u64> = ring
-            .page(None, 10, 0)
-            .iter()
-            .map(|entry| entry.offset)
-            .collect();
-        assert_eq!(offsets, [4, 5, 6]);
-        assert!(ring.holds(4, 61, 0) && !ring.holds(4, 40, 0));
-    }
-
-    #[test]
-    fn a_shorter_life_holds_for_what_is_older() {
-        let mut ring = ring(10);
-        ring.push(slot(1, 1_000));
-        ring.push(slot(2, 100));
-        assert!(ring.page(None, 10, 100).is_empty());
-        assert_eq!(ring.after(1, 100), Err(Unrecoverable::HistoryExpired));
-        assert_eq!(ring.after(2, 100), Ok(vec![]));
-    }
-
-    #[test]
-    fn a_smaller_limit_takes_the_oldest() {
-        let mut ring = ring(10);
-        for n in 1..=5 {
-            ring.push(slot(n, 99));
-        }
-        ring.limit = 2;
-        ring.push(slot(6, 99));
-        assert_eq!(ring.after(3, 0), Err(Unrecoverable::TooFar));
-        assert_eq!(ring.after(4, 0).unwrap().len(), 2);
-    }
-}
+mod tests;

@@ -86,6 +86,11 @@ impl<'a> RowReader<'a> {
         }
     }
 
+    /// A flag that rows of an earlier schema end without.
+    pub(super) fn late_flag(&mut self) -> bool {
+        self.byte().is_ok_and(|flag| flag == 1)
+    }
+
     pub(super) fn rest(self) -> &'a [u8] {
         self.0
     }

@@ -88,6 +88,13 @@ impl<'t> Tables<'t> {
             || self.note_counts.touched
     }
 
+    pub(super) fn write_schema(&mut self, schema: u64) -> Result<(), Error> {
+        self.meta
+            .insert(SCHEMA_KEY, schema.to_le_bytes().as_slice())
+            .map_err(Error::storage)?;
+        Ok(())
+    }
+
     pub(super) fn write_ledger(&mut self, ledger: &Ledger) -> Result<(), Error> {
         self.meta
             .insert(LEDGER_KEY, ledger.to_row().as_slice())
@@ -155,7 +162,7 @@ pub(super) struct Ledger {
     pub(super) ground: String,
     /// The next number in the log.
     pub(super) next_sequence: u64,
-    /// The number of the next new channel. Never used twice: old log rows may still name it.
+    /// [`super::ring::Histories::next_channel`].
     pub(super) next_channel: u64,
     /// The last revision given to a key.
     pub(super) revision: u64,
@@ -163,6 +170,8 @@ pub(super) struct Ledger {
     pub(super) order: u64,
     /// What all tables but the log weigh.
     pub(super) rest_bytes: u64,
+    /// Positions may have been given out that are not on disk (`relaxed`).
+    pub(super) ahead: bool,
 }
 
 impl Ledger {
@@ -175,6 +184,7 @@ impl Ledger {
             .number(self.revision)
             .number(self.order)
             .number(self.rest_bytes)
+            .byte(self.ahead.into())
             .done()
     }
 
@@ -188,6 +198,7 @@ impl Ledger {
             revision: row.number()?,
             order: row.number()?,
             rest_bytes: row.number()?,
+            ahead: row.late_flag(),
         })
     }
 }

@@ -10,9 +10,10 @@ use redb::WriteTransaction;
 use tokio::sync::{oneshot, watch};
 
 use super::batch::{Batch, Staged};
+use super::disk::Disk;
 use super::open;
-use super::quota::Quota;
-use super::ring::{Histories, Ring};
+use super::relaxed::{self, Detour, Unwritten};
+use super::ring::Histories;
 use super::tables::{KV_EXPIRY, Ledger, Tables};
 use super::{Shared, kv, lock, log};
 use crate::broker::Error;
@@ -23,10 +24,12 @@ const BATCH_JOBS: usize = 1_024;
 const BATCH_BYTES: usize = 4 << 20;
 /// How often the thread looks around when nobody writes.
 const TICK: Duration = Duration::from_millis(250);
+/// The same while events are published ahead of the disk: they are there within 100 ms.
+const RELAXED_TICK: Duration = Duration::from_millis(50);
 /// How often expired keys are looked for.
 const KEYS_EVERY_MS: u64 = 1_000;
-/// How often expired events are forgotten in channels that nobody publishes to.
-const RINGS_EVERY_MS: u64 = 60_000;
+/// How often expired events are looked for in the next slice of channels.
+const RINGS_EVERY_MS: u64 = 250;
 /// How often histories that have ended are dropped.
 const IDLE_EVERY_MS: u64 = 60 * 60 * 1000;
 
@@ -46,6 +49,8 @@ pub(super) struct Task<T, F> {
     pub(super) write: Option<F>,
     pub(super) outcome: Option<Result<T, Error>>,
     pub(super) reply: oneshot::Sender<Result<T, Error>>,
+    /// Ends with the answer.
+    pub(super) detour: Option<Detour>,
 }
 
 impl<T: Send, F> Job for Task<T, F>
@@ -75,6 +80,8 @@ where
             (Ok(()), None) => Err(Error::Closed),
             (Err(error), _) => Err(error),
         };
+        // A publisher that goes on from its answer may go on at once.
+        drop(self.detour);
         // Whoever asked may have gone away.
         let _ = self.reply.send(answer);
     }
@@ -86,6 +93,12 @@ pub(super) struct Writer {
     inbox: Receiver<Box<dyn Job>>,
     /// As of the last commit.
     ledger: Ledger,
+    /// What the commit under way, or one that failed, was to put into the log.
+    taken: Vec<Unwritten>,
+    /// A commit that failed at its end: its ledger, what follows from it, how much of `taken` it has.
+    unsure: Option<(Ledger, Staged, usize)>,
+    is_closing: bool,
+    disk: Disk,
     keys_due_ms: u64,
     rings_due_ms: u64,
     idle_due_ms: u64,
@@ -103,6 +116,7 @@ impl Writer {
         ended: watch::Sender<()>,
     ) -> Self {
         let now = shared.clock.now().mono_ms;
+        let disk = Disk::new(&shared.path);
         Self {
             _ended: Ended {
                 shared: Arc::clone(&shared),
@@ -112,8 +126,12 @@ impl Writer {
             shared,
             inbox,
             ledger,
+            taken: Vec::new(),
+            unsure: None,
+            is_closing: false,
+            disk,
             keys_due_ms: now,
-            rings_due_ms: now + RINGS_EVERY_MS,
+            rings_due_ms: now,
             idle_due_ms: now + IDLE_EVERY_MS,
             unfinished: false,
         }
@@ -122,15 +140,19 @@ impl Writer {
     /// Until every sender is gone and everything that was accepted is answered.
     pub(super) fn run(mut self) {
         loop {
-            let wait = if self.unfinished {
-                Duration::ZERO
-            } else {
-                TICK
+            let wait = match self.unfinished {
+                true => Duration::ZERO,
+                false if self.ledger.ahead => RELAXED_TICK,
+                false => TICK,
             };
             let jobs = match self.inbox.recv_timeout(wait) {
                 Ok(first) => self.gather(first),
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.is_closing = true;
+                    self.turn(Vec::new());
+                    return;
+                }
             };
             self.turn(jobs);
         }
@@ -154,13 +176,21 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let counters = &shared.counters;
         let was_down = self.shared.is_down();
+        self.sweep_rings();
+        if shared.disk_is_low() {
+            // Publishers that were refused leave nothing here that would make it look again.
+            self.look_at_disk(&[]);
+        }
         if jobs.is_empty() && !was_down && !self.has_chores() {
             return;
         }
-        let count = jobs.len() as u64;
+        self.take_unwritten();
+        self.look_at_disk(&jobs);
+        let count = (jobs.len() + self.taken.len()) as u64;
         match self.commit(&mut jobs, was_down) {
             Ok(staged) => {
                 self.shared.set_down(None);
+                self.forget_taken(self.taken.len());
                 counters.writes.fetch_add(count, Ordering::Relaxed);
                 let deliveries = self.remember(staged);
                 self.shared.deliver(deliveries);
@@ -179,6 +209,53 @@ impl Writer {
         }
     }
 
+    /// Before every commit; mostly without asking the system.
+    fn look_at_disk(&mut self, jobs: &[Box<dyn Job>]) {
+        let queued: usize = jobs.iter().map(|job| job.bytes()).sum();
+        let unwritten: u64 = self.taken.iter().map(Unwritten::bytes).sum();
+        // The pages above the rows that change.
+        let pages = (jobs.len() as u64 + 16) * 8_192;
+        let bytes = 2 * (queued as u64 + unwritten) + pages;
+        let weight = self.shared.counters.bytes.load(Ordering::Relaxed);
+        let now = self.shared.clock.now().mono_ms;
+        let is_low = self.disk.is_low(now, bytes, weight);
+        self.shared.disk_is_low.store(is_low, Ordering::Relaxed);
+        let credit = self.disk.credit();
+        self.shared.disk_credit.store(credit, Ordering::Relaxed);
+    }
+
+    /// Memory only: the log follows when enough of it is dead.
+    fn sweep_rings(&mut self) {
+        let now = self.shared.clock.now();
+        if now.mono_ms < self.rings_due_ms {
+            return;
+        }
+        self.rings_due_ms = now.mono_ms + RINGS_EVERY_MS;
+        let mut histories = lock::write(&self.shared.histories);
+        histories.sweep(now.unix_ms);
+        self.shared
+            .counters
+            .show(&histories, self.ledger.rest_bytes);
+    }
+
+    /// Takes over what relaxed publishers have left.
+    fn take_unwritten(&mut self) {
+        let mut histories = lock::write(&self.shared.histories);
+        if self.is_closing {
+            histories.may_run_ahead = false;
+        }
+        self.taken.append(&mut histories.unwritten);
+    }
+
+    /// The first `count` that were taken are on disk.
+    fn forget_taken(&mut self, count: usize) {
+        let written: u64 = self.taken.drain(..count).map(|event| event.bytes()).sum();
+        if self.taken.is_empty() {
+            self.taken = Vec::new();
+        }
+        lock::write(&self.shared.histories).unwritten_bytes -= written;
+    }
+
     /// One transaction. `Ok` means that it is on disk.
     fn commit(&mut self, jobs: &mut [Box<dyn Job>], was_down: bool) -> Result<Staged, Error> {
         if was_down {
@@ -194,7 +271,10 @@ impl Writer {
             tx.abort().map_err(Error::storage)?;
             return Ok(Staged::default());
         };
-        tx.commit().map_err(Error::storage)?;
+        if let Err(error) = tx.commit() {
+            self.unsure = Some((ledger, staged, self.taken.len()));
+            return Err(Error::storage(error));
+        }
         self.ledger = ledger;
         shared.counters.commits.fetch_add(1, Ordering::Relaxed);
         Ok(staged)
@@ -211,12 +291,15 @@ impl Writer {
         let mut batch = Batch {
             now_ms: shared.clock.unix_ms(),
             tables: Tables::open(tx)?,
+            first_sequence: self.ledger.next_sequence,
             ledger: self.ledger.clone(),
             histories: &shared.histories,
             quota: shared.quota,
+            disk_is_low: shared.disk_is_low(),
             notifications_per_user: shared.notifications_per_user,
             staged: Staged::default(),
         };
+        relaxed::write_out(&mut batch, &self.taken)?;
         for job in jobs.iter_mut() {
             job.apply(&mut batch)?;
         }
@@ -226,6 +309,7 @@ impl Writer {
         }
         batch.ledger.commits += 1;
         batch.ledger.rest_bytes = batch.rest_bytes();
+        batch.ledger.next_channel = lock::read(&shared.histories).next_channel;
         let ledger = batch.ledger.clone();
         batch.tables.write_ledger(&ledger)?;
         Ok(Some((ledger, batch.staged)))
@@ -241,37 +325,36 @@ impl Writer {
                 self.keys_due_ms = now + KEYS_EVERY_MS;
             }
         }
-        if now >= self.rings_due_ms {
-            // A full store cannot wait for the space.
-            let every = if self.shared.is_full() {
-                KEYS_EVERY_MS
-            } else {
-                RINGS_EVERY_MS
-            };
-            self.rings_due_ms = now + every;
-            lock::write(&self.shared.histories).expire(batch.now_ms);
-        }
         if now >= self.idle_due_ms {
-            self.idle_due_ms = now + IDLE_EVERY_MS;
-            log::drop_idle(batch)?;
+            if log::drop_idle(batch)? {
+                self.unfinished = true;
+            } else {
+                self.idle_due_ms = now + IDLE_EVERY_MS;
+            }
         }
-        self.unfinished |= log::compact(batch, self.shared.is_full())?;
+        relaxed::catch_up(batch, now, self.is_closing);
+        self.unfinished |= log::compact(batch, self.shared.is_pressed())?;
         Ok(())
     }
 
     /// Whether there is something to do without jobs.
     fn has_chores(&mut self) -> bool {
         let now = self.shared.clock.now();
-        if self.unfinished || now.mono_ms >= self.rings_due_ms || now.mono_ms >= self.idle_due_ms {
+        if self.unfinished || now.mono_ms >= self.idle_due_ms {
             return true;
         }
         let shared = &self.shared;
-        if log::wants_compaction(
-            &lock::read(&shared.histories),
-            shared.quota.log_floor(),
-            shared.is_full(),
-        ) {
-            return true;
+        {
+            let histories = lock::read(&shared.histories);
+            let quiet_ms = histories.relaxed_ms.saturating_add(relaxed::QUIET_MS);
+            let is_ahead = self.ledger.ahead && (self.is_closing || now.mono_ms >= quiet_ms);
+            let floor = shared.quota.log_floor();
+            if is_ahead
+                || !histories.unwritten.is_empty()
+                || log::wants_compaction(&histories, floor, shared.is_pressed())
+            {
+                return true;
+            }
         }
         if now.mono_ms < self.keys_due_ms {
             return false;
@@ -294,11 +377,27 @@ impl Writer {
         // Closing fails the same way; the lock on the file is gone in either case.
         drop(slot.take());
         let database = open::reopen(&shared.path).map_err(Error::storage)?;
-        if open::read_ledger(&database)? != self.ledger {
+        let on_disk = open::read_ledger(&database)?;
+        let unsure = self.unsure.take();
+        match unsure {
             // The commit whose end was not seen is there after all.
-            let (ledger, histories) = open::load(&database, shared.clock.unix_ms())?;
-            *lock::write(&shared.histories) = histories;
-            self.ledger = ledger;
+            Some((ledger, staged, taken)) if ledger == on_disk => {
+                self.ledger = ledger;
+                self.forget_taken(taken);
+                for missed in self.remember(staged) {
+                    self.shared.gap(&missed.channel);
+                }
+            }
+            _ if on_disk == self.ledger => {}
+            // Somebody else has written to it.
+            _ => {
+                open::end_epochs(&database)?;
+                let (ledger, histories) =
+                    open::load(&database, shared.clock.unix_ms(), shared.history_bytes)?;
+                *lock::write(&shared.histories) = histories;
+                self.ledger = ledger;
+                self.taken = Vec::new();
+            }
         }
         *slot = Some(database);
         Ok(())
@@ -312,23 +411,28 @@ impl Writer {
         for (number, limit, slot) in staged.appended {
             histories.append(number, limit, slot, now_ms);
         }
-        let figures = &self.shared.counters;
-        let weight = Quota::weigh(histories.log_bytes, self.ledger.rest_bytes);
-        figures.bytes.store(weight, Ordering::Relaxed);
-        let channels = histories.rings.len() as u64;
-        figures.channels.store(channels, Ordering::Relaxed);
-        figures.events.store(histories.events, Ordering::Relaxed);
+        let rest_bytes = self.ledger.rest_bytes;
+        self.shared.counters.show(&histories, rest_bytes);
+        if staged.is_ahead {
+            histories.may_run_ahead = !self.is_closing;
+            histories.relaxed_ms = self.shared.clock.now().mono_ms;
+        }
         staged.deliveries
     }
 }
 
 /// Everything but the new events.
 fn apply(histories: &mut Histories, staged: &Staged) {
-    for (key, channel) in &staged.channels {
-        if !histories.rings.contains_key(&channel.number) {
-            let epoch = channel.epoch.clone();
-            let ring = Ring::new(key.clone(), epoch, 0, channel.limit);
-            histories.insert(channel.number, ring);
+    for number in &staged.stored {
+        if let Some(ring) = histories.rings.get_mut(number) {
+            ring.is_stored = true;
+        }
+    }
+    for channel in staged.channels.values() {
+        if let Some(ring) = histories.rings.get_mut(&channel.number) {
+            ring.is_stored = true;
+            ring.relaxed = channel.relaxed;
+            ring.is_held = false;
         }
     }
     for &(number, offset, from, to) in &staged.moved {

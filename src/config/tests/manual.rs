@@ -100,6 +100,7 @@ fn the_defaults_are_the_contracts() {
             assert!(!rule.presence && !rule.join_leave);
             let history = rule.history.unwrap();
             assert_eq!((history.entries, history.ttl), (100, seconds(24 * 60 * 60)));
+            assert_eq!(history.durability, Durability::Commit);
             (kind.as_str(), rule.subscribe)
         })
         .collect();
@@ -140,4 +141,5 @@ fn the_defaults_are_the_contracts() {
     );
     assert_eq!(limits.notifications_per_user, 1000);
     assert_eq!(limits.store_bytes, 1 << 30);
+    assert_eq!(limits.history_bytes, 256 << 20);
 }

@@ -49,6 +49,11 @@ fn every_bad_value_is_told_with_what_is_accepted() {
         ("channels.post.subscribe", "all", "\"any\""),
         ("channels.post.history", "1.5", "whole number"),
         ("channels.post.history_ttl", "0s", "from 1s"),
+        (
+            "channels.post.durability",
+            "fast",
+            "\"commit\", \"relaxed\"",
+        ),
         ("channels.post.subscribe", "backend", "channels.backend.url"),
         (
             "channels.backend.url",

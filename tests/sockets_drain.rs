@@ -1,0 +1,109 @@
+//! A stop: everybody is told when to come back, what was accepted is finished. Contract section 4.
+
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
+mod support;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+use support::{Client, Server};
+
+#[test]
+fn a_stop_tells_everybody_to_come_back_and_ends_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Server::start(&[("server.workers", "2")]);
+        let mut clients: Vec<Client> = (0..40)
+            .map(|nth| server.connect(&format!("u{nth}")))
+            .collect();
+        for client in &mut clients {
+            client.subscribe("post_1");
+        }
+        server.publish("post_1", json!({"type": "tick"}));
+        server.signal(signal);
+        let waits: Vec<u64> = clients
+            .iter_mut()
+            .map(|client| {
+                assert_eq!(
+                    client.next()["type"],
+                    "tick",
+                    "what was published before still comes"
+                );
+                let announced = client.expect_disconnect(4100, "shutting down");
+                announced["data"]["retryAfterMs"].as_u64().unwrap()
+            })
+            .collect();
+        // Spread, so that not all come at once.
+        assert!(
+            waits.iter().all(|wait| (1..=10_000).contains(wait)),
+            "{waits:?}"
+        );
+        assert!(waits.iter().min() < waits.iter().max(), "{waits:?}");
+        let status = server.wait(Duration::from_secs(10));
+        assert_eq!(status.code(), Some(0));
+        let log = server.event_log();
+        let ends: Vec<_> = log
+            .iter()
+            .filter(|line| line["type"] == "disconnect")
+            .collect();
+        assert_eq!(ends.len(), 40);
+        assert!(
+            ends.iter()
+                .all(|line| line["data"]["reason"] == "shutting down")
+        );
+        assert_eq!(log.last().unwrap()["type"], "server");
+
+        // And they do come back.
+        server.restart();
+        server.connect("u0").close();
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "measures a process from outside")]
+fn nobody_new_comes_in_and_those_who_do_not_listen_are_not_waited_for() {
+    let mut server = Server::start(&[]);
+    // It never reads, so it never agrees to close.
+    let deaf = server.connect("deaf");
+    let idle = TcpStream::connect(server.addr()).unwrap();
+    let start = Instant::now();
+    server.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(
+        TcpStream::connect(server.addr()).is_err(),
+        "the listener is closed"
+    );
+    let status = server.wait(Duration::from_secs(15));
+    assert_eq!(status.code(), Some(0));
+    let took = start.elapsed();
+    println!("stopped after {took:?}");
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    drop((deaf, idle));
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "measures a process from outside")]
+fn a_second_signal_ends_it_at_once() {
+    let mut server = Server::start(&[("server.shutdown_grace", "60s")]);
+    let deaf = server.connect("deaf");
+    server.publish("post_1", json!({"type": "tick", "n": 1}));
+    server.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    server.signal(Signal::TERM);
+    let status = server.wait(Duration::from_secs(10));
+    assert_eq!(status.code(), Some(0));
+    assert!(
+        start.elapsed() < Duration::from_millis(1_500),
+        "{:?}",
+        start.elapsed()
+    );
+    drop(deaf);
+    // At once is not carelessly.
+    server.restart();
+    let mut client = server.connect("u1");
+    client.send(&json!({"type": "history", "channel": "post_1"}));
+    assert_eq!(client.next()["data"]["events"][0]["n"], 1);
+}
