@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::access_backend::AccessBackend;
 use crate::auth::keys;
 use crate::broker::Broker as _;
 use crate::broker::embedded::{self, Embedded};
@@ -17,6 +18,7 @@ use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::{CLOSE_TIMEOUT_MS, HTTP_CONNECTIONS_MAX};
 use crate::metrics::{Counters, Observed, console, server};
+use crate::presence::Presence;
 use crate::router::Router;
 use crate::session::Terms;
 use crate::shutdown::Signals;
@@ -69,6 +71,9 @@ pub enum Failure {
     /// A thread, runtime or signal handler could not be set up.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    /// Nobody could be asked by the rule `backend`.
+    #[error("channels.backend.url")]
+    AccessBackend(#[source] io::Error),
     /// The broker could not start.
     #[error("the broker")]
     Broker(#[source] crate::broker::Error),
@@ -161,6 +166,25 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     )?;
     let counters = Arc::new(Counters::new(config.server.workers));
     let node: Arc<str> = uuid::Uuid::new_v4().simple().to_string()[..8].into();
+    let (mailboxes, inbounds) = (0..config.server.workers).map(|_| mailbox()).unzip();
+    let mailboxes: Vec<_> = mailboxes;
+    let router = Arc::new(Router::new(mailboxes, counters.clone()));
+    let presence = Presence::new(
+        store.clone(),
+        config.channels.clone(),
+        counters.clone(),
+        clock.clone(),
+        runtime.handle().clone(),
+    );
+    let access_backend = config
+        .access_backend
+        .as_ref()
+        .map(|backend| {
+            let runtime = runtime.handle().clone();
+            AccessBackend::new(backend, clock.clone(), counters.clone(), runtime)
+        })
+        .transpose()
+        .map_err(Failure::AccessBackend)?;
     let services = Arc::new(Services::new(Parts {
         config: config.clone(),
         secret,
@@ -170,11 +194,11 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         counters: counters.clone(),
         event_log: event_log.clone(),
         node: node.clone(),
+        router: router.clone(),
+        presence,
+        access_backend,
     }));
 
-    let (mailboxes, inbounds) = (0..config.server.workers).map(|_| mailbox()).unzip();
-    let mailboxes: Vec<_> = mailboxes;
-    let router = Arc::new(Router::new(mailboxes, counters.clone()));
     runtime
         .block_on(store.start(router.clone()))
         .map_err(Failure::Broker)?;

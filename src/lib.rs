@@ -3,6 +3,7 @@
 //! The layers are described in `ARCHITECTURE.md`; an import may only point down that list.
 
 pub mod acceptor;
+pub mod access_backend;
 pub mod admission;
 pub mod app;
 pub mod auth;
@@ -18,10 +19,12 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod patience;
+pub mod presence;
 pub mod protocol;
 pub mod router;
 pub mod session;
 pub mod shutdown;
+pub mod sparing;
 pub mod web;
 pub mod welcome;
 pub mod worker;

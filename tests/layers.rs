@@ -14,16 +14,16 @@ const LAYERS: &[&[&str]] = &[
     &["app", "bench"],
     &["acceptor", "welcome"],
     &["worker"],
+    &["http"],
     &["router"],
     &["worker::mailbox"],
-    &["http"],
     &[
         "web",
         "metrics::server",
         "metrics::console",
         "broker::embedded",
     ],
-    &["inbox", "auth", "admission"],
+    &["inbox", "presence", "access_backend", "auth", "admission"],
     &["patience"],
     &["metrics"],
     &["broker"],
@@ -31,7 +31,7 @@ const LAYERS: &[&[&str]] = &[
     &["protocol"],
     &["config"],
     &["event_log", "logging", "shutdown"],
-    &["limits", "clock", "counter"],
+    &["limits", "clock", "counter", "sparing"],
 ];
 
 /// Steps that go up or aside all the same, each with its reason.

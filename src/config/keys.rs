@@ -10,24 +10,24 @@ use crate::protocol::channel;
 pub const MANUAL: &str = include_str!("../../config.toml");
 
 /// The keys of a `[channels.TYPE]` table, with the defaults of a type that is not built in.
-pub(super) const CHANNEL: [(&str, &str); 6] = [
+pub(super) const CHANNEL: [(&str, &str); 7] = [
     ("subscribe", "none"),
     ("publish", "none"),
     ("history", "100"),
     ("history_ttl", "24h"),
     ("durability", "commit"),
     ("presence", "false"),
+    ("join_leave", "false"),
 ];
 
+/// A section that stands where channel types do. So no type has this name.
+const NO_TYPE: &str = "channels.backend";
+
 /// Keys and sections that the contract has and this version has not, and what to do meanwhile.
-const LATER: [(&str, &str); 6] = [
+const LATER: [(&str, &str); 5] = [
     (
         "server.tls",
         "let a reverse proxy (nginx, Caddy) in front of server.listen do TLS",
-    ),
-    (
-        "channels.backend",
-        "use subscribe = \"own\", or \"token\" with the `channels` claim of the JWT",
     ),
     ("metrics.tls", "keep metrics.listen on a private address"),
     ("metrics.token", "keep metrics.listen on a private address"),
@@ -77,7 +77,9 @@ pub(super) fn classify(key: &str, defaults: &Layer) -> Known {
     if let Some((_, instead)) = LATER.iter().find(|(later, _)| is_within(key, later)) {
         return Known::Later(instead);
     }
-    if let Some(rest) = key.strip_prefix("channels.") {
+    if is_within(key, NO_TYPE) {
+        // A section of its own: the manual has it.
+    } else if let Some(rest) = key.strip_prefix("channels.") {
         let (kind, field) = rest.split_once('.').unwrap_or((rest, ""));
         return match field {
             _ if !channel::is_kind(kind) => Known::NoChannelType,
@@ -107,7 +109,14 @@ pub(super) fn candidates(unknown: &str, defaults: &Layer) -> BTreeSet<String> {
 
 /// `chat` and `history` of `channels.chat.history`.
 pub(super) fn channel_setting(key: &str) -> Option<(&str, &str)> {
-    key.strip_prefix("channels.")?.split_once('.')
+    let setting = key.strip_prefix("channels.")?.split_once('.');
+    setting.filter(|_| !is_within(key, NO_TYPE))
+}
+
+/// `chat` of the table `channels.chat`.
+pub(super) fn channel_type(table: &str) -> Option<&str> {
+    let kind = table.strip_prefix("channels.");
+    kind.filter(|_| table != NO_TYPE)
 }
 
 /// Whether `key` is `section` or below it.
@@ -123,7 +132,10 @@ pub(super) fn is_secret(key: &str) -> bool {
 
 /// Whether the value is nothing but a secret, and so has a `_file` variant and may not be a flag.
 pub(super) fn is_credential(key: &str) -> bool {
-    matches!(key, "auth.secret" | "auth.api_keys")
+    matches!(
+        key,
+        "auth.secret" | "auth.api_keys" | "channels.backend.secret"
+    )
 }
 
 /// The environment variable of a key: `FANFARE_LIMITS__QUEUE_BYTES`.

@@ -45,7 +45,7 @@ impl Layers {
         self.defaults
             .tables
             .keys()
-            .filter_map(|table| table.strip_prefix("channels."))
+            .filter_map(|table| keys::channel_type(table))
     }
 
     fn listener(&self, key: &str) -> Option<SocketAddr> {

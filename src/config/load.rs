@@ -11,8 +11,8 @@ use super::raw::Value;
 use super::reader::{Reader, Setting};
 use super::sources::Sources;
 use super::{
-    Access, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs, Metrics, Retention,
-    Server, WalletProof,
+    Access, AccessBackend, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs,
+    Metrics, Retention, Server, WalletProof,
 };
 use super::{urls, values};
 use crate::limits::WORKERS_MAX;
@@ -22,6 +22,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// For waiting until a question can be asked and for its answer, each: both together and then some
+/// are within `limits::CALL_TIMEOUT_MS`.
+const ASKING: Duration = Duration::from_secs(4);
 const KEEP_DAYS: u64 = 3_650;
 /// Hot history lives in memory, so it has a bound of its own.
 const HISTORY_ENTRIES: u64 = 100_000;
@@ -36,10 +39,11 @@ const DURABILITIES: [(&str, Durability); 2] = [
     ("relaxed", Durability::Relaxed),
 ];
 
-const ACCESSES: [(&str, Access); 4] = [
+const ACCESSES: [(&str, Access); 5] = [
     ("any", Access::Any),
     ("own", Access::Own),
     ("token", Access::Token),
+    ("backend", Access::Backend),
     ("none", Access::None),
 ];
 
@@ -101,6 +105,10 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
     let channels = channels(reader);
+    let access_backend = access_backend(reader);
+    if let (Some(channels), Some(None)) = (&channels, &access_backend) {
+        somebody_is_asked(reader, channels);
+    }
     let limits = limits(reader);
     if let (Some(server), Some(metrics)) = (&server, metrics) {
         listeners_fit(reader, dev, server.listen, metrics);
@@ -114,6 +122,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         logs: logs?,
         console_interval: console_interval?,
         channels: channels?,
+        access_backend: access_backend?,
         limits: limits?,
     })
 }
@@ -218,12 +227,18 @@ fn channels(reader: &mut Reader) -> Option<ChannelRules> {
 
 fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
     let key = |field| format!("channels.{kind}.{field}");
-    let subscribe = reader.read(&key("subscribe"), access);
-    let publish = reader.read(&key("publish"), access);
+    let subscribe = reader.read(&key("subscribe"), values::word(&ACCESSES));
+    let publish = reader.read(&key("publish"), values::word(&ACCESSES));
     let history = reader.read(&key("history"), values::count(0, HISTORY_ENTRIES));
     let ttl = reader.read(&key("history_ttl"), values::duration(SECOND, 365 * DAY));
     let durability = reader.read(&key("durability"), values::word(&DURABILITIES));
     let presence = reader.read(&key("presence"), values::boolean);
+    let join_leave = reader.read(&key("join_leave"), values::boolean);
+    if (presence, join_leave) == (Some(false), Some(true)) {
+        let accepted = format!("{} = true beside it", key("presence"));
+        let fault = Fault::new("tells who comes and goes, which is not known", accepted);
+        reader.reject(&key("join_leave"), fault);
+    }
     let (history, ttl, durability) = (history?, ttl?, durability?);
     Some(ChannelRule {
         subscribe: subscribe?,
@@ -234,20 +249,50 @@ fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
             durability,
         }),
         presence: presence?,
+        join_leave: join_leave?,
     })
 }
 
-fn access(value: &Value) -> Result<Access, Fault> {
-    values::word(&ACCESSES)(value).map_err(|fault| match value {
-        Value::Text(text) if text == "backend" => {
-            let problem = "asking a backend is not in this version of Fanfare yet";
-            Fault::new(
-                problem,
-                format!("{}; \"token\" comes nearest", fault.accepted),
-            )
+fn access_backend(reader: &mut Reader) -> Option<Option<AccessBackend>> {
+    let url = reader.read("channels.backend.url", urls::callback);
+    let secret = reader.secret("channels.backend.secret");
+    let timeout = reader.read(
+        "channels.backend.timeout",
+        values::duration(Duration::from_millis(100), ASKING),
+    );
+    let cache_ttl = reader.read(
+        "channels.backend.cache_ttl",
+        values::duration(Duration::ZERO, DAY),
+    );
+    let (url, secret, timeout, cache_ttl) = (url?, secret?, timeout?, cache_ttl?);
+    if url.is_empty() {
+        return Some(None);
+    }
+    let Some(secret) = secret else {
+        let problem = "is asked without a signature, and everybody could have asked";
+        let accepted = "channels.backend.secret or channels.backend.secret_file beside it";
+        reader.reject("channels.backend.url", Fault::new(problem, accepted));
+        return None;
+    };
+    Some(Some(AccessBackend {
+        url,
+        secret,
+        timeout,
+        cache_ttl,
+    }))
+}
+
+/// A rule that asks a backend needs one.
+fn somebody_is_asked(reader: &mut Reader, channels: &ChannelRules) {
+    for (kind, rule) in &channels.0 {
+        for (field, access) in [("subscribe", rule.subscribe), ("publish", rule.publish)] {
+            if access == Access::Backend {
+                let problem = "asks a backend, and there is none to ask";
+                let fault = Fault::new(problem, "channels.backend.url and its secret beside it");
+                reader.reject(&format!("channels.{kind}.{field}"), fault);
+            }
         }
-        _ => fault,
-    })
+    }
 }
 
 fn limits(reader: &mut Reader) -> Option<Limits> {

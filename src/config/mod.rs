@@ -53,6 +53,8 @@ pub struct Config {
     pub console_interval: Option<Duration>,
     /// `channels.*`
     pub channels: ChannelRules,
+    /// `channels.backend.*`; `None`: no URL is given.
+    pub access_backend: Option<AccessBackend>,
     /// `limits.*`
     pub limits: Limits,
 }
@@ -151,6 +153,8 @@ pub struct ChannelRule {
     pub history: Option<Retention>,
     /// Whether it is known who is there.
     pub presence: bool,
+    /// Whether subscribers are told who comes and goes. Only with `presence`.
+    pub join_leave: bool,
 }
 
 /// How much history a channel keeps. No `Retention` means none.
@@ -184,8 +188,23 @@ pub enum Access {
     Own,
     /// Whose token names the channel in its `channels` claim.
     Token,
+    /// Whom the application's backend allows it, asked each time or remembered for a while.
+    Backend,
     /// No client.
     None,
+}
+
+/// `channels.backend.*`: whom the rule `backend` asks.
+#[derive(Debug, Clone)]
+pub struct AccessBackend {
+    /// `http` or `https`, without credentials.
+    pub url: String,
+    /// What questions are signed with, 32 bytes at least.
+    pub secret: Secret,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// For how long an answer is remembered; zero: not at all.
+    pub cache_ttl: Duration,
 }
 
 impl ChannelRules {

@@ -211,6 +211,52 @@ fn a_channel_table_changes_only_what_it_names() {
 }
 
 #[test]
+fn a_backend_to_ask_is_no_channel_type() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let sources = Sources {
+        environment: vec![("FANFARE_CHANNELS__BACKEND__SECRET".into(), secret.into())],
+        ..flags(&[
+            ("channels.backend.url", "https://app.example/access?x=1"),
+            ("channels.backend.cache_ttl", "0s"),
+            ("channels.room.subscribe", "backend"),
+        ])
+    };
+    let config = load(&sources).unwrap();
+    let backend = config.access_backend.as_ref().unwrap();
+    assert_eq!(backend.url, "https://app.example/access?x=1");
+    assert_eq!(backend.secret.expose(), secret.as_bytes());
+    assert_eq!(backend.timeout, Duration::from_secs(2));
+    assert_eq!(backend.cache_ttl, Duration::ZERO);
+    assert!(config.channels.rule("backend").is_none());
+    assert_eq!(
+        config.channels.rule("room").unwrap().subscribe,
+        Access::Backend
+    );
+    assert_eq!(config.warnings(), Vec::<String>::new());
+    assert!(load(&Sources::default()).unwrap().access_backend.is_none());
+}
+
+#[test]
+fn asking_in_the_clear_across_a_network_is_warned_of() {
+    for (url, warned) in [
+        ("http://localhost:3000/access", 0),
+        ("http://127.8.8.8/access", 0),
+        ("http://[::1]/access", 0),
+        ("https://10.0.0.1/access", 0),
+        ("http://10.0.0.1/access", 1),
+        ("http://localhost.example.com/", 1),
+    ] {
+        let secret = ("FANFARE_CHANNELS__BACKEND__SECRET", "x".repeat(32));
+        let sources = Sources {
+            environment: vec![(secret.0.into(), secret.1.into())],
+            ..flags(&[("channels.backend.url", url)])
+        };
+        let warnings = load(&sources).unwrap().warnings();
+        assert_eq!(warnings.len(), warned, "{url}: {warnings:?}");
+    }
+}
+
+#[test]
 fn a_channel_type_may_answer_before_the_disk() {
     let config = toml("[channels.feed]\ndurability = \"relaxed\"\n[channels.chat]").unwrap();
     let durability = |kind| {

@@ -1,6 +1,6 @@
 //! The second pass for what looks like a URL: the public one, origins, Redis.
 
-use url::Url;
+use url::{Host, Url};
 
 use super::AllowedOrigins;
 use super::mistake::Fault;
@@ -30,6 +30,47 @@ pub(super) fn public(value: &Value) -> Result<String, Fault> {
             .suggesting(Some(format!("{:?}", url.origin().ascii_serialization()))));
     }
     Ok(url.origin().ascii_serialization())
+}
+
+/// Where the rule `backend` asks, or nothing. Credentials in it would be shown with it.
+pub(super) fn callback(value: &Value) -> Result<String, Fault> {
+    let text = values::text(value)?;
+    if text.is_empty() {
+        return Ok(text);
+    }
+    let fault = |problem| {
+        Fault::new(
+            problem,
+            "an http:// or https:// URL, such as \"http://127.0.0.1:3000/api/fanfare/access\"",
+        )
+    };
+    let url = Url::parse(&text).map_err(|_| fault("is not a URL"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(fault("is neither http:// nor https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(fault(
+            "has a user or a password: the signature is the proof",
+        ));
+    }
+    if url.fragment().is_some() {
+        return Err(fault("has a fragment, which is never sent"));
+    }
+    Ok(url.into())
+}
+
+/// Whether somebody between here and there could read and change what is said.
+pub(super) fn is_exposed(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else {
+        return false;
+    };
+    let is_local = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && !is_local
 }
 
 /// Origins as browsers send them, or `*` alone.

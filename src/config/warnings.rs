@@ -1,6 +1,6 @@
 //! What is allowed and still deserves a loud word at start.
 
-use super::{AllowedOrigins, Config, WalletProof};
+use super::{AllowedOrigins, Config, WalletProof, urls};
 
 impl Config {
     /// Sentences for the operator, most urgent first. None of them with the defaults.
@@ -33,6 +33,12 @@ impl Config {
         warn(
             self.auth.refresh_ttl <= self.auth.token_ttl,
             "auth.refresh_ttl is not longer than auth.token_ttl: a refresh token is dead before it is needed",
+        );
+        let asked = self.access_backend.as_ref();
+        warn(
+            asked.is_some_and(|backend| urls::is_exposed(&backend.url)),
+            "channels.backend.url is http:// and not on this machine: whoever is in between can let anybody \
+             into any channel",
         );
         let limits = &self.limits;
         let event_bytes = limits

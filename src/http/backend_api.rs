@@ -111,7 +111,7 @@ fn publication(
 }
 
 /// The channel that a backend names: any of a configured type.
-fn addressee(named: &Value, config: &Config) -> Result<ChannelKey, ApiError> {
+pub fn addressee(named: &Value, config: &Config) -> Result<ChannelKey, ApiError> {
     let channel = ChannelKey::resolve(named, None, config.limits.channel_key_bytes)?;
     if config.channels.rule(channel.kind()).is_some() {
         return Ok(channel);

@@ -10,8 +10,10 @@ pub mod routes;
 pub mod status;
 pub mod upgrade;
 
+mod admin;
 mod auth;
 mod backend_api;
+mod history;
 mod notifications;
 
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +27,7 @@ use hyper::body::Body;
 use hyper::http::request::Parts as Head;
 use hyper::{Method, Request, Response};
 
+use crate::access_backend::AccessBackend;
 use crate::admission::{Admission, client_address};
 use crate::auth::Authority;
 use crate::broker::{Broker, Store};
@@ -33,6 +36,8 @@ use crate::config::{Config, Secret};
 use crate::event_log::{Data, EventLog, Kind};
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
+use crate::presence::Presence;
+use crate::router::Router;
 use crate::web;
 use errors::ApiError;
 use reply::Reply;
@@ -63,6 +68,12 @@ pub struct Services {
     pub draining: AtomicBool,
     /// The name of this node.
     pub node: Arc<str>,
+    /// The workers and who follows what.
+    pub router: Arc<Router>,
+    /// Who is in which channel.
+    pub presence: Presence,
+    /// Whom the rule `backend` asks.
+    pub access_backend: Option<AccessBackend>,
 }
 
 /// What [`Services`] are made of.
@@ -83,6 +94,12 @@ pub struct Parts {
     pub event_log: EventLog,
     /// See [`Services::node`].
     pub node: Arc<str>,
+    /// See [`Services::router`].
+    pub router: Arc<Router>,
+    /// See [`Services::presence`].
+    pub presence: Presence,
+    /// See [`Services::access_backend`].
+    pub access_backend: Option<AccessBackend>,
 }
 
 impl Services {
@@ -107,6 +124,9 @@ impl Services {
             event_log: parts.event_log,
             draining: AtomicBool::new(false),
             node: parts.node,
+            router: parts.router,
+            presence: parts.presence,
+            access_backend: parts.access_backend,
         }
     }
 
@@ -230,6 +250,11 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
         (Route::NotificationRead, _) => notifications::read_one(services, call).await,
         (Route::Publish, _) => backend_api::publish(services, call).await,
         (Route::Broadcast, _) => backend_api::broadcast(services, call).await,
+        (Route::History, _) => history::read(services, call).await,
+        (Route::Presence, _) => admin::presence(services, call).await,
+        (Route::Channels, _) => admin::channels(services, call),
+        (Route::Connections, _) => admin::connections(services, call).await,
+        (Route::Disconnect, _) => admin::disconnect(services, call).await,
         (Route::Users, _) => backend_api::put_user(services, call).await,
         (Route::Health, _) => Ok(status::health(services)),
         (Route::Ready, _) => Ok(status::ready(services)),

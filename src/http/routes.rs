@@ -17,6 +17,16 @@ pub enum Route {
     Publish,
     /// Publishing to several.
     Broadcast,
+    /// What was published to a channel.
+    History,
+    /// Who is in a channel.
+    Presence,
+    /// Channels that have subscribers.
+    Channels,
+    /// Open sockets.
+    Connections,
+    /// Closing sockets.
+    Disconnect,
     /// Users of the application.
     Users,
     /// Whether the process lives.
@@ -61,7 +71,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 13] = [
+pub static TABLE: [Row; 18] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Notifications, "/api/user/notifications", ALL),
     row(
@@ -76,6 +86,11 @@ pub static TABLE: [Row; 13] = [
     ),
     row(Route::Publish, "/api/publish", POST),
     row(Route::Broadcast, "/api/broadcast", POST),
+    row(Route::History, "/api/history", POST),
+    row(Route::Presence, "/api/presence", GET),
+    row(Route::Channels, "/api/channels", GET),
+    row(Route::Connections, "/api/connections", GET),
+    row(Route::Disconnect, "/api/disconnect", POST),
     row(Route::Users, "/api/users", PUT),
     row(Route::Health, "/health", GET),
     row(Route::Ready, "/ready", GET),

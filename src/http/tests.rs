@@ -19,6 +19,7 @@ pub fn config() -> Config {
         publish: Access::None,
         history,
         presence: false,
+        join_leave: false,
     };
     let history = Some(Retention {
         entries: 100,
@@ -61,6 +62,7 @@ pub fn config() -> Config {
             ("notifications".to_owned(), rule(history)),
             ("post".to_owned(), rule(None)),
         ])),
+        access_backend: None,
         limits: Limits {
             connections: usize::MAX,
             connections_per_user: 64,

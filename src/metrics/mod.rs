@@ -105,6 +105,8 @@ pub struct Counters {
     pub publications: Names,
     /// Notifications created.
     pub notifications: Counter,
+    /// Questions of the rule `backend` by what became of them.
+    pub access_backend: Names,
 }
 
 impl Counters {
@@ -119,6 +121,7 @@ impl Counters {
             tokens_issued: Counter::default(),
             publications: Names::default(),
             notifications: Counter::default(),
+            access_backend: Names::default(),
         }
     }
 

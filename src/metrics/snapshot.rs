@@ -85,6 +85,7 @@ impl Observed {
             tokens_issued: counters.tokens_issued.value(),
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
+            access_backend: named(&counters.access_backend),
         }
     }
 }
@@ -164,6 +165,8 @@ pub struct Snapshot {
     pub publications: Counts,
     /// Notifications created.
     pub notifications: u64,
+    /// Questions of the rule `backend` by what became of them.
+    pub access_backend: Counts,
 }
 
 impl Snapshot {
@@ -217,6 +220,7 @@ impl Default for Snapshot {
             tokens_issued: 0,
             publications: Vec::new(),
             notifications: 0,
+            access_backend: Vec::new(),
         }
     }
 }

@@ -57,6 +57,11 @@ pub enum Command {
         /// Only events before this offset.
         before: Option<u64>,
     },
+    /// Who is there?
+    Presence {
+        /// In the client's own form.
+        channel: Box<RawValue>,
+    },
 }
 
 /// Why a message is not a command.
@@ -107,6 +112,7 @@ impl Command {
             Self::Publish { .. } => "publish",
             Self::Refresh { .. } => "refresh",
             Self::History { .. } => "history",
+            Self::Presence { .. } => "presence",
         }
     }
 }
@@ -194,6 +200,9 @@ impl Wire<'_> {
                 channel: self.channel()?,
                 limit: optional(self.limit)?,
                 before: optional(self.before)?,
+            },
+            "presence" => Command::Presence {
+                channel: self.channel()?,
             },
             _ => return Err(CommandError::UnknownType),
         })

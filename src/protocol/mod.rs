@@ -5,6 +5,7 @@
 pub mod channel;
 pub mod close;
 pub mod command;
+pub mod connection;
 pub mod depth;
 pub mod event;
 pub mod history;

@@ -1,5 +1,7 @@
 //! What the server says to one client: the JSON texts of contract section 4.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -63,6 +65,15 @@ pub enum Reply<'a> {
         /// Each as subscribers get it, with `_meta`.
         events: &'a [Box<RawValue>],
     },
+    /// Who is in a channel.
+    Presence {
+        /// This channel.
+        key: &'a ChannelKey,
+        /// User ids, each once; perhaps not all.
+        users: &'a [Arc<str>],
+        /// How many there are in all.
+        count: u64,
+    },
     /// The token ends soon.
     TokenExpiring {
         /// When, in milliseconds since 1970.
@@ -88,6 +99,8 @@ pub enum Reply<'a> {
     Disconnect {
         /// Why.
         close: Close,
+        /// What an operator has to say to it.
+        message: Option<&'a str>,
         /// How long the client should stay away, in milliseconds.
         retry_after_ms: u64,
     },
@@ -128,6 +141,8 @@ struct Data<'a> {
     events: Option<&'a [Box<RawValue>]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     notifications: Option<&'a [Box<RawValue>]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<&'a [Arc<str>]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,6 +186,7 @@ impl Reply<'_> {
             Self::Published { .. } => "published",
             Self::Refreshed { .. } => "refreshed",
             Self::History { .. } => "history",
+            Self::Presence { .. } => "presence",
             Self::TokenExpiring { .. } => "token_expiring",
             Self::UnreadNotifications { .. } => "unread_notifications",
             Self::Error { .. } => "error",
@@ -233,6 +249,12 @@ impl Reply<'_> {
                 events: Some(events),
                 ..Data::default()
             },
+            Self::Presence { key, users, count } => Data {
+                channel_key: Some(key.as_str()),
+                users: Some(users),
+                count: Some(count),
+                ..Data::default()
+            },
             Self::UnreadNotifications {
                 notifications,
                 count,
@@ -253,8 +275,10 @@ impl Reply<'_> {
             },
             Self::Disconnect {
                 close,
+                message,
                 retry_after_ms,
             } => Data {
+                message,
                 code: Some(Code::Number(close.code())),
                 reason: Some(close.reason()),
                 reconnect: Some(close.reconnect()),
@@ -295,6 +319,7 @@ mod tests {
         assert_eq!(
             Reply::Disconnect {
                 close: Close::ShuttingDown,
+                message: None,
                 retry_after_ms: 700
             }
             .encode(None),

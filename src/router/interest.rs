@@ -1,7 +1,7 @@
 //! Which workers follow a channel, and how many members it has on this node.
 
-use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -92,6 +92,31 @@ impl Interest {
             .collect()
     }
 
+    /// The first `limit` channels by their keys, of those that begin with `prefix` and come after
+    /// `after`, with their members.
+    pub fn page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<(ChannelKey, u64)> {
+        // The last key is on top and goes when there are too many.
+        let mut first = BinaryHeap::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (key, followers) in &*shard {
+                let name = key.as_str();
+                let is_after = after.is_none_or(|after| name > after);
+                let is_early = first.len() < limit
+                    || first
+                        .peek()
+                        .is_some_and(|(last, _): &(ChannelKey, u64)| key < last);
+                if is_after && is_early && name.starts_with(prefix) {
+                    first.push((key.clone(), u64::from(followers.members)));
+                    if first.len() > limit {
+                        first.pop();
+                    }
+                }
+            }
+        }
+        first.into_sorted_vec()
+    }
+
     /// Every channel.
     pub fn keys(&self) -> Vec<ChannelKey> {
         self.shards
@@ -135,5 +160,30 @@ mod tests {
         assert_eq!(workers(), [63]);
         assert!(interest.leave(63, &key, true));
         assert!(interest.counts().is_empty());
+    }
+
+    #[test]
+    fn pages_are_in_order_and_end() {
+        let interest = Interest::default();
+        let key = |name: &str| ChannelKey::parse(name, 255).unwrap();
+        for n in 0..50 {
+            interest.join(0, &key(&format!("post_{n:02}")), true);
+            interest.join(0, &key(&format!("feed_{n:02}")), true);
+        }
+        interest.join(0, &key("post_07"), false);
+        let mut seen = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = interest.page("post_", after.as_deref(), 7);
+            assert!(page.len() <= 7);
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.to_string());
+            seen.extend(page);
+        }
+        let expected: Vec<_> = (0..50)
+            .map(|n| (key(&format!("post_{n:02}")), if n == 7 { 2 } else { 1 }))
+            .collect();
+        assert_eq!(seen, expected);
+        assert!(interest.page("", None, 0).is_empty());
     }
 }

@@ -4,10 +4,30 @@ use super::Identity;
 use crate::config::Access;
 use crate::protocol::ChannelKey;
 
-/// Whether a rule lets this client at this channel.
+/// What a client wants to do with a channel, as a backend is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Follow it, look back, see who is there.
+    Subscribe,
+    /// Publish to it.
+    Publish,
+}
+
+impl Action {
+    /// On the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Subscribe => "subscribe",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// Whether a rule lets this client at this channel, as far as that is known here: with
+/// [`Access::Backend`] the answer is yes, and the backend has to be asked before anything is done.
 pub fn allows(access: Access, identity: &Identity, channel: &ChannelKey) -> bool {
     match access {
-        Access::Any => true,
+        Access::Any | Access::Backend => true,
         Access::Own => channel.id() == &*identity.user_id,
         Access::Token => identity
             .channels

@@ -22,6 +22,12 @@ impl Session {
             return;
         };
         let Pending { id, asked } = *pending;
+        let (asked, answer) = match (asked, answer) {
+            (Asked::Authorize(wish), Answer::Authorized(is_allowed)) => {
+                return self.authorized(id, *wish, is_allowed, effects);
+            }
+            others => others,
+        };
         let id = id.as_ref();
         match (asked, answer) {
             (
@@ -96,6 +102,14 @@ impl Session {
                     key: &key,
                     position: &position,
                     events: &events,
+                };
+                effects.push(Effect::Send(reply.encode(id)));
+            }
+            (Asked::Presence { key }, Answer::Presence { users, count }) => {
+                let reply = Reply::Presence {
+                    key: &key,
+                    users: &users,
+                    count,
                 };
                 effects.push(Effect::Send(reply.encode(id)));
             }

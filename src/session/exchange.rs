@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::Identity;
+use super::access::Action;
 use crate::config::{ChannelRules, Limits, Retention};
 use crate::protocol::history::{Entry, Unrecoverable};
 use crate::protocol::{ChannelKey, Close, Event, Position, Request};
@@ -114,6 +115,18 @@ pub enum Call {
         /// Events at most.
         limit: usize,
     },
+    /// See who is in a channel.
+    Presence {
+        /// This one.
+        channel: ChannelKey,
+    },
+    /// Ask the application's backend whether this client may do this.
+    Authorize {
+        /// With this channel.
+        channel: ChannelKey,
+        /// What it wants to do.
+        action: Action,
+    },
     /// Check a token.
     Verify {
         /// As the client sent it.
@@ -145,6 +158,15 @@ pub enum Answer {
         /// As subscribers get them, oldest first.
         events: Vec<Box<RawValue>>,
     },
+    /// Of [`Call::Presence`].
+    Presence {
+        /// User ids, each once; perhaps not all.
+        users: Vec<Arc<str>>,
+        /// How many there are in all.
+        count: u64,
+    },
+    /// Of [`Call::Authorize`]: whether it may. No answer is a no.
+    Authorized(bool),
     /// Of [`Call::Verify`]: whose token it is; or which check it failed.
     Verified(Result<Arc<Identity>, &'static str>),
     /// Of any call: it could not be done, for the reason with this code.

@@ -12,6 +12,7 @@ pub mod rate;
 mod rights;
 #[cfg(test)]
 mod tests;
+mod wish;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub use exchange::{Answer, Call, Effect, Input, Terms, Unread};
 pub use identity::Identity;
 use pulse::{Beat, Pulse};
 use rate::{Rate, Verdict};
+use wish::{What, Wish};
 
 /// Events that one `history` command returns at most, and without a limit of its own.
 const HISTORY_EVENTS_MAX: usize = 100;
@@ -80,6 +82,11 @@ enum Asked {
     History {
         key: ChannelKey,
     },
+    Presence {
+        key: ChannelKey,
+    },
+    /// Nothing has been done of it.
+    Authorize(Box<Wish>),
     Refresh,
 }
 
@@ -244,8 +251,9 @@ impl Session {
             Ok(Command::Subscribe { channel, recover }) => {
                 match self.may_subscribe(&channel, terms) {
                     Ok((key, rule)) => {
-                        let rule = rule.clone();
-                        self.subscribe(id, channel, key, &rule, recover, effects);
+                        let (rule, access) = (rule.clone(), rule.subscribe);
+                        let what = What::Subscribe { rule, recover };
+                        self.wish(id, Wish { channel, key, what }, access, effects);
                     }
                     Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
                 }
@@ -266,20 +274,10 @@ impl Session {
             },
             Ok(Command::Publish { channel, event }) => {
                 match self.may_publish(&channel, &event, terms) {
-                    Ok((key, event, retention)) => {
-                        let pending = Pending {
-                            id,
-                            asked: Asked::Publish { key: key.clone() },
-                        };
-                        self.call(
-                            Call::Publish {
-                                channel: key,
-                                event,
-                                retention,
-                            },
-                            pending,
-                            effects,
-                        );
+                    Ok((key, event, rule)) => {
+                        let (retention, access) = (rule.history, rule.publish);
+                        let what = What::Publish { event, retention };
+                        self.wish(id, Wish { channel, key, what }, access, effects);
                     }
                     Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
                 }
@@ -289,21 +287,17 @@ impl Session {
                 limit,
                 before,
             }) => match self.may_look_back(&channel, terms) {
-                Ok(key) => {
+                Ok((key, access)) => {
                     let limit = limit.unwrap_or(HISTORY_EVENTS_MAX).min(HISTORY_EVENTS_MAX);
-                    let pending = Pending {
-                        id,
-                        asked: Asked::History { key: key.clone() },
-                    };
-                    self.call(
-                        Call::History {
-                            channel: key,
-                            before,
-                            limit,
-                        },
-                        pending,
-                        effects,
-                    );
+                    let what = What::History { before, limit };
+                    self.wish(id, Wish { channel, key, what }, access, effects);
+                }
+                Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
+            },
+            Ok(Command::Presence { channel }) => match self.may_see_who(&channel, terms) {
+                Ok((key, access)) => {
+                    let what = What::Presence;
+                    self.wish(id, Wish { channel, key, what }, access, effects);
                 }
                 Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
             },

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::{ACCESS_DENIED, INVALID_CHANNEL, Refused, Session, Terms, access};
-use crate::config::{Access, ChannelRule, Retention};
+use crate::config::{Access, ChannelRule};
 use crate::protocol::command::channel_value;
 use crate::protocol::{ChannelKey, Event, EventError};
 
@@ -32,12 +32,12 @@ impl Session {
         Ok((key, rule))
     }
 
-    pub(super) fn may_publish(
+    pub(super) fn may_publish<'t>(
         &self,
         channel: &RawValue,
         event: &RawValue,
-        terms: &Terms,
-    ) -> Result<(ChannelKey, Event, Option<Retention>), Refused> {
+        terms: &'t Terms,
+    ) -> Result<(ChannelKey, Event, &'t ChannelRule), Refused> {
         let key = self.resolve(channel, terms)?;
         let rule = self.rule(&key, terms, |rule| rule.publish)?;
         let event =
@@ -51,18 +51,18 @@ impl Session {
                     code: "invalid_event",
                 },
             })?;
-        Ok((key, event, rule.history))
+        Ok((key, event, rule))
     }
 
     pub(super) fn may_look_back(
         &self,
         channel: &RawValue,
         terms: &Terms,
-    ) -> Result<ChannelKey, Refused> {
+    ) -> Result<(ChannelKey, Access), Refused> {
         let key = self.resolve(channel, terms)?;
         let rule = self.rule(&key, terms, |rule| rule.subscribe)?;
         match rule.history {
-            Some(_) => Ok(key),
+            Some(_) => Ok((key, rule.subscribe)),
             None => Err(Refused {
                 message: "The channel keeps no history",
                 code: "no_history",
@@ -70,7 +70,25 @@ impl Session {
         }
     }
 
-    /// The rule of a channel, if it lets this client do what `access` picks.
+    pub(super) fn may_see_who(
+        &self,
+        channel: &RawValue,
+        terms: &Terms,
+    ) -> Result<(ChannelKey, Access), Refused> {
+        let key = self.resolve(channel, terms)?;
+        let rule = self.rule(&key, terms, |rule| rule.subscribe)?;
+        if rule.presence {
+            Ok((key, rule.subscribe))
+        } else {
+            Err(Refused {
+                message: "The channel keeps no presence",
+                code: "no_presence",
+            })
+        }
+    }
+
+    /// The rule of a channel, if it lets this client do what `access` picks, or leaves it to the
+    /// backend: see [`Session::wish`].
     pub(super) fn rule<'t>(
         &self,
         key: &ChannelKey,

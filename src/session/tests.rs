@@ -12,3 +12,4 @@ mod commands;
 mod dice;
 mod random;
 mod time;
+mod wishes;

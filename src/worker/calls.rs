@@ -6,14 +6,16 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::connection::CallInFlight;
+use crate::access_backend::Question;
 use crate::broker::{Error, NotificationQuery, Publication};
 use crate::event_log::{Data, Kind};
 use crate::http::Services;
 use crate::inbox;
 use crate::limits::{CALL_TIMEOUT_MS, QUEUE_SHARE};
+use crate::protocol::connection::connection_id;
 use crate::protocol::history::{Entry, Unrecoverable};
 use crate::protocol::{ChannelKey, Position};
-use crate::session::{Answer, Call, Unread};
+use crate::session::{Answer, Call, Identity, Unread};
 use crate::ws::frame::event_text;
 
 /// Unread notifications that come with a subscription to them. Contract section 4.
@@ -22,13 +24,22 @@ const UNREAD_MAX: usize = 20;
 /// About what an event has around it when it is sent: `_meta`, a frame's header, its place in a queue.
 const EVENT_FRAME_BYTES: usize = 150;
 
+/// Whose call it is.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The user.
+    pub identity: Arc<Identity>,
+    /// The number in the connection's name.
+    pub serial: u64,
+}
+
 /// Begins a call. [`Call::Standing`] is the worker's own to answer.
-pub fn begin(call: Call, services: &Arc<Services>) -> CallInFlight {
+pub fn begin(call: Call, caller: Caller, services: &Arc<Services>) -> CallInFlight {
     let services = services.clone();
     let operation = operation(&call);
     Box::pin(async move {
         let limit = Duration::from_millis(CALL_TIMEOUT_MS);
-        match tokio::time::timeout(limit, carry_out(call, &services)).await {
+        match tokio::time::timeout(limit, carry_out(call, &caller, &services)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 if !matches!(error, Error::Full) {
@@ -66,11 +77,13 @@ const fn operation(call: &Call) -> &'static str {
         Call::Subscribe { .. } | Call::Standing { .. } => "subscribe",
         Call::Publish { .. } => "publish",
         Call::History { .. } => "history",
+        Call::Presence { .. } => "presence",
+        Call::Authorize { .. } => "authorize",
         Call::Verify { .. } => "refresh",
     }
 }
 
-async fn carry_out(call: Call, services: &Services) -> Result<Answer, Error> {
+async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<Answer, Error> {
     let answer_bytes = services.config.limits.queue_bytes / QUEUE_SHARE;
     match call {
         Call::Subscribe {
@@ -96,6 +109,9 @@ async fn carry_out(call: Call, services: &Services) -> Result<Answer, Error> {
                     (Some(recovery.position), Some(missed))
                 }
             };
+            // Who is acknowledged finds itself among those who are there.
+            let user_id = &caller.identity.user_id;
+            services.presence.settled(&channel, user_id).await;
             let unread = match unread_of {
                 Some(user_id) => unread(&user_id, answer_bytes, services).await,
                 None => None,
@@ -136,6 +152,23 @@ async fn carry_out(call: Call, services: &Services) -> Result<Answer, Error> {
             let newest = &entries[entries.len() - fitting..];
             let events = raw_events(&channel, &position, newest);
             Ok(Answer::History { position, events })
+        }
+        Call::Presence { channel } => {
+            let present = services.presence.list(&channel).await?;
+            Ok(Answer::Presence {
+                users: present.users,
+                count: present.count,
+            })
+        }
+        Call::Authorize { channel, action } => {
+            let Some(backend) = &services.access_backend else {
+                return Ok(Answer::Authorized(false));
+            };
+            let connection_id = connection_id(&services.node, caller.serial);
+            let question = Question::new(&caller.identity, channel, action);
+            Ok(Answer::Authorized(
+                backend.allows(question, connection_id).await,
+            ))
         }
         Call::Verify { token } => {
             let verified = services.authority.verify(&token, services.clock.unix_ms());

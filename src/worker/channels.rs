@@ -89,14 +89,18 @@ impl Channels {
         let Some(held) = &mut channel.joining[at].held else {
             return Activated::Lost;
         };
+        let mut is_past = false;
         let held: Vec<Frame> = std::mem::take(held)
             .into_iter()
             .filter(|(at, _)| !is_covered(at.as_ref(), position.as_ref()))
-            .map(|(_, frame)| frame)
+            .map(|(at, frame)| {
+                is_past |= at.is_some();
+                frame
+            })
             .collect();
         channel.joining.swap_remove(at);
         match position {
-            Some(position) if held.is_empty() && !reaches(channel.seen.as_ref(), &position) => {
+            Some(position) if !is_past && !reaches(channel.seen.as_ref(), &position) => {
                 channel.wait_until(position, slot);
             }
             _ => channel.active.push(slot),
@@ -156,6 +160,10 @@ impl Channels {
             if !is_covered(position, Some(until)) {
                 for slot in &*slots {
                     send(*slot);
+                }
+                if position.is_none() {
+                    // It says nothing of how far the history has come by.
+                    return true;
                 }
             } else if !reaches(position, until) {
                 return true;
@@ -348,6 +356,32 @@ mod tests {
             .channels
             .event(&bench.key.clone(), None, &frame, |slot| sent.push(slot));
         assert_eq!(sent, [1]);
+    }
+
+    /// Such as who comes and goes in a channel with history.
+    #[test]
+    fn events_without_history_do_not_end_the_waiting() {
+        let mut bench = Bench::new();
+        let passing = Frame::text("x");
+        bench.channels.join(&bench.key, 1);
+        bench
+            .channels
+            .event(&bench.key, None, &passing, |_| panic!("not yet"));
+        let held = bench.channels.activate(&bench.key, 1, Some(at(2)));
+        let Activated::Held(held) = held else {
+            panic!()
+        };
+        assert_eq!(held.len(), 1);
+        assert_eq!(*held[0], *passing);
+        let mut sent = 0;
+        bench
+            .channels
+            .event(&bench.key, None, &passing, |_| sent += 1);
+        assert_eq!(sent, 1);
+        for offset in 1..=4 {
+            bench.event(offset);
+        }
+        assert_eq!(bench.got[&1], [3, 4]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Connection {
     pub serial: u64,
     /// The earliest entry for it in the worker's deadlines; `u64::MAX` without one.
     pub scheduled_ms: u64,
+    /// When it was adopted, in milliseconds since 1970.
+    pub opened_at: u64,
     /// The client's address, as admission saw it.
     pub address: IpAddr,
     /// Released with the connection.

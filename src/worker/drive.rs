@@ -14,6 +14,7 @@ use crate::clock::Moment;
 use crate::event_log::{Data, Kind};
 use crate::http::upgrade::Ticket;
 use crate::limits::{CLOSE_TIMEOUT_MS, READS_PER_TURN_MAX};
+use crate::protocol::connection::connection_id;
 use crate::protocol::{ChannelKey, Close, Position, Reply, Request};
 use crate::session::{Answer, Call, Effect, Input, Session};
 use crate::ws::frame::event_text;
@@ -46,6 +47,7 @@ impl Worker {
             flow: Flow::Clean,
             serial,
             scheduled_ms: u64::MAX,
+            opened_at: now.unix_ms,
             address,
             permits,
         };
@@ -69,7 +71,7 @@ impl Worker {
     }
 
     fn connection_id(&self, serial: u64) -> String {
-        format!("{}-{serial}", self.outfit.services.node)
+        connection_id(&self.outfit.services.node, serial)
     }
 
     /// Hands an input to a connection's session and carries out what it wants.
@@ -117,6 +119,10 @@ impl Worker {
             Effect::Join(key) => {
                 let first = state.channels.join(&key, slot);
                 router.interest.join(self.outfit.index, &key, first);
+                if let Some(session) = &state.connections[slot as usize].session {
+                    let user_id = &session.identity().user_id;
+                    self.outfit.services.presence.enter(&key, user_id);
+                }
             }
             Effect::Activate {
                 channel,
@@ -163,8 +169,13 @@ impl Worker {
                 state.connections[slot as usize].call = Some(Box::pin(std::future::ready(answer)));
             }
             Effect::Call(call) => {
-                let call = calls::begin(call, &self.outfit.services);
-                state.connections[slot as usize].call = Some(call);
+                let connection = &mut state.connections[slot as usize];
+                let caller = connection.session.as_ref().map(|session| calls::Caller {
+                    identity: session.identity().clone(),
+                    serial: connection.serial,
+                });
+                connection.call =
+                    caller.map(|caller| calls::begin(call, caller, &self.outfit.services));
             }
             Effect::Close(close) => self.close(state, slot, close, now),
             Effect::Drop => {
@@ -199,6 +210,18 @@ impl Worker {
 
     /// Says why, then closes.
     fn close(&self, state: &mut State, slot: Slot, close: Close, now: Moment) {
+        self.close_saying(state, slot, close, None, now);
+    }
+
+    /// As [`Worker::close`], with what an operator has to say.
+    pub(super) fn close_saying(
+        &self,
+        state: &mut State,
+        slot: Slot,
+        close: Close,
+        message: Option<&str>,
+        now: Moment,
+    ) {
         let retry_after_ms = self.retry_after_ms(state, close);
         self.leave_all(state, slot);
         let connection = &mut state.connections[slot as usize];
@@ -215,6 +238,7 @@ impl Worker {
         if connection.engine.may_send() {
             let last = Reply::Disconnect {
                 close,
+                message,
                 retry_after_ms,
             }
             .encode(None);
@@ -245,6 +269,10 @@ impl Worker {
         let Some(last_here) = state.channels.leave(key, slot) else {
             return;
         };
+        if let Some(session) = &state.connections[slot as usize].session {
+            let user_id = &session.identity().user_id;
+            self.outfit.services.presence.leave(key, user_id);
+        }
         if self
             .outfit
             .router

@@ -1,20 +1,19 @@
 //! What other threads say to a worker.
 //!
 //! Two lanes. The control lane holds what must not be lost; it is bounded by what it is about: a
-//! message per accepted socket (bounded by file descriptors) and a handful for the life of the
-//! process. The event lane is bounded in events and bytes; an event that does not fit is a gap, which
+//! message per accepted socket (bounded by file descriptors), one per request of a backend that waits
+//! for its answer (bounded by the same), and a handful for the life of the process. The event lane is bounded in events and bytes; an event that does not fit is a gap, which
 //! the worker's members of that channel are told of, and never blocks the publisher.
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use tokio::sync::Notify;
-
 use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
 use crate::protocol::{ChannelKey, Position};
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
 
 /// What must reach a worker.
 #[derive(Debug)]
@@ -31,8 +30,61 @@ pub enum Control {
         /// In milliseconds.
         until_ms: u64,
     },
+    /// Name open connections.
+    List {
+        /// Which.
+        wanted: Wanted,
+        /// For the page.
+        reply: oneshot::Sender<Vec<Listed>>,
+    },
+    /// Close open connections.
+    Disconnect {
+        /// Which.
+        whom: Whom,
+        /// For the clients, beside the reason.
+        message: Option<Arc<str>>,
+        /// For how many there were.
+        reply: oneshot::Sender<usize>,
+    },
     /// Drop everything now.
     Stop,
+}
+
+/// Which connections are meant.
+#[derive(Debug, Clone)]
+pub enum Whom {
+    /// All.
+    Everybody,
+    /// Those of this user.
+    User(Arc<str>),
+    /// The one with this number.
+    Connection(u64),
+}
+
+/// Which page of connections.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Of these.
+    pub whom: Whom,
+    /// Only those with a larger number.
+    pub after: u64,
+    /// The first so many by their numbers.
+    pub limit: usize,
+}
+
+/// An open connection.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// The number in its name.
+    pub serial: u64,
+    /// Whose it is.
+    pub user_id: Arc<str>,
+    /// The client's address.
+    pub address: IpAddr,
+    /// In milliseconds since 1970.
+    pub opened_at: u64,
+    /// Subscriptions that were acknowledged.
+    pub channels: usize,
 }
 
 /// An event for a worker's members.

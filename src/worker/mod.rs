@@ -9,6 +9,7 @@ pub mod channels;
 pub mod connection;
 mod drive;
 pub mod mailbox;
+mod roster;
 mod serve;
 mod turn;
 
@@ -144,6 +145,17 @@ impl Worker {
                 match message {
                     Control::Accept { stream, peer } => self.clone().accept(stream, peer),
                     Control::Drain { until_ms } => self.drain(until_ms),
+                    // Whoever asked may have given up.
+                    Control::List { wanted, reply } => {
+                        let _ = reply.send(self.list(&wanted));
+                    }
+                    Control::Disconnect {
+                        whom,
+                        message,
+                        reply,
+                    } => {
+                        let _ = reply.send(self.disconnect(&whom, message.as_deref()));
+                    }
                     Control::Stop => return,
                 }
             }

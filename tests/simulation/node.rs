@@ -8,7 +8,7 @@ use std::time::Duration;
 use fanfare::broker::embedded::{self, Embedded};
 use fanfare::broker::{Broker, Deliver, Retention};
 use fanfare::clock::Clock;
-use fanfare::config::{Access, ChannelRule, ChannelRules, Limits, Sources};
+use fanfare::config::{Access, ChannelRule, ChannelRules, Durability, Limits, Sources};
 use fanfare::metrics::Counters;
 use fanfare::protocol::ChannelKey;
 use fanfare::router::Router;
@@ -49,6 +49,7 @@ impl Node {
         let options = embedded::Options {
             path: path.to_owned(),
             store_bytes: u64::MAX,
+            history_bytes: u64::MAX,
             notifications_per_user: usize::MAX,
         };
         let broker = embedded::open(options, clock.clone()).unwrap();
@@ -124,8 +125,13 @@ fn terms() -> Terms {
     let rule = |entries, ttl| ChannelRule {
         subscribe: Access::Any,
         publish: Access::None,
-        history: Some(Retention { entries, ttl }),
+        history: Some(Retention {
+            entries,
+            ttl,
+            durability: Durability::Commit,
+        }),
         presence: false,
+        join_leave: false,
     };
     let day = Duration::from_secs(86_400);
     let rules = BTreeMap::from([

@@ -16,6 +16,7 @@
     reason = "what does not work here has to fail the test"
 )]
 
+mod application;
 mod bystander;
 mod client;
 mod dice;
@@ -24,6 +25,7 @@ mod raw;
 mod server;
 mod token;
 
+pub use application::Application;
 pub use bystander::{Bystander, Calm};
 pub use client::Client;
 pub use dice::Dice;

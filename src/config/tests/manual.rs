@@ -97,7 +97,7 @@ fn the_defaults_are_the_contracts() {
         .iter()
         .map(|(kind, rule)| {
             assert_eq!(rule.publish, Access::None);
-            assert!(!rule.presence);
+            assert!(!rule.presence && !rule.join_leave);
             let history = rule.history.unwrap();
             assert_eq!((history.entries, history.ttl), (100, seconds(24 * 60 * 60)));
             assert_eq!(history.durability, Durability::Commit);

@@ -29,6 +29,19 @@ const COMMANDS: [&str; 7] = [
 /// The methods of HTTP that have a series of their own.
 const METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 
+/// What becomes of questions of the rule `backend`; `opened` is when everything begins to be denied.
+const ACCESS_OUTCOMES: [&str; 9] = [
+    "allowed",
+    "cached",
+    "denied",
+    "failed",
+    "open",
+    "opened",
+    "overloaded",
+    "shared",
+    "timeout",
+];
+
 const OTHER: &str = "other";
 
 /// The text.
@@ -238,6 +251,14 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "notifications_total",
         "Notifications created.",
         s.notifications as f64,
+    );
+    let outcomes = bounded(&s.access_backend, |outcome| {
+        [("outcome", known(outcome, &ACCESS_OUTCOMES))]
+    });
+    page.counters(
+        "access_backend_total",
+        "What became of questions to the application whether a client may subscribe or publish.",
+        outcomes,
     );
     page.counter(
         "errors_total",

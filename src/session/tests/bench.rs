@@ -194,6 +194,7 @@ fn terms() -> Terms {
         publish,
         history,
         presence: false,
+        join_leave: false,
     };
     let rules = [
         ("notifications", rule(Access::Own, Access::None, kept)),
@@ -204,6 +205,13 @@ fn terms() -> Terms {
         ("team", rule(Access::Token, Access::None, kept)),
         ("live", rule(Access::Any, Access::Any, None)),
         ("box", rule(Access::None, Access::Any, kept)),
+        (
+            "gate",
+            ChannelRule {
+                presence: true,
+                ..rule(Access::Backend, Access::Backend, kept)
+            },
+        ),
     ];
     Terms {
         channels: ChannelRules(
@@ -293,6 +301,10 @@ fn line(effect: &Effect) -> String {
                 before,
                 limit,
             } => format!("CALL history {channel} {limit} before {before:?}"),
+            Call::Presence { channel } => format!("CALL presence {channel}"),
+            Call::Authorize { channel, action } => {
+                format!("CALL authorize {} {channel}", action.as_str())
+            }
             Call::Verify { token } => format!("CALL verify {token}"),
         },
     }

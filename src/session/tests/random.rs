@@ -82,15 +82,18 @@ fn message(dice: &mut Dice) -> String {
         r#""feed""#,
         r#""notifications""#,
         r#""feed_u2""#,
+        r#""gate_1""#,
+        r#""gate_2""#,
         "7",
     ]);
     let id = *dice.pick(&["", r#","id":1"#, r#","id":"x""#]);
-    let rest = match dice.below(8) {
+    let rest = match dice.below(9) {
         0..3 => format!(r#""subscribe","channel":{channel}"#),
         3 => format!(r#""subscribe","channel":{channel},"recover":{{"epoch":"e1","offset":2}}"#),
         4 => format!(r#""unsubscribe","channel":{channel}"#),
         5 => format!(r#""publish","channel":{channel},"event":{{"type":"x"}}"#),
         6 => format!(r#""history","channel":{channel}"#),
+        7 => format!(r#""presence","channel":{channel}"#),
         _ => (*dice.pick(&[r#""ping""#, r#""refresh","token":"t""#, "7", r#""what""#])).to_owned(),
     };
     format!(r#"{{"type":{rest}{id}}}"#)
@@ -132,6 +135,11 @@ fn answer(dice: &mut Dice, bench: &Bench) -> Answer {
             position: at(9),
             events: vec![raw("{}")],
         },
+        Asked::Presence { .. } => Answer::Presence {
+            users: vec!["u1".into()],
+            count: 1,
+        },
+        Asked::Authorize(_) => Answer::Authorized(dice.below(3) > 0),
         Asked::Refresh => Answer::Verified(match dice.below(3) {
             0 => Err("expired"),
             1 => Ok(identity("u2", TOKEN_MS, &[])),
