@@ -52,7 +52,7 @@ fn every_bad_value_is_told_with_what_is_accepted() {
         (
             "channels.post.durability",
             "fast",
-            "\"commit\" or \"relaxed\"",
+            "\"commit\", \"relaxed\"",
         ),
         ("limits.connections", "many", "whole number"),
         ("limits.queue_bytes", "64 potatoes", "\"64KiB\""),
