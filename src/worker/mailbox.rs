@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::admission::Permit;
 use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
 use crate::protocol::{ChannelKey, Position};
 
@@ -20,12 +21,7 @@ use crate::protocol::{ChannelKey, Position};
 #[derive(Debug)]
 pub enum Control {
     /// A socket to serve.
-    Accept {
-        /// Non-blocking.
-        stream: TcpStream,
-        /// Its other end.
-        peer: SocketAddr,
-    },
+    Accept(Accepted),
     /// Close everything by this monotonic time, spread over it.
     Drain {
         /// In milliseconds.
@@ -33,6 +29,32 @@ pub enum Control {
     },
     /// Drop everything now.
     Stop,
+}
+
+/// A socket on its way to a worker.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Non-blocking.
+    pub stream: TcpStream,
+    /// Its other end.
+    pub peer: SocketAddr,
+    /// Counts it as the worker's.
+    pub load: Load,
+    /// Its address's leave to hold a socket that is no WebSocket; trusted proxies need none.
+    pub permit: Option<Permit>,
+}
+
+/// One socket that a worker serves, from the accept to its end, however that comes about.
+#[derive(Debug)]
+#[must_use = "dropping it says that the socket is gone"]
+pub struct Load(Arc<Shared>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Ordering::Relaxed);
+        // A worker that drains waits for the last one.
+        self.0.wake.notify_one();
+    }
 }
 
 /// An event for a worker's members.
@@ -150,8 +172,9 @@ impl Mailbox {
     }
 
     /// Counts a socket that is about to be handed over, so that the next choice knows of it.
-    pub fn add_load(&self) {
+    pub fn add_load(&self) -> Load {
         self.shared.load.fetch_add(1, Ordering::Relaxed);
+        Load(self.shared.clone())
     }
 }
 
@@ -192,11 +215,6 @@ impl Inbound {
             .unwrap_or_else(PoisonError::into_inner);
         self.shared.gap_count.store(0, Ordering::Release);
         std::mem::take(&mut *gaps)
-    }
-
-    /// A socket is no longer served here.
-    pub fn release_load(&self) {
-        self.shared.load.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

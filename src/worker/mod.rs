@@ -10,6 +10,9 @@ pub mod connection;
 mod drive;
 pub mod mailbox;
 mod serve;
+mod stall;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::cell::RefCell;
@@ -142,7 +145,7 @@ impl Worker {
             tokio::task::yield_now().await;
             while let Ok(message) = self.inbound.control.try_recv() {
                 match message {
-                    Control::Accept { stream, peer } => self.clone().accept(stream, peer),
+                    Control::Accept(accepted) => self.clone().accept(accepted),
                     Control::Drain { until_ms } => self.drain(until_ms),
                     Control::Stop => return,
                 }
@@ -187,6 +190,13 @@ impl State {
             self.deadlines
                 .push(Reverse((due_ms, slot, connection.serial)));
         }
+    }
+
+    /// Puts back what a panic may have taken away: what is shared by all connections.
+    fn refit(&mut self) {
+        self.read.resize(READ_BYTES, 0);
+        self.protocol.clear();
+        self.effects.clear();
     }
 
     /// A number below `bound`, to spread things (xorshift64, Marsaglia 2003).
