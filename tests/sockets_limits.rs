@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
-use support::{Client, Reply, Server, eventually};
+use support::{Client, Raw, Reply, Server, eventually, handshake};
 
 /// An upgrade that is refused, with all that the answer has.
 #[track_caller]
@@ -96,6 +96,51 @@ fn a_node_has_so_many_sockets() {
             .is_ok_and(|client| client.greeted().greeting["type"] == "connected")
     });
     assert_eq!(server.stats()["errors"], 0);
+}
+
+#[test]
+fn an_address_has_so_many_sockets_before_the_upgrade() {
+    let settings = [("limits.connections_per_address", "3")];
+    let open = |server: &Server| -> Vec<Raw> {
+        let sockets = (0..8).map(|_| Raw::open(server.addr()));
+        sockets.collect()
+    };
+    let server = Server::start(&[settings[0], ("server.trusted_proxies", "")]);
+    // The sockets of the harness are of the same address.
+    std::thread::sleep(Duration::from_millis(200));
+    let mut held = open(&server);
+    let refused: Vec<_> = held
+        .drain(3..)
+        .map(|mut raw| raw.reply().unwrap())
+        .collect();
+    assert_eq!(refused.len(), 5);
+    for reply in refused {
+        assert_eq!(reply.status, 429);
+        assert_eq!(reply.json()["code"], "rate_limited");
+        assert!(reply.header("retry-after").is_some());
+    }
+    // One that becomes a WebSocket is counted as that from then on, and one that ends not at all.
+    let path = format!("/ws?token={}", server.token("u1"));
+    assert!(held[0].send(handshake(&path).as_bytes()));
+    assert_eq!(held[0].reply().unwrap().status, 101);
+    held.remove(1);
+    let request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut more = Vec::new();
+    eventually("two places are free", Duration::from_secs(5), || {
+        let mut raw = Raw::open(server.addr());
+        if raw.send(request) && raw.reply().is_some_and(|reply| reply.status == 200) {
+            more.push(raw);
+        }
+        more.len() == 2
+    });
+    drop(more);
+
+    // Behind a proxy they are of many clients.
+    let server = Server::start(&settings);
+    for mut raw in open(&server) {
+        assert!(raw.send(request));
+        assert_eq!(raw.reply().unwrap().status, 200);
+    }
 }
 
 #[test]
