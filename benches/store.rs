@@ -30,6 +30,7 @@ fn main() {
     let clock = Clock::system();
     let sync_us = bare_sync_us(folder.path(), &clock);
     println!("append of 300 B and fdatasync: {sync_us:.0} us");
+    relaxed(folder.path(), &clock);
     for parallel in [1, 16, 64] {
         let store = open(&folder.path().join(format!("{parallel}.redb")), &clock);
         let count = if parallel == 1 { 2_000 } else { PUBLISHES };
@@ -88,6 +89,19 @@ fn main() {
     println!("open with {LOG_ROWS} rows in the log: {seconds:.2} s");
 }
 
+/// Publishing without waiting for the disk; the last commit is waited for, too.
+fn relaxed(folder: &Path, clock: &Clock) {
+    let store = open(&folder.join("relaxed.redb"), clock);
+    let seconds = timed(clock, || {
+        run(&store, 10 * PUBLISHES, 1, publish_relaxed);
+        drop(store);
+    });
+    println!(
+        "relaxed publish, one at once: {:.0}/s",
+        (10 * PUBLISHES) as f64 / seconds
+    );
+}
+
 fn open(path: &Path, clock: &Clock) -> Arc<Embedded> {
     let options = Options {
         path: path.to_owned(),
@@ -139,6 +153,18 @@ fn run<F>(
 }
 
 async fn publish(store: Arc<Embedded>, n: usize) {
+    publish_by(store, n, RETENTION).await;
+}
+
+async fn publish_relaxed(store: Arc<Embedded>, n: usize) {
+    let relaxed = Retention {
+        durability: Durability::Relaxed,
+        ..RETENTION
+    };
+    publish_by(store, n, relaxed).await;
+}
+
+async fn publish_by(store: Arc<Embedded>, n: usize, retention: Retention) {
     let json = format!(
         "{{\"type\":\"post_liked\",\"n\":{n},\"pad\":\"{}\"}}",
         "x".repeat(250)
@@ -146,7 +172,7 @@ async fn publish(store: Arc<Embedded>, n: usize) {
     let publication = Publication {
         channel: ChannelKey::parse(&format!("post_{}", n % CHANNELS), 255).expect("a key"),
         event: Event::parse(&json, 1_000).expect("an event"),
-        retention: Some(RETENTION),
+        retention: Some(retention),
         idempotency_key: None,
     };
     store.publish(publication).await.expect("published");

@@ -15,8 +15,9 @@ use crate::broker::{
 };
 use crate::clock;
 use crate::config::ChannelRules;
+use crate::event_log::{Data, EventLog, Kind};
 use crate::metrics::Counters;
-use crate::patience::{ANSWER_TIMEOUT, EVENT_TIMEOUT, within};
+use crate::patience::{ANSWER_TIMEOUT, AT_ONCE, EVENT_TIMEOUT, together, within};
 use crate::protocol::{ChannelKey, Event};
 
 /// The notifications of all users.
@@ -27,6 +28,7 @@ pub struct Inbox {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
     counters: Arc<Counters>,
+    event_log: EventLog,
     retention: Option<Retention>,
 }
 
@@ -36,12 +38,14 @@ impl Inbox {
         store: Arc<dyn Store>,
         broker: Arc<dyn Broker>,
         counters: Arc<Counters>,
+        event_log: EventLog,
         rules: &ChannelRules,
     ) -> Self {
         Self {
             store,
             broker,
             counters,
+            event_log,
             retention: rules.rule("notifications").and_then(|rule| rule.history),
         }
     }
@@ -84,19 +88,26 @@ impl Inbox {
 
     /// Marks some as read, or one as unread again.
     pub async fn mark(&self, user_id: &str, mark: ReadMark) -> Result<Changed, Error> {
-        let told = Marked::of(&mark);
+        let to = !matches!(mark, ReadMark::One { is_read: false, .. });
+        let all = matches!(mark, ReadMark::All);
         let changed = within(ANSWER_TIMEOUT, self.store.mark_notifications(user_id, mark)).await?;
-        for (notification_id, is_read) in told.ids(changed.count) {
-            self.tell(
-                user_id,
-                &Change::NotificationRead {
-                    user_id,
-                    notification_id,
-                    is_read,
-                    unread_count: changed.unread,
-                },
-            )
-            .await;
+        let read = |notification_id| Change::NotificationRead {
+            user_id,
+            notification_id,
+            is_read: to,
+            unread_count: changed.unread,
+        };
+        if all && changed.count > 0 {
+            self.tell(user_id, &read(None)).await;
+        }
+        for ids in changed.ids.chunks(AT_ONCE) {
+            let told = ids
+                .iter()
+                .map(async |id| self.tell(user_id, &read(Some(id))).await);
+            if together(told).await.contains(&false) {
+                // The rest would only wait for the same.
+                break;
+            }
         }
         Ok(changed)
     }
@@ -130,7 +141,8 @@ impl Inbox {
         Ok(changed)
     }
 
-    async fn tell(&self, user_id: &str, change: &Change<'_>) {
+    /// Whether it could be told.
+    async fn tell(&self, user_id: &str, change: &Change<'_>) -> bool {
         let publication = Publication {
             channel: ChannelKey::notifications_of(user_id),
             event: change.event(),
@@ -138,10 +150,23 @@ impl Inbox {
             idempotency_key: None,
         };
         match within(EVENT_TIMEOUT, self.broker.publish(publication)).await {
-            Ok(_) => self.counters.publications.increment("server"),
+            Ok(_) => {
+                self.counters.publications.increment("server");
+                true
+            }
             Err(error) => {
                 self.counters.errors.increment();
+                self.event_log.record(
+                    Kind::Error,
+                    &Data {
+                        user_id: Some(user_id),
+                        reason: Some("unavailable"),
+                        message: Some("notification event"),
+                        ..Data::default()
+                    },
+                );
                 tracing::warn!(%error, user_id, "a change of notifications was stored but not told");
+                false
             }
         }
     }
@@ -198,7 +223,7 @@ enum Change<'a> {
     },
     NotificationRead {
         user_id: &'a str,
-        /// `null`: several at once.
+        /// `null`: all of them.
         notification_id: Option<&'a str>,
         /// Only said when it is not what the event's name says: marked as unread again.
         #[serde(skip_serializing_if = "is_true")]
@@ -221,43 +246,6 @@ impl Change<'_> {
     fn event(&self) -> Event {
         let json = serde_json::to_vec(self).expect("strings, numbers and kept JSON are JSON");
         Event::trusted(Bytes::from(json))
-    }
-}
-
-/// Which ids a mark named, to tell of them after the store has carried it out.
-enum Marked {
-    One(String, bool),
-    Many(Vec<String>),
-    All,
-}
-
-impl Marked {
-    fn of(mark: &ReadMark) -> Self {
-        match mark {
-            ReadMark::One { id, is_read } => Self::One(id.clone(), *is_read),
-            ReadMark::Many(ids) => {
-                let mut ids = ids.clone();
-                ids.sort_unstable();
-                ids.dedup();
-                Self::Many(ids)
-            }
-            ReadMark::All => Self::All,
-        }
-    }
-
-    /// The events to send after `count` changed: one for each where that is certain and they are
-    /// few, else one for all together, which names none.
-    fn ids(&self, count: u64) -> Vec<(Option<&str>, bool)> {
-        /// More single events than this would push everything else out of a client's history.
-        const MOST_SINGLE: usize = 20;
-        match self {
-            _ if count == 0 => Vec::new(),
-            Self::One(id, is_read) => vec![(Some(id), *is_read)],
-            Self::Many(ids) if ids.len() as u64 == count && ids.len() <= MOST_SINGLE => {
-                ids.iter().map(|id| (Some(id.as_str()), true)).collect()
-            }
-            Self::Many(_) | Self::All => vec![(None, true)],
-        }
     }
 }
 
@@ -318,22 +306,5 @@ mod tests {
             }),
             json!({"type": "notifications_cleared", "userId": "u1", "count": 2, "unreadCount": 1})
         );
-    }
-
-    #[test]
-    fn only_what_changed_is_told_and_only_what_is_certain_is_named() {
-        let one = Marked::of(&ReadMark::One {
-            id: "a".into(),
-            is_read: false,
-        });
-        assert_eq!(one.ids(0), []);
-        assert_eq!(one.ids(1), [(Some("a"), false)]);
-        let many = Marked::of(&ReadMark::Many(vec!["b".into(), "a".into(), "b".into()]));
-        assert_eq!(many.ids(2), [(Some("a"), true), (Some("b"), true)]);
-        assert_eq!(many.ids(1), [(None, true)]);
-        assert_eq!(many.ids(0), []);
-        assert_eq!(Marked::of(&ReadMark::All).ids(7), [(None, true)]);
-        let ids = (0..100).map(|n| n.to_string()).collect();
-        assert_eq!(Marked::of(&ReadMark::Many(ids)).ids(100), [(None, true)]);
     }
 }

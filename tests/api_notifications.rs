@@ -98,7 +98,7 @@ fn missing_fields_and_large_ones_are_refused() {
     let server = Server::start(&[("limits.event_bytes", "2KiB")]);
     let complete = json!({"userId": "u1", "type": "like", "title": "t", "message": "m"});
     for name in ["userId", "type", "title", "message"] {
-        for bad in [Value::Null, json!(""), json!(1)] {
+        for bad in [Value::Null, json!(""), json!(1.5)] {
             let mut body = complete.clone();
             body[name] = bad;
             let reply = server.as_backend("POST", PATH, &body).expect(400).json();
@@ -108,10 +108,21 @@ fn missing_fields_and_large_ones_are_refused() {
     let mut large = complete.clone();
     large["message"] = json!("x".repeat(4_000));
     server.as_backend("POST", PATH, &large).expect(413);
-    let mut listed = complete.clone();
-    listed["metadata"] = json!([1]);
-    server.as_backend("POST", PATH, &listed).expect(400);
     assert_eq!(list(&server, "u1", "")["unreadCount"], 0);
+}
+
+#[test]
+fn what_applications_write_naturally_is_taken() {
+    let server = Server::start(&[]);
+    let users = server.as_backend("PUT", "/api/users", &json!({"id": 42}));
+    assert_eq!(users.expect(200).json()["user"]["id"], "42");
+    for metadata in [json!([1, "x"]), json!("plain"), json!(1.5), json!(false)] {
+        let body = json!({"userId": 42, "type": "like", "title": "t", "message": "m", "metadata": metadata});
+        server.as_backend("POST", PATH, &body).expect(201);
+        let page = list(&server, "42", "?limit=1");
+        assert_eq!(page["notifications"][0]["userId"], "42");
+        assert_eq!(page["notifications"][0]["metadata"], metadata);
+    }
 }
 
 #[test]

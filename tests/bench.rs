@@ -1,6 +1,8 @@
 //! `fanfare bench`: each measurement, small, from the command to its figures. What they are worth as
 //! figures is not judged here; that they are there, and that nothing was lost, is.
 
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
 mod support;
 
 use std::fs;
@@ -139,6 +141,18 @@ fn deliveries_are_measured_at_a_rate_and_at_the_peak() {
     for section in 0..3 {
         figures(&report, section, &keys);
     }
+    let many = [
+        "fanout",
+        "-n",
+        "30",
+        "--publishers",
+        "4",
+        "--saturate",
+        "--quick",
+        "-t",
+        "0.3",
+    ];
+    figures(&sound(&many), 0, &keys);
     // 50 events a second over three channels of ten each; the last may be late.
     let paced = figures(&report, 0, &[])["deliveries_per_second"]["fanfare"].as_f64();
     assert!(paced.is_some_and(|rate| rate <= 501.0), "{report:#}");

@@ -9,6 +9,8 @@ mod backend;
 mod embedded;
 #[path = "broker_contract/embedded_bounds.rs"]
 mod embedded_bounds;
+#[path = "broker_contract/embedded_relaxed.rs"]
+mod embedded_relaxed;
 #[path = "broker_contract/embedded_space.rs"]
 mod embedded_space;
 #[path = "broker_contract/events.rs"]

@@ -300,6 +300,7 @@ fn a_hundred_thousand_notifications_are_there_within_a_second_of_a_kill() {
     let options = Options {
         path: server.data_dir().join("fanfare.redb"),
         store_bytes: 1 << 30,
+        history_bytes: 1 << 30,
         notifications_per_user: 1_000,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

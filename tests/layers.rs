@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
-    &["app"],
+    &["app", "bench"],
     &["acceptor", "welcome"],
     &["worker"],
     &["http"],

@@ -96,6 +96,21 @@ fn only_a_good_token_of_the_same_user_is_taken() {
             json!({"type": "error", "data": {"message": "Invalid token", "code": "invalid_token"}})
         );
     }
+    let refused = |lines: Vec<Value>| -> Vec<String> {
+        let failures = lines.iter().filter(|line| line["type"] == "auth_failure");
+        let of_user = failures.filter(|line| line["data"]["userId"] == "u1");
+        of_user
+            .map(|line| line["data"]["reason"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    eventually("the refusals are logged", Duration::from_secs(5), || {
+        refused(server.event_log()).len() == 6
+    });
+    assert_eq!(
+        refused(server.event_log())[2..5],
+        ["other_user", "other_user", "expired"]
+    );
+    assert_eq!(server.stats()["authFailures"], 6);
     client.expect_disconnect(4101, "token expired");
 }
 

@@ -97,6 +97,17 @@ fn every_change_reaches_every_socket_of_its_owner() {
     );
     // What changes nothing is not told.
     server.as_user("u1", "PATCH", path, &read).expect(200);
+    // Of several, each that changed is told by its name.
+    let three = server.notify("u1", "three");
+    for client in &mut clients {
+        client.next();
+    }
+    let several = json!({"notificationIds": ["unknown", three["id"], one["id"]]});
+    server.as_user("u1", "PUT", path, &several).expect(200);
+    hears(
+        &mut clients,
+        &json!({"type": "notification_read", "userId": "u1", "notificationId": three["id"], "unreadCount": 1}),
+    );
     let id = two["id"].as_str().unwrap();
     server
         .as_user("u1", "PUT", &format!("{path}/{id}/read"), &json!(null))
@@ -117,7 +128,17 @@ fn every_change_reaches_every_socket_of_its_owner() {
         .expect(200);
     hears(
         &mut clients,
-        &json!({"type": "notifications_cleared", "userId": "u1", "count": 1, "unreadCount": 0}),
+        &json!({"type": "notifications_cleared", "userId": "u1", "count": 2, "unreadCount": 0}),
+    );
+    server.notify("u1", "four");
+    for client in &mut clients {
+        client.next();
+    }
+    let all = json!({"markAllAsRead": true});
+    server.as_user("u1", "PATCH", path, &all).expect(200);
+    hears(
+        &mut clients,
+        &json!({"type": "notification_read", "userId": "u1", "notificationId": null, "unreadCount": 0}),
     );
     for client in clients.iter_mut().chain([&mut bystander, &mut stranger]) {
         client.quiet(50);

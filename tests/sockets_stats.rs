@@ -73,6 +73,8 @@ fn the_figures_are_exact_after_all_that_can_happen() {
     assert_eq!(stats["activeConnections"], 12);
     assert_eq!(stats["authFailures"], 2);
     assert_eq!(stats["errors"], 0);
+    // Every kind of refusal counts, not only what is no command.
+    assert_eq!(stats["server"]["errorReplies"], 2 + 1 + 1 + 1);
     assert_eq!(
         stats["connectionsByChannel"],
         json!({"post_1": 10, "post_2": 4, "notifications_u0": 1, "notifications_u1": 1})

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ const WRITERS: usize = 8;
 const BUSY: usize = 9;
 /// Tells the child where its database is.
 const CHILD: &str = "FANFARE_TEST_CRASH_DATABASE";
+const FULL_CHILD: &str = "FANFARE_TEST_FULL_DATABASE";
 
 const KEPT: Retention = Retention {
     entries: 1_000_000,
@@ -248,12 +250,13 @@ fn verify(
     });
 }
 
+/// Not a test by itself: the child. Writes a hundred thousand notifications and dies of it.
 #[test]
-fn a_hundred_thousand_notifications_reopen_within_a_second() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("fanfare.redb");
-    let clock = Clock::system();
-    let store = open(&path, &clock);
+fn child_that_fills_and_aborts() {
+    let Some(path) = std::env::var_os(FULL_CHILD) else {
+        return;
+    };
+    let store = open(Path::new(&path), &Clock::system());
     block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..100_000 {
@@ -267,7 +270,21 @@ fn a_hundred_thousand_notifications_reopen_within_a_second() {
             added.unwrap().unwrap();
         }
     });
-    drop(store);
+    std::process::abort();
+}
+
+#[test]
+fn a_hundred_thousand_notifications_reopen_within_a_second_of_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fanfare.redb");
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["child_that_fills_and_aborts", "--exact"])
+        .env(FULL_CHILD, &path)
+        .output()
+        .unwrap();
+    // SIGABRT: it came to the end.
+    assert_eq!(output.status.signal(), Some(6), "{output:?}");
+    let clock = Clock::system();
     let before = clock.now().mono_ms;
     let store = open(&path, &clock);
     let took = clock.now().mono_ms - before;

@@ -60,7 +60,6 @@ pub fn run(setup: &Setup, plan: &Connect, progress: &mut Progress) -> Result<Rep
             progress.begin(format!("round {round}/{}:", plan.rounds));
             let before = Reading::now(host.pid)?;
             fleet.leave();
-            fleet.begin();
             let seconds = fleet.open(&host.door, &subscribe, &mut |ready| {
                 progress.say(format_args!("{ready} of {clients} in"));
             })?;
@@ -79,6 +78,7 @@ pub fn run(setup: &Setup, plan: &Connect, progress: &mut Progress) -> Result<Rep
                 let label = "storm: CPU per client, leaving included, µs";
                 section.note(of, "storm_cpu_us_per_client", label, each);
             }
+            fleet.begin();
             // Nobody was forgotten if everybody gets this.
             for channel in 0..keys.len() {
                 let now = super::stopwatch::nanos();

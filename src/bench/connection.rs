@@ -31,6 +31,8 @@ pub struct Connection {
     pub stage: Stage,
     /// The number of the channel whose events it counts.
     pub channel: usize,
+    /// Whether it was there when the books were opened, so that it has to get everything.
+    pub counted: bool,
     /// Which of them came.
     pub seen: Seen,
     /// The start of a frame whose end has not come. Almost always empty.
@@ -47,6 +49,7 @@ impl Connection {
             socket: None,
             stage: Stage::Away,
             channel,
+            counted: false,
             seen: Seen::default(),
             rest: Vec::new(),
         }

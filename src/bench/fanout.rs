@@ -13,8 +13,6 @@ use super::{Failure, Progress, Setup, descriptors, stopwatch};
 const WARM_UP: Duration = Duration::from_millis(300);
 /// How long the last deliveries may take.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Connections that publish, at most; each has channels of its own.
-const PUBLISHERS_MAX: usize = 8;
 
 /// What holds if nothing goes wrong.
 const CLAIM: &str = "every event arrived exactly once and in order; no connection failed";
@@ -26,6 +24,9 @@ pub struct Fanout {
     pub subscribers: usize,
     /// Channels that they are spread over.
     pub channels: usize,
+    /// Connections that publish. Of one, events must arrive in the order of publication; of several,
+    /// in an order that is the same for all subscribers.
+    pub publishers: usize,
     /// Each is measured by itself.
     pub loads: Vec<Load>,
     /// Of each measurement.
@@ -78,7 +79,11 @@ pub fn run(setup: &Setup, plan: &Fanout, progress: &mut Progress) -> Result<Repo
             fleet.open(&host.door, &subscribe, &mut |ready| {
                 progress.say(format_args!("{ready} subscribed"));
             })?;
-            fleet.add_publishers(&host.door, plan.channels.min(PUBLISHERS_MAX))?;
+            fleet.add_publishers(&host.door, plan.publishers)?;
+            if plan.publishers > 1 {
+                fleet.share_publishers();
+            }
+            fleet.begin();
             for (load, section) in plan.loads.iter().zip(&mut sections) {
                 offer(&mut fleet, &host, &plan, *load, WARM_UP, progress)?;
                 fleet.begin();
@@ -175,6 +180,7 @@ fn title(plan: &Fanout, setup: &Setup, load: Load) -> String {
     let Fanout {
         subscribers,
         channels,
+        publishers,
         rounds,
         ..
     } = plan;
@@ -186,8 +192,12 @@ fn title(plan: &Fanout, setup: &Setup, load: Load) -> String {
         1 => String::new(),
         many => format!(" over {many} channels"),
     };
+    let from = match publishers {
+        1 => String::new(),
+        many => format!(" from {many} publishers"),
+    };
     format!(
-        "fanout: {subscribers} subscribers{over}, {} bytes, {load}; {rounds} × {:?}",
+        "fanout: {subscribers} subscribers{over}, {} bytes{from}, {load}; {rounds} × {:?}",
         setup.event_bytes, plan.duration
     )
 }

@@ -42,6 +42,10 @@ pub struct Fleet {
     scratch: Vec<u8>,
     connections: Vec<Connection>,
     publishers: Vec<Publisher>,
+    /// Whether every publisher publishes on every channel.
+    shared: bool,
+    /// Publications so far, which spreads them over shared publishers.
+    turns: usize,
     /// Keys of the channels, by number.
     channels: Vec<String>,
     run: Run,
@@ -88,6 +92,8 @@ impl Fleet {
             scratch: vec![0; SCRATCH_BYTES],
             connections: Vec::with_capacity(count),
             publishers: Vec::new(),
+            shared: false,
+            turns: 0,
             run: Run::new(event_bytes),
             ready: 0,
             opened: 0,
@@ -106,14 +112,16 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// New books: what was published before counts no more.
+    /// New books: what was published before counts no more, and from now on everybody who is there has
+    /// to get everything.
     pub fn begin(&mut self) {
         let mut subscribers = vec![0; self.channels.len()];
         for connection in &mut self.connections {
             connection.seen = Seen::default();
-            subscribers[connection.channel] += 1;
+            connection.counted = connection.stage == Stage::Ready;
+            subscribers[connection.channel] += u32::from(connection.counted);
         }
-        self.ledger = Ledger::new(&subscribers);
+        self.ledger = Ledger::new(&subscribers, !self.shared);
         self.answers = Histogram::default();
         self.answered = 0;
         self.run = Run::new(self.run.bytes());
@@ -188,11 +196,18 @@ impl Fleet {
         Ok(())
     }
 
-    /// Publishes on a channel. A channel has one publisher, for only then there is one right order.
-    /// `due_ns` is when it should have happened, from which its latency counts. It leaves with the next
+    /// From now on every publisher publishes on every channel, which leaves the order of a channel's
+    /// events to the server. Counts from the next [`Fleet::begin`].
+    pub fn share_publishers(&mut self) {
+        self.shared = true;
+    }
+
+    /// Publishes on a channel, which has one publisher unless they are shared. `due_ns` is when it should have happened, from which its latency counts. It leaves with the next
     /// [`Fleet::turn`].
     pub fn publish(&mut self, door: &Door, channel: usize, due_ns: u64) {
-        let index = channel % self.publishers.len();
+        let turn = if self.shared { self.turns } else { channel };
+        self.turns += 1;
+        let index = turn % self.publishers.len();
         let publisher = &mut self.publishers[index];
         let mark = Mark {
             channel: channel as u16,
@@ -318,7 +333,7 @@ impl Fleet {
 
     /// What is wrong with what arrived so far.
     pub fn faults(&self) -> Faults {
-        let subscribers = self.connections.iter();
+        let subscribers = self.connections.iter().filter(|one| one.counted);
         self.ledger
             .faults(subscribers.map(|connection| (connection.channel, &connection.seen)))
     }
@@ -369,7 +384,9 @@ impl Fleet {
                 let now = stopwatch::nanos();
                 let read = connection.read(&mut self.scratch, |connection, text| {
                     if let Some(mark) = run.find(text) {
-                        ledger.arrive(&mut connection.seen, mark, now);
+                        if connection.counted {
+                            ledger.arrive(&mut connection.seen, mark, now);
+                        }
                         return Ok(());
                     }
                     *recovered += u64::from(entry::is_recovery(text));

@@ -20,6 +20,9 @@ pub struct Ledger {
     pub outstanding: usize,
     repeated: u64,
     late: u64,
+    /// Whether a channel's events have to come in the order in which they were published; else in
+    /// one that is the same for all.
+    as_published: bool,
 }
 
 /// What is wrong, in events times subscribers; all zero if nothing is.
@@ -39,14 +42,18 @@ struct Channel {
     subscribers: u32,
     /// For the publications that somebody has yet to get, the oldest first: how many have.
     pending: VecDeque<u32>,
+    /// Where each publication stands in the order that all must see: the one in which somebody saw it
+    /// first. Empty if that has to be the order of publication.
+    places: Vec<Option<u32>>,
+    placed: u32,
 }
 
 /// What one subscriber has seen of its channel.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// The first sequence that has not come, if none came late.
+    /// The first place in the channel's order that has not come, if none came late.
     next: u32,
-    /// Sequences before `next` that have not come. Almost always empty.
+    /// Places before `next` that have not come. Almost always empty.
     missing: Vec<u32>,
 }
 
@@ -67,14 +74,16 @@ impl Faults {
 }
 
 impl Ledger {
-    /// Empty books for channels with so many subscribers each.
-    pub fn new(subscribers: &[u32]) -> Self {
+    /// Empty books for channels with so many subscribers each. `as_published`: a channel has one
+    /// publisher, so that there is one right order; else all subscribers must see the same.
+    pub fn new(subscribers: &[u32], as_published: bool) -> Self {
         let channels = subscribers.iter().map(|&subscribers| Channel {
             subscribers,
             ..Channel::default()
         });
         Self {
             channels: channels.collect(),
+            as_published,
             ..Self::default()
         }
     }
@@ -84,6 +93,9 @@ impl Ledger {
         let channel = &mut self.channels[channel];
         let sequence = channel.published;
         channel.published += 1;
+        if !self.as_published {
+            channel.places.push(None);
+        }
         if channel.subscribers > 0 {
             channel.pending.push_back(0);
             self.outstanding += 1;
@@ -93,7 +105,10 @@ impl Ledger {
 
     /// Notes an arrival at one subscriber.
     pub fn arrive(&mut self, seen: &mut Seen, mark: Mark, now_ns: u64) {
-        match seen.note(mark.sequence) {
+        let Some(channel) = self.channels.get_mut(usize::from(mark.channel)) else {
+            return;
+        };
+        match seen.note(channel.place(mark.sequence)) {
             Arrival::InOrder => {}
             Arrival::Late => self.late += 1,
             Arrival::Repeated => {
@@ -103,9 +118,6 @@ impl Ledger {
         }
         self.delivered += 1;
         self.latency.add(now_ns.saturating_sub(mark.micros * 1_000));
-        let Some(channel) = self.channels.get_mut(usize::from(mark.channel)) else {
-            return;
-        };
         let oldest = channel.published as usize - channel.pending.len();
         let index = (mark.sequence as usize).checked_sub(oldest);
         if let Some(got) = index.and_then(|index| channel.pending.get_mut(index)) {
@@ -131,6 +143,18 @@ impl Ledger {
     }
 }
 
+impl Channel {
+    fn place(&mut self, sequence: u32) -> u32 {
+        match self.places.get_mut(sequence as usize) {
+            None => sequence,
+            Some(place) => *place.get_or_insert_with(|| {
+                self.placed += 1;
+                self.placed - 1
+            }),
+        }
+    }
+}
+
 enum Arrival {
     InOrder,
     Late,
@@ -138,17 +162,17 @@ enum Arrival {
 }
 
 impl Seen {
-    fn note(&mut self, sequence: u32) -> Arrival {
-        if sequence == self.next {
+    fn note(&mut self, place: u32) -> Arrival {
+        if place == self.next {
             self.next += 1;
             return Arrival::InOrder;
         }
-        if sequence > self.next {
-            self.missing.extend(self.next..sequence);
-            self.next = sequence + 1;
+        if place > self.next {
+            self.missing.extend(self.next..place);
+            self.next = place + 1;
             return Arrival::InOrder;
         }
-        match self.missing.iter().position(|&missing| missing == sequence) {
+        match self.missing.iter().position(|&missing| missing == place) {
             Some(at) => {
                 self.missing.swap_remove(at);
                 Arrival::Late
@@ -171,7 +195,7 @@ mod tests {
     }
 
     fn after(arrivals: &[u32]) -> (Ledger, Faults) {
-        let mut ledger = Ledger::new(&[1]);
+        let mut ledger = Ledger::new(&[1], true);
         for _ in 0..5 {
             ledger.publish(0);
         }
@@ -200,13 +224,34 @@ mod tests {
     }
 
     #[test]
+    fn of_several_publishers_any_order_is_right_if_it_is_the_same_for_all() {
+        let faults = |one: &[u32], two: &[u32]| {
+            let mut ledger = Ledger::new(&[2], false);
+            for _ in 0..4 {
+                ledger.publish(0);
+            }
+            let mut seen = [Seen::default(), Seen::default()];
+            for (seen, arrivals) in seen.iter_mut().zip([one, two]) {
+                for &sequence in arrivals {
+                    ledger.arrive(seen, mark(sequence), 0);
+                }
+            }
+            ledger.faults(seen.iter().map(|seen| (0, seen)))
+        };
+        assert!(!faults(&[2, 0, 1, 3], &[2, 0, 1, 3]).any());
+        assert_eq!(faults(&[2, 0, 1, 3], &[0, 2, 1, 3]).out_of_order, 1);
+        assert_eq!(faults(&[2, 0, 1, 3], &[2, 0, 3]).lost, 1);
+        assert_eq!(faults(&[2, 0, 1, 3], &[2, 0, 0, 1, 3]).repeated, 1);
+    }
+
+    #[test]
     fn a_publication_is_outstanding_until_the_last_subscriber_has_it() {
         assert_eq!(after(&[0, 1, 2]).0.outstanding, 2);
         // The oldest holds back the count, for it is the window's end.
         assert_eq!(after(&[1, 2, 3, 4]).0.outstanding, 5);
         assert_eq!(after(&[1, 2, 0, 3, 4, 4]).0.outstanding, 0);
 
-        let mut ledger = Ledger::new(&[2, 0]);
+        let mut ledger = Ledger::new(&[2, 0], true);
         ledger.publish(1);
         assert_eq!(ledger.outstanding, 0, "nobody to wait for");
         ledger.publish(0);

@@ -73,6 +73,7 @@ pub fn run(setup: &Setup, plan: &Recover, progress: &mut Progress) -> Result<Rep
         fleet.open(&host.door, &fresh, &mut |ready| {
             progress.say(format_args!("{ready} subscribed"));
         })?;
+        fleet.begin();
         fleet.add_publishers(&host.door, 1)?;
         if of == Of::Baseline {
             let before = Reading::now(host.pid)?;

@@ -108,7 +108,8 @@ pub struct Publication {
 /// What became of a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Its place in the history, where the channel keeps one. Then it is durable.
+    /// Its place in the history, where the channel keeps one. Then it is durable, unless the rule is
+    /// [`Durability::Relaxed`].
     pub position: Option<Position>,
     /// It had been published before under the same idempotency key; this is the first answer.
     pub repeated: bool,
@@ -128,7 +129,10 @@ pub struct Present {
 /// Guarantees of every implementation:
 /// - For one channel every node delivers in the same order, which is that of the offsets; the node
 ///   that publishes gets its own events the same way as all others. No event is delivered twice.
-/// - [`Published`] with a position means that the event survives the loss of the process.
+/// - [`Published`] with a position means that the event survives the loss of the process. Under
+///   [`Durability::Relaxed`] and without a key it may be lost within 100 ms of the answer; then the
+///   epochs of all relaxed channels end, so that no position is ever used for two events and every
+///   recovery from before is refused.
 /// - After `Err(Unavailable)` from [`Broker::publish`] the event may or may not have been published;
 ///   after every other error it was not.
 /// - Presence is of the moment: it does not survive the node that told of it. The embedded broker has
@@ -305,10 +309,13 @@ pub enum ReadMark {
 }
 
 /// What is left after notifications changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// How many notifications were changed or deleted.
     pub count: u64,
+    /// For [`ReadMark::One`] and [`ReadMark::Many`]: those that were changed, each once, in the order
+    /// in which they were named. Else empty.
+    pub ids: Vec<String>,
     /// Unread ones afterwards.
     pub unread: u64,
     /// For [`ReadMark::One`] and deleting one: whether the user has a notification of that id.

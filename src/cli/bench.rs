@@ -79,6 +79,9 @@ enum What {
         /// Channels that the subscribers are spread over
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
         channels: u16,
+        /// Connections that publish; of several, the server decides the order
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=500))]
+        publishers: u16,
         /// Measurements of each kind; the median counts [default: 3; quick: 1]
         #[arg(long)]
         rounds: Option<usize>,
@@ -190,6 +193,9 @@ impl Bench {
             }
             leash::pin(cpu)?;
         }
+        setup
+            .check()
+            .map_err(|failure| Failure::Other(failure.into()))?;
         let report = measure(self.what, &setup, quick, duration)?;
         let mut out = io::stdout().lock();
         if json {
@@ -231,11 +237,13 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
             w,
             r,
             channels,
+            publishers,
             rounds,
         } => {
             let plan = Fanout {
                 subscribers: size(n, 1_000, 100),
                 channels: channels.into(),
+                publishers: publishers.into(),
                 loads: loads(saturate, &w, &r)?,
                 duration,
                 rounds: size(rounds, 3, 1),

@@ -15,6 +15,7 @@ use super::{
     Metrics, Retention, Server, WalletProof,
 };
 use super::{urls, values};
+use crate::limits::WORKERS_MAX;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -24,7 +25,6 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// For waiting until a question can be asked and for its answer, each: both together and then some
 /// are within `limits::CALL_TIMEOUT_MS`.
 const ASKING: Duration = Duration::from_secs(4);
-const THREADS: u64 = 1_024;
 const KEEP_DAYS: u64 = 3_650;
 /// Hot history lives in memory, so it has a bound of its own.
 const HISTORY_ENTRIES: u64 = 100_000;
@@ -129,7 +129,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
 
 fn server(reader: &mut Reader) -> Option<Server> {
     let listen = reader.read("server.listen", values::socket_address);
-    let workers = reader.read("server.workers", values::count(0, THREADS));
+    let workers = reader.read("server.workers", values::count(0, WORKERS_MAX as u64));
     let public_url = reader.read("server.public_url", urls::public);
     let allowed_origins = reader.read("server.allowed_origins", urls::origins);
     let trusted_proxies = reader.read("server.trusted_proxies", values::list(values::network));
@@ -141,7 +141,9 @@ fn server(reader: &mut Reader) -> Option<Server> {
     Some(Server {
         listen: listen?,
         workers: match workers? {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => {
+                std::thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX))
+            }
             workers => usize::try_from(workers).unwrap_or(1),
         },
         public_url: public_url?,

@@ -175,7 +175,7 @@ pub enum Durability {
     #[default]
     Commit,
     /// At once; on disk a tenth of a second later at most. A crash can take the events of that time,
-    /// and ends the epoch of every channel that could have had some.
+    /// and ends the epoch of every relaxed channel. With an idempotency key it is a commit.
     Relaxed,
 }
 

@@ -11,13 +11,14 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::Services;
-use super::backend_api::{addressee, together};
+use super::backend_api::addressee;
 use super::errors::ApiError;
 use super::identity::require_backend;
 use super::reply::{self, Reply};
 use super::request::{Call, text};
 use crate::clock::rfc3339;
 use crate::event_log::{Data, Kind};
+use crate::patience::together;
 use crate::protocol::connection::{connection_id, serial_of};
 use crate::worker::mailbox::{Control, Listed, Wanted, Whom};
 

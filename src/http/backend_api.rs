@@ -1,9 +1,5 @@
 //! What backends may do: publish, broadcast, tell us of users. Contract section 5.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::Poll;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -13,19 +9,15 @@ use super::errors::ApiError;
 use super::identity::{invalid_wallet, require_backend};
 use super::notifications::invalid_user_id;
 use super::reply::{self, Reply};
-use super::request::{Call, scoped_key, text};
+use super::request::{Call, id_text, scoped_key};
 use crate::auth::wallet;
 use crate::broker::{self, Publication, Published, User, UserChange};
 use crate::config::{ChannelRules, Config};
-use crate::patience::{ANSWER_TIMEOUT, within};
+use crate::patience::{ANSWER_TIMEOUT, AT_ONCE, together, within};
 use crate::protocol::{ChannelKey, Event};
 
 /// Channels that one broadcast may name.
 const MAX_CHANNELS: usize = 1_000;
-
-/// Publications of one broadcast that are under way at once: enough to share commits, too few to
-/// fill the store's queue.
-const AT_ONCE: usize = 64;
 
 /// A user's nickname.
 const MAX_NICKNAME_BYTES: usize = 255;
@@ -166,30 +158,6 @@ fn event(raw: Option<&RawValue>, config: &Config) -> Result<Event, ApiError> {
         .map_err(|error| ApiError::event(error, max_bytes))
 }
 
-/// Waits for all of `futures`, which share this task; their outputs in order.
-pub async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
-    let mut outputs: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
-    poll_fn(|context| {
-        let mut pending = false;
-        for (future, output) in waiting.iter_mut().zip(&mut outputs) {
-            if output.is_none() {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(done) => *output = Some(done),
-                    Poll::Pending => pending = true,
-                }
-            }
-        }
-        if pending {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
-    })
-    .await;
-    outputs.into_iter().flatten().collect()
-}
-
 #[derive(Deserialize)]
 struct PublishBody<'a> {
     channel: Option<Value>,
@@ -237,7 +205,7 @@ struct UserBody {
 
 impl UserBody {
     fn check(self, key_bytes: usize) -> Result<(String, UserChange), ApiError> {
-        let id = text(self.id)
+        let id = id_text(self.id)
             .ok_or_else(|| ApiError::bad_request("missing_fields", "id is required"))?;
         if ChannelKey::build("notifications", &id, key_bytes).is_err() {
             return Err(invalid_user_id());

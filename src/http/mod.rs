@@ -112,6 +112,7 @@ impl Services {
                 Arc::clone(&parts.store),
                 Arc::clone(&parts.broker),
                 Arc::clone(&parts.counters),
+                parts.event_log.clone(),
                 &config.channels,
             ),
             admission: Admission::new(&config.limits, parts.clock.clone()),

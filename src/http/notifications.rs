@@ -9,7 +9,7 @@ use super::Services;
 use super::errors::ApiError;
 use super::identity::{require_backend, require_user};
 use super::reply::{self, Reply};
-use super::request::{Call, scoped_key, text};
+use super::request::{Call, id_text, scoped_key, text};
 use crate::broker::{Changed, NewNotification, NotificationQuery, ReadMark};
 use crate::event_log::{Data, Kind};
 use crate::inbox::View;
@@ -202,8 +202,9 @@ struct NewBody {
 impl NewBody {
     /// A notification that fits into an event of `event_bytes`, of a user who can have a channel.
     fn check(self, key_bytes: usize, event_bytes: usize) -> Result<NewNotification, ApiError> {
-        let members = [self.user_id, self.kind, self.title, self.message].map(text);
-        let [Some(user_id), Some(kind), Some(title), Some(message)] = members else {
+        let user_id = id_text(self.user_id);
+        let texts = [self.kind, self.title, self.message].map(text);
+        let (Some(user_id), [Some(kind), Some(title), Some(message)]) = (user_id, texts) else {
             return Err(ApiError::bad_request(
                 "missing_fields",
                 "Missing required fields",
@@ -215,11 +216,11 @@ impl NewBody {
         if self
             .metadata
             .as_ref()
-            .is_some_and(|json| !json.get().starts_with('{') || depth::is_too_deep(json.get()))
+            .is_some_and(|json| depth::is_too_deep(json.get()))
         {
             return Err(ApiError::bad_request(
                 "invalid_metadata",
-                "metadata must be a JSON object, nested 100 deep at most",
+                "metadata must be JSON, nested 100 deep at most",
             ));
         }
         // As JSON, where a control character takes six bytes.

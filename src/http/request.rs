@@ -97,6 +97,14 @@ pub fn text(member: Option<Value>) -> Option<String> {
     }
 }
 
+/// The id in a member: a text, or a whole number, as which applications with such ids write them.
+pub fn id_text(member: Option<Value>) -> Option<String> {
+    match member {
+        Some(Value::Number(number)) if !number.is_f64() => Some(number.to_string()),
+        member => text(member),
+    }
+}
+
 /// Reads a body of at most `max_bytes` within `patience`.
 ///
 /// The rest of one that is too large is thrown away up to `MAX_DISCARDED_BYTES`, because a client

@@ -51,6 +51,10 @@ pub enum Input {
 pub enum Effect {
     /// Send this text to the client.
     Send(String),
+    /// Send this text, which says that something was refused; it counts as such.
+    SendError(String),
+    /// Note that a token was refused, and which check failed.
+    AuthFailure(&'static str),
     /// Send a WebSocket ping.
     Ping,
     /// Hold the channel's events back for this client from now on.
@@ -163,8 +167,8 @@ pub enum Answer {
     },
     /// Of [`Call::Authorize`]: whether it may. No answer is a no.
     Authorized(bool),
-    /// Of [`Call::Verify`]: whose token it is, if it is good.
-    Verified(Option<Arc<Identity>>),
+    /// Of [`Call::Verify`]: whose token it is; or which check it failed.
+    Verified(Result<Arc<Identity>, &'static str>),
     /// Of any call: it could not be done, for the reason with this code.
     Failed {
         /// For programs, such as `unavailable`.

@@ -4,6 +4,7 @@
 //! effects, and a broadcast never comes this way.
 
 pub mod access;
+mod answers;
 mod exchange;
 mod identity;
 pub mod pulse;
@@ -15,10 +16,11 @@ mod wish;
 
 use std::sync::Arc;
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use crate::clock::Moment;
 use crate::config::ChannelRule;
+use crate::protocol::history::Unrecoverable;
 use crate::protocol::{ChannelKey, Close, Command, Position, Reply, Request, RequestId};
 
 pub use exchange::{Answer, Call, Effect, Input, Terms, Unread};
@@ -29,6 +31,10 @@ use wish::{What, Wish};
 
 /// Events that one `history` command returns at most, and without a limit of its own.
 const HISTORY_EVENTS_MAX: usize = 100;
+
+/// Bytes of a client's own spelling of a channel that an error repeats. No right one is as long,
+/// unless the client adds members or spaces that nobody asked for.
+const ECHO_BYTES_MAX: usize = 1_024;
 
 /// The state of one authenticated client.
 #[derive(Debug)]
@@ -63,10 +69,12 @@ enum Asked {
     Subscribe {
         channel: Box<RawValue>,
         key: ChannelKey,
+        recovery: Recovery,
     },
     Standing {
         channel: Box<RawValue>,
         key: ChannelKey,
+        recovery: Recovery,
     },
     Publish {
         key: ChannelKey,
@@ -80,6 +88,15 @@ enum Asked {
     /// Nothing has been done of it.
     Authorize(Box<Wish>),
     Refresh,
+}
+
+/// Whether the client wants to hear how a recovery went without one being tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recovery {
+    /// It did not ask, or the call says.
+    AsAnswered,
+    /// It asked for what a channel without history never keeps.
+    InVain,
 }
 
 /// A refusal that becomes an `error` reply.
@@ -218,7 +235,7 @@ impl Session {
                     code,
                     channel: None,
                 };
-                effects.push(Effect::Send(reply.encode(id.as_ref())));
+                effects.push(Effect::SendError(reply.encode(id.as_ref())));
             }
             Ok(Command::Ping) => effects.push(Effect::Send(Reply::Pong.encode(id.as_ref()))),
             Ok(Command::Refresh { token }) => {
@@ -301,6 +318,10 @@ impl Session {
         recover: Option<Position>,
         effects: &mut Vec<Effect>,
     ) {
+        let recovery = match (&recover, rule.history) {
+            (Some(_), None) => Recovery::InVain,
+            _ => Recovery::AsAnswered,
+        };
         let recover = recover.filter(|_| rule.history.is_some());
         if let Some(at) = self.subscriptions.iter().position(|held| *held == key) {
             if recover.is_none() {
@@ -309,7 +330,11 @@ impl Session {
                 };
                 let pending = Pending {
                     id,
-                    asked: Asked::Standing { channel, key },
+                    asked: Asked::Standing {
+                        channel,
+                        key,
+                        recovery,
+                    },
                 };
                 return self.call(call, pending, effects);
             }
@@ -328,153 +353,20 @@ impl Session {
             call,
             Pending {
                 id,
-                asked: Asked::Subscribe { channel, key },
+                asked: Asked::Subscribe {
+                    channel,
+                    key,
+                    recovery,
+                },
             },
             effects,
         );
     }
+}
 
-    fn answer(&mut self, answer: Answer, terms: &Terms, now: Moment, effects: &mut Vec<Effect>) {
-        let Stage::Busy(pending) = std::mem::replace(&mut self.stage, Stage::Ready) else {
-            debug_assert!(false, "an answer came while no call was out");
-            return;
-        };
-        let Pending { id, asked } = *pending;
-        let (asked, answer) = match (asked, answer) {
-            (Asked::Authorize(wish), Answer::Authorized(is_allowed)) => {
-                return self.authorized(id, *wish, is_allowed, effects);
-            }
-            others => others,
-        };
-        let id = id.as_ref();
-        match (asked, answer) {
-            (
-                Asked::Subscribe { channel, key },
-                Answer::Subscribed {
-                    position,
-                    missed,
-                    unread,
-                },
-            ) => {
-                let recovered = missed.as_ref().map(|missed| match missed {
-                    Ok(_) => Ok(()),
-                    Err(reason) => Err(reason.as_str()),
-                });
-                let reply = Reply::Subscribed {
-                    channel: &channel,
-                    key: &key,
-                    position: position.as_ref(),
-                    recovered,
-                };
-                effects.push(Effect::Send(reply.encode(id)));
-                self.subscriptions.push(key.clone());
-                let missed = missed.and_then(Result::ok).unwrap_or_default();
-                effects.push(Effect::Activate {
-                    channel: key,
-                    position,
-                    missed,
-                });
-                if let Some(Unread {
-                    notifications,
-                    count,
-                }) = unread
-                {
-                    let reply = Reply::UnreadNotifications {
-                        notifications: &notifications,
-                        count,
-                    };
-                    effects.push(Effect::Send(reply.encode(None)));
-                }
-            }
-            (Asked::Standing { channel, key }, Answer::Subscribed { position, .. }) => {
-                let reply = Reply::Subscribed {
-                    channel: &channel,
-                    key: &key,
-                    position: position.as_ref(),
-                    recovered: None,
-                };
-                effects.push(Effect::Send(reply.encode(id)));
-            }
-            (Asked::Publish { key }, Answer::Published { position }) => {
-                let reply = Reply::Published {
-                    key: &key,
-                    position: position.as_ref(),
-                };
-                effects.push(Effect::Send(reply.encode(id)));
-            }
-            (Asked::History { key }, Answer::History { position, events }) => {
-                let reply = Reply::History {
-                    key: &key,
-                    position: &position,
-                    events: &events,
-                };
-                effects.push(Effect::Send(reply.encode(id)));
-            }
-            (Asked::Presence { key }, Answer::Presence { users, count }) => {
-                let reply = Reply::Presence {
-                    key: &key,
-                    users: &users,
-                    count,
-                };
-                effects.push(Effect::Send(reply.encode(id)));
-            }
-            (Asked::Refresh, Answer::Verified(identity)) => {
-                match identity.filter(|newer| newer.user_id == self.identity.user_id) {
-                    Some(newer) => {
-                        self.pulse.renew(newer.expires_at_ms, now);
-                        let reply = Reply::Refreshed {
-                            expires_at_ms: newer.expires_at_ms,
-                        };
-                        self.identity = newer;
-                        effects.push(Effect::Send(reply.encode(id)));
-                        self.leave_uncovered(terms, effects);
-                    }
-                    None => {
-                        let refused = Refused {
-                            message: "Invalid token",
-                            code: "invalid_token",
-                        };
-                        effects.push(refused.send(id, None));
-                    }
-                }
-            }
-            (asked, Answer::Failed { code }) => {
-                let refused = Refused {
-                    message: "Temporarily unavailable",
-                    code,
-                };
-                match asked {
-                    Asked::Subscribe { channel, key } => {
-                        effects.push(Effect::Leave(key));
-                        effects.push(refused.send(id, Some(&channel)));
-                    }
-                    _ => effects.push(refused.send(id, None)),
-                }
-            }
-            (asked, answer) => {
-                debug_assert!(false, "{answer:?} does not answer {asked:?}");
-                self.end(Effect::Drop, effects);
-            }
-        }
-    }
-
-    /// A newer token may say less than the one before: what it no longer allows ends here.
-    fn leave_uncovered(&mut self, terms: &Terms, effects: &mut Vec<Effect>) {
-        let held = std::mem::take(&mut self.subscriptions);
-        let (kept, uncovered) = held
-            .into_iter()
-            .partition(|key| self.rule(key, terms, |rule| rule.subscribe).is_ok());
-        self.subscriptions = kept;
-        for key in uncovered {
-            let named = to_raw_value(key.as_str()).expect("a string is always JSON");
-            let reply = Reply::Unsubscribed {
-                channel: &named,
-                key: &key,
-            };
-            let reply = Effect::Send(reply.encode(None));
-            effects.push(Effect::Leave(key));
-            effects.push(reply);
-        }
+impl Recovery {
+    fn in_vain(self) -> Option<Result<(), &'static str>> {
+        (self == Self::InVain).then(|| Err(Unrecoverable::HistoryExpired.as_str()))
     }
 }
 
@@ -483,8 +375,8 @@ impl Refused {
         let reply = Reply::Error {
             message: self.message,
             code: self.code,
-            channel,
+            channel: channel.filter(|channel| channel.get().len() <= ECHO_BYTES_MAX),
         };
-        Effect::Send(reply.encode(id))
+        Effect::SendError(reply.encode(id))
     }
 }

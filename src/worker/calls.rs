@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::connection::CallInFlight;
 use crate::access_backend::Question;
 use crate::broker::{Error, NotificationQuery, Publication};
+use crate::event_log::{Data, Kind};
 use crate::http::Services;
 use crate::inbox;
 use crate::limits::{CALL_TIMEOUT_MS, QUEUE_SHARE};
@@ -35,26 +36,51 @@ pub struct Caller {
 /// Begins a call. [`Call::Standing`] is the worker's own to answer.
 pub fn begin(call: Call, caller: Caller, services: &Arc<Services>) -> CallInFlight {
     let services = services.clone();
+    let operation = operation(&call);
     Box::pin(async move {
         let limit = Duration::from_millis(CALL_TIMEOUT_MS);
         match tokio::time::timeout(limit, carry_out(call, &caller, &services)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 if !matches!(error, Error::Full) {
-                    services.counters.errors.increment();
-                    tracing::warn!(%error, "a call for a client failed");
+                    tracing::warn!(%error, operation, "a call for a client failed");
+                    note_error(&services, operation, code(&error));
                 }
                 Answer::Failed { code: code(&error) }
             }
             Err(_) => {
-                services.counters.errors.increment();
-                tracing::warn!("a call for a client took too long");
+                tracing::warn!(operation, "a call for a client took too long");
+                note_error(&services, operation, "unavailable");
                 Answer::Failed {
                     code: "unavailable",
                 }
             }
         }
     })
+}
+
+/// Counts a fault of the server's and writes it down.
+fn note_error(services: &Services, operation: &str, code: &str) {
+    services.counters.errors.increment();
+    services.event_log.record(
+        Kind::Error,
+        &Data {
+            reason: Some(code),
+            message: Some(operation),
+            ..Data::default()
+        },
+    );
+}
+
+const fn operation(call: &Call) -> &'static str {
+    match call {
+        Call::Subscribe { .. } | Call::Standing { .. } => "subscribe",
+        Call::Publish { .. } => "publish",
+        Call::History { .. } => "history",
+        Call::Presence { .. } => "presence",
+        Call::Authorize { .. } => "authorize",
+        Call::Verify { .. } => "refresh",
+    }
 }
 
 async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<Answer, Error> {
@@ -146,10 +172,9 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
         }
         Call::Verify { token } => {
             let verified = services.authority.verify(&token, services.clock.unix_ms());
-            if let Err(refusal) = &verified {
-                services.counters.auth_failures.increment(refusal.check());
-            }
-            Ok(Answer::Verified(verified.ok().map(Arc::new)))
+            Ok(Answer::Verified(
+                verified.map(Arc::new).map_err(|refusal| refusal.check()),
+            ))
         }
     }
 }
@@ -164,8 +189,8 @@ async fn unread(user_id: &str, answer_bytes: usize, services: &Services) -> Opti
     let page = match services.inbox.page(user_id, query).await {
         Ok(page) => page,
         Err(error) => {
-            services.counters.errors.increment();
             tracing::warn!(%error, "the unread notifications could not be read");
+            note_error(services, "unread notifications", code(&error));
             return None;
         }
     };

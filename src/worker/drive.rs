@@ -102,6 +102,19 @@ impl Worker {
         let router = &self.outfit.router;
         match effect {
             Effect::Send(text) => self.send(state, slot, &Frame::text(&text), now),
+            Effect::SendError(text) => {
+                self.outfit.counters.error_replies.increment();
+                self.send(state, slot, &Frame::text(&text), now);
+            }
+            Effect::AuthFailure(check) => {
+                let services = &self.outfit.services;
+                services.counters.auth_failures.increment(check);
+                let detail = Data {
+                    reason: Some(check),
+                    ..Data::default()
+                };
+                self.log(state, slot, Kind::AuthFailure, detail);
+            }
             Effect::Ping => self.send(state, slot, &Frame::ping(), now),
             Effect::Join(key) => {
                 let first = state.channels.join(&key, slot);
@@ -373,9 +386,6 @@ impl Worker {
         };
         self.outfit.counters.messages.increment();
         self.outfit.counters.messages_by_type.increment(name);
-        if request.command.is_err() {
-            self.outfit.counters.error_replies.increment();
-        }
         let detail = Data {
             message_type: Some(name),
             ..Data::default()

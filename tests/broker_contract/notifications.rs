@@ -65,23 +65,30 @@ pub async fn unread_ones_are_counted(backend: &dyn Backend) {
         id: ids[n].clone(),
         is_read,
     };
-    let changed = |count, unread| Changed {
-        count,
+    let changed = |named: &[usize], unread| Changed {
+        count: named.len() as u64,
+        ids: named.iter().map(|n| ids[*n].clone()).collect(),
         unread,
         found: true,
     };
+    let deleted = |unread| Changed {
+        count: 1,
+        ..changed(&[], unread)
+    };
     let mark = async |mark| store.mark_notifications("u", mark).await.unwrap();
-    assert_eq!(mark(one(0, true)).await, changed(1, 4));
-    assert_eq!(mark(one(0, true)).await, changed(0, 4));
-    assert_eq!(mark(one(0, false)).await, changed(1, 5));
+    assert_eq!(mark(one(0, true)).await, changed(&[0], 4));
+    assert_eq!(mark(one(0, true)).await, changed(&[], 4));
+    assert_eq!(mark(one(0, false)).await, changed(&[0], 5));
     let many = vec![
+        ids[2].clone(),
         ids[1].clone(),
         ids[1].clone(),
         "nonsense".into(),
         ids[2].clone(),
     ];
-    let marked = mark(ReadMark::Many(many)).await;
-    assert_eq!((marked.count, marked.unread), (2, 3));
+    let mark_many = mark(ReadMark::Many(many.clone())).await;
+    assert_eq!(mark_many, changed(&[2, 1], 3));
+    assert_eq!(mark(ReadMark::Many(many)).await, changed(&[], 3));
     let query = NotificationQuery {
         unread_only: true,
         limit: 10,
@@ -92,14 +99,15 @@ pub async fn unread_ones_are_counted(backend: &dyn Backend) {
     assert_eq!(titles(&all(store, "u").await), ["4", "3", "2", "1", "0"]);
     assert_eq!(
         store.delete_notification("u", &ids[4]).await.unwrap(),
-        changed(1, 2)
+        deleted(2)
     );
     assert_eq!(
         store.delete_notification("u", &ids[1]).await.unwrap(),
-        changed(1, 2)
+        deleted(2)
     );
     let marked = mark(ReadMark::All).await;
     assert_eq!((marked.count, marked.unread), (2, 0));
+    assert!(marked.ids.is_empty());
     assert!(all(store, "u").await.iter().all(|it| it.is_read));
     opened.close().await;
 }
@@ -129,6 +137,7 @@ pub async fn marking_and_deleting_stay_with_the_owner(backend: &dyn Backend) {
         for stranger in users.iter().filter(|it| *it != user) {
             let none = Changed {
                 count: 0,
+                ids: Vec::new(),
                 unread: 1,
                 found: false,
             };
@@ -222,6 +231,7 @@ pub async fn clearing_takes_the_read_ones(backend: &dyn Backend) {
         gone,
         Changed {
             count: 0,
+            ids: Vec::new(),
             unread: 2,
             found: false
         }

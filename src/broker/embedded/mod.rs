@@ -1,7 +1,7 @@
 //! Broker and store in this process: rings in memory, one redb file, one thread that writes.
 //!
 //! Every write goes through the thread `fanfare-store`, which commits all that is waiting at once
-//! and answers when it is on disk. Reads run where they are called: a read transaction takes about a
+//! and answers when it is on disk; only relaxed events (`relaxed`) are answered before. Reads run where they are called: a read transaction takes about a
 //! microsecond and a list of twenty some tens, less than handing them to another thread would.
 //! Events of channels without history never touch the disk or the thread.
 //!
@@ -11,6 +11,7 @@ mod batch;
 mod disk;
 mod events;
 mod idempotency;
+mod job;
 mod kv;
 mod lock;
 mod log;
@@ -21,6 +22,7 @@ mod presence;
 mod quota;
 mod records;
 mod relaxed;
+mod repair;
 mod ring;
 mod row;
 mod tables;
@@ -42,12 +44,13 @@ use super::{Deliver, Delivery, Error, Health, StoreFigures};
 use crate::clock::Clock;
 use crate::protocol::ChannelKey;
 use batch::Batch;
+use job::{Job, Task};
 pub use open::OpenError;
 use presence::Rooms;
 use quota::Quota;
 use relaxed::Detour;
 use ring::Histories;
-use writer::{Job, Task, Writer};
+use writer::Writer;
 
 /// Writes that may wait; one more is [`Error::Overloaded`].
 const INBOX_JOBS: usize = 8_192;

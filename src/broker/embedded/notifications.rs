@@ -204,20 +204,27 @@ pub(super) fn page(
 pub(super) fn mark(batch: &mut Batch<'_>, user: &str, mark: &ReadMark) -> Result<Changed, Error> {
     let mut counts = counts(batch.tables.note_counts.table(), user)?;
     let (mut count, mut found) = (0, false);
+    let mut ids = Vec::new();
+    let mut name = |id: &String, turned: u64| {
+        if turned > 0 {
+            ids.push(id.clone());
+        }
+        turned
+    };
     match mark {
         ReadMark::One { id, is_read } => {
             let to = if *is_read { READ } else { UNREAD };
             let order = order_if_found(batch, user, id)?;
             found = order.is_some();
             if let Some(order) = order {
-                count += turn(batch, user, order, to, &mut counts)?;
+                count += name(id, turn(batch, user, order, to, &mut counts)?);
             }
         }
-        ReadMark::Many(ids) => {
-            for id in ids {
+        ReadMark::Many(named) => {
+            for id in named {
                 if let Some(order) = order_if_found(batch, user, id)? {
                     found = true;
-                    count += turn(batch, user, order, READ, &mut counts)?;
+                    count += name(id, turn(batch, user, order, READ, &mut counts)?);
                 }
             }
         }
@@ -233,6 +240,7 @@ pub(super) fn mark(batch: &mut Batch<'_>, user: &str, mark: &ReadMark) -> Result
     }
     Ok(Changed {
         count,
+        ids,
         unread: counts.unread,
         found,
     })
@@ -253,6 +261,7 @@ pub(super) fn delete(batch: &mut Batch<'_>, user: &str, id: &str) -> Result<Chan
     }
     Ok(Changed {
         count: u64::from(order.is_some()),
+        ids: Vec::new(),
         unread: counts.unread,
         found: order.is_some(),
     })
@@ -272,6 +281,7 @@ pub(super) fn clear_read(batch: &mut Batch<'_>, user: &str) -> Result<Changed, E
     }
     Ok(Changed {
         count,
+        ids: Vec::new(),
         unread: counts.unread,
         found: count > 0,
     })

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use flume::{Receiver, RecvTimeoutError};
 use redb::WriteTransaction;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::batch::{Batch, Staged};
 use super::disk::Disk;
+use super::job::Job;
 use super::open;
-use super::relaxed::{self, Detour, Unwritten};
+use super::relaxed::{self, Unwritten};
+use super::repair;
 use super::ring::Histories;
 use super::tables::{KV_EXPIRY, Ledger, Tables};
 use super::{Shared, kv, lock, log};
@@ -22,70 +24,21 @@ use crate::broker::Error;
 const BATCH_JOBS: usize = 1_024;
 /// Bytes of jobs that one transaction takes at most (one job may be larger by itself).
 const BATCH_BYTES: usize = 4 << 20;
+/// How long a batch waits for the next of the writers that were just answered: they come back within
+/// microseconds, and without them every second batch would be what was left out of the one before.
+const PATIENCE: Duration = Duration::from_micros(100);
+/// And for all of them.
+const PATIENCE_MS: u64 = 2;
 /// How often the thread looks around when nobody writes.
 const TICK: Duration = Duration::from_millis(250);
 /// The same while events are published ahead of the disk: they are there within 100 ms.
-const RELAXED_TICK: Duration = Duration::from_millis(50);
+const RELAXED_TICK: Duration = Duration::from_millis(25);
 /// How often expired keys are looked for.
 const KEYS_EVERY_MS: u64 = 1_000;
 /// How often expired events are looked for in the next slice of channels.
 const RINGS_EVERY_MS: u64 = 250;
 /// How often histories that have ended are dropped.
 const IDLE_EVERY_MS: u64 = 60 * 60 * 1000;
-
-/// A write on its way to the disk.
-pub(super) trait Job: Send {
-    /// What it brings, for the bound of a batch.
-    fn bytes(&self) -> usize;
-    /// Writes. An error is the storage's and ends the batch.
-    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), Error>;
-    /// Tells the caller: what [`Job::apply`] found, or why the batch failed.
-    fn answer(self: Box<Self>, committed: Result<(), Error>);
-}
-
-/// The usual [`Job`]: a closure and who waits for what it returns.
-pub(super) struct Task<T, F> {
-    pub(super) bytes: usize,
-    pub(super) write: Option<F>,
-    pub(super) outcome: Option<Result<T, Error>>,
-    pub(super) reply: oneshot::Sender<Result<T, Error>>,
-    /// Ends with the answer.
-    pub(super) detour: Option<Detour>,
-}
-
-impl<T: Send, F> Job for Task<T, F>
-where
-    F: FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send,
-{
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), Error> {
-        let Some(write) = self.write.take() else {
-            return Ok(());
-        };
-        match write(batch) {
-            Err(error @ Error::Storage(_)) => Err(error),
-            outcome => {
-                self.outcome = Some(outcome);
-                Ok(())
-            }
-        }
-    }
-
-    fn answer(self: Box<Self>, committed: Result<(), Error>) {
-        let answer = match (committed, self.outcome) {
-            (Ok(()), Some(outcome)) => outcome,
-            (Ok(()), None) => Err(Error::Closed),
-            (Err(error), _) => Err(error),
-        };
-        // A publisher that goes on from its answer may go on at once.
-        drop(self.detour);
-        // Whoever asked may have gone away.
-        let _ = self.reply.send(answer);
-    }
-}
 
 /// The state of the thread.
 pub(super) struct Writer {
@@ -98,6 +51,11 @@ pub(super) struct Writer {
     /// A commit that failed at its end: its ledger, what follows from it, how much of `taken` it has.
     unsure: Option<(Ledger, Staged, usize)>,
     is_closing: bool,
+    /// Writers that may come again at once: those answered last and those that waited meanwhile.
+    expected: usize,
+    /// The last commit was one that a crash would make us walk for (`repair`).
+    is_at_risk: bool,
+    last_commit_ms: u64,
     disk: Disk,
     keys_due_ms: u64,
     rings_due_ms: u64,
@@ -129,6 +87,9 @@ impl Writer {
             taken: Vec::new(),
             unsure: None,
             is_closing: false,
+            expected: 0,
+            is_at_risk: false,
+            last_commit_ms: now,
             disk,
             keys_due_ms: now,
             rings_due_ms: now,
@@ -147,7 +108,10 @@ impl Writer {
             };
             let jobs = match self.inbox.recv_timeout(wait) {
                 Ok(first) => self.gather(first),
-                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.expected = 0;
+                    Vec::new()
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     self.is_closing = true;
                     self.turn(Vec::new());
@@ -161,8 +125,15 @@ impl Writer {
     fn gather(&self, first: Box<dyn Job>) -> Vec<Box<dyn Job>> {
         let mut bytes = first.bytes();
         let mut jobs = vec![first];
+        let now_ms = self.shared.clock.now().mono_ms;
+        let until_ms = now_ms.min(self.last_commit_ms).saturating_add(PATIENCE_MS);
         while jobs.len() < BATCH_JOBS && bytes < BATCH_BYTES {
-            let Ok(job) = self.inbox.try_recv() else {
+            let next = if jobs.len() < self.expected && self.shared.clock.now().mono_ms < until_ms {
+                self.inbox.recv_timeout(PATIENCE).ok()
+            } else {
+                self.inbox.try_recv().ok()
+            };
+            let Some(job) = next else {
                 break;
             };
             bytes += job.bytes();
@@ -194,6 +165,7 @@ impl Writer {
                 counters.writes.fetch_add(count, Ordering::Relaxed);
                 let deliveries = self.remember(staged);
                 self.shared.deliver(deliveries);
+                self.expected = jobs.len() + self.inbox.len();
                 for job in jobs {
                     job.answer(Ok(()));
                 }
@@ -265,9 +237,13 @@ impl Writer {
         let database = lock::read(&shared.database);
         let database = database.as_ref().ok_or(Error::Closed)?;
         let mut tx = database.begin_write().map_err(Error::storage)?;
-        // Reopening after a kill takes a millisecond instead of a walk through the file.
-        tx.set_quick_repair(true);
-        let Some((ledger, staged)) = self.apply(&tx, jobs, was_down)? else {
+        let log_bytes = lock::read(&shared.histories).log_bytes;
+        let is_busy = !jobs.is_empty() || !self.taken.is_empty();
+        let risks_walk = is_busy && repair::is_short(log_bytes, self.ledger.rest_bytes);
+        tx.set_quick_repair(!risks_walk);
+        // Without anything new, too, there is something to commit.
+        let must = was_down || self.is_at_risk && !is_busy;
+        let Some((ledger, staged)) = self.apply(&tx, jobs, must)? else {
             tx.abort().map_err(Error::storage)?;
             return Ok(Staged::default());
         };
@@ -276,6 +252,8 @@ impl Writer {
             return Err(Error::storage(error));
         }
         self.ledger = ledger;
+        self.is_at_risk = risks_walk;
+        self.last_commit_ms = shared.clock.now().mono_ms;
         shared.counters.commits.fetch_add(1, Ordering::Relaxed);
         Ok(staged)
     }
@@ -285,7 +263,7 @@ impl Writer {
         &mut self,
         tx: &WriteTransaction,
         jobs: &mut [Box<dyn Job>],
-        was_down: bool,
+        must: bool,
     ) -> Result<Option<(Ledger, Staged)>, Error> {
         let shared = Arc::clone(&self.shared);
         let mut batch = Batch {
@@ -304,7 +282,7 @@ impl Writer {
             job.apply(&mut batch)?;
         }
         self.chores(&mut batch)?;
-        if !batch.is_dirty() && !was_down {
+        if !batch.is_dirty() && !must {
             return Ok(None);
         }
         batch.ledger.commits += 1;
@@ -340,7 +318,8 @@ impl Writer {
     /// Whether there is something to do without jobs.
     fn has_chores(&mut self) -> bool {
         let now = self.shared.clock.now();
-        if self.unfinished || now.mono_ms >= self.idle_due_ms {
+        let is_quiet = now.mono_ms >= self.last_commit_ms.saturating_add(repair::QUIET_MS);
+        if self.unfinished || now.mono_ms >= self.idle_due_ms || self.is_at_risk && is_quiet {
             return true;
         }
         let shared = &self.shared;

@@ -134,7 +134,8 @@ fn users_are_checked() {
         Ok(("u1".into(), false, None))
     );
     assert_eq!(check(json!({})), Err((400, "missing_fields")));
-    assert_eq!(check(json!({"id": 7})), Err((400, "missing_fields")));
+    assert_eq!(check(json!({"id": 7})).unwrap().0, "7");
+    assert_eq!(check(json!({"id": 7.5})), Err((400, "missing_fields")));
     assert_eq!(
         check(json!({"id": "u\u{0}"})),
         Err((400, "invalid_user_id"))

@@ -143,9 +143,17 @@ impl Bench {
             }
             Effect::Close(_) | Effect::Drop => self.ended = true,
             Effect::Send(text) => {
+                assert!(
+                    !text.starts_with(r#"{"type":"error""#),
+                    "not counted: {text}"
+                );
                 serde_json::from_str::<serde_json::Value>(&text).unwrap();
             }
-            Effect::Ping => {}
+            Effect::SendError(text) => {
+                assert!(text.starts_with(r#"{"type":"error""#), "{text}");
+                serde_json::from_str::<serde_json::Value>(&text).unwrap();
+            }
+            Effect::Ping | Effect::AuthFailure(_) => {}
         }
     }
 }
@@ -239,7 +247,8 @@ fn terms() -> Terms {
 /// An effect as a test writes it down: messages as they are, the rest in words.
 fn line(effect: &Effect) -> String {
     match effect {
-        Effect::Send(text) => text.clone(),
+        Effect::Send(text) | Effect::SendError(text) => text.clone(),
+        Effect::AuthFailure(check) => format!("AUTH FAILURE {check}"),
         Effect::Ping => "PING".to_owned(),
         Effect::Join(key) => format!("JOIN {key}"),
         Effect::Activate {

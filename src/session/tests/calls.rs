@@ -82,7 +82,7 @@ fn unread_notifications_come_after_the_acknowledgement() {
 fn a_channel_without_history_has_no_position_and_nothing_to_recover() {
     let mut bench = Bench::new();
     let text = r#"{"type":"subscribe","channel":"live_1","recover":{"epoch":"e1","offset":3}}"#;
-    let acknowledged = r#"{"type":"subscribed","data":{"channel":"live_1","channelKey":"live_1"}}"#;
+    let acknowledged = r#"{"type":"subscribed","data":{"channel":"live_1","channelKey":"live_1","recovered":false,"reason":"history_expired"}}"#;
     let nothing = || Answer::Subscribed {
         position: None,
         missed: None,
@@ -95,6 +95,11 @@ fn a_channel_without_history_has_no_position_and_nothing_to_recover() {
     );
     assert_eq!(bench.ask(text), ["CALL standing live_1"]);
     assert_eq!(bench.answer(nothing()), [acknowledged]);
+    bench.ask(r#"{"type":"subscribe","channel":"live_1"}"#);
+    assert_eq!(
+        bench.answer(nothing()),
+        [r#"{"type":"subscribed","data":{"channel":"live_1","channelKey":"live_1"}}"#]
+    );
     bench.finish();
 }
 
@@ -200,17 +205,23 @@ fn a_newer_token_of_the_same_user_takes_over_and_no_other() {
     let refused =
         r#"{"type":"error","id":9,"data":{"message":"Invalid token","code":"invalid_token"}}"#;
     assert_eq!(bench.ask(refresh), ["CALL verify a.b.c"]);
-    assert_eq!(bench.answer(Answer::Verified(None)), [refused]);
+    assert_eq!(
+        bench.answer(Answer::Verified(Err("expired"))),
+        ["AUTH FAILURE expired", refused]
+    );
     for other in ["u2", "u", "u11", "U1", "u1 "] {
         bench.ask(refresh);
         let stranger = identity(other, TOKEN_MS * 2, &[]);
-        assert_eq!(bench.answer(Answer::Verified(Some(stranger))), [refused]);
+        assert_eq!(
+            bench.answer(Answer::Verified(Ok(stranger))),
+            ["AUTH FAILURE other_user", refused]
+        );
         assert_eq!(&*bench.session.identity().user_id, "u1");
     }
     bench.ask(refresh);
     let newer = identity("u1", TOKEN_MS * 2, &["room_7", "team_a*"]);
     assert_eq!(
-        bench.answer(Answer::Verified(Some(newer))),
+        bench.answer(Answer::Verified(Ok(newer))),
         [r#"{"type":"refreshed","id":9,"data":{"expiresAt":"2026-11-23T05:05:06.789Z"}}"#]
     );
     bench.finish();
@@ -225,7 +236,7 @@ fn what_a_newer_token_no_longer_names_ends() {
     bench.ask(r#"{"type":"refresh","token":"t","id":9}"#);
     let newer = identity("u1", TOKEN_MS * 2, &["team_a*", "room_8"]);
     assert_eq!(
-        bench.answer(Answer::Verified(Some(newer))),
+        bench.answer(Answer::Verified(Ok(newer))),
         [
             r#"{"type":"refreshed","id":9,"data":{"expiresAt":"2026-11-23T05:05:06.789Z"}}"#,
             "LEAVE room_7",

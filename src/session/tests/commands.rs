@@ -80,6 +80,19 @@ fn what_is_no_command_is_said_to_be_none() {
 }
 
 #[test]
+fn an_error_repeats_a_short_spelling_only() {
+    let mut bench = Bench::new();
+    let named = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+    for (bytes, repeated) in [(1_024, true), (1_025, false), (60_000, false)] {
+        let channel = named(bytes);
+        let reply = bench.reply(&format!(r#"{{"type":"subscribe","channel":{channel}}}"#));
+        assert!(reply.contains(r#""code":"invalid_channel""#));
+        assert_eq!(reply.contains(&channel), repeated, "{bytes}");
+        assert_eq!(reply.contains(r#""channel":"#), repeated, "{bytes}");
+    }
+}
+
+#[test]
 fn a_channel_is_refused_in_the_words_and_the_spelling_of_the_client() {
     let mut bench = Bench::new();
     let commands = [

@@ -141,9 +141,9 @@ fn answer(dice: &mut Dice, bench: &Bench) -> Answer {
         },
         Asked::Authorize(_) => Answer::Authorized(dice.below(3) > 0),
         Asked::Refresh => Answer::Verified(match dice.below(3) {
-            0 => None,
-            1 => Some(identity("u2", TOKEN_MS, &[])),
-            _ => Some(identity("u1", dice.below(TOKEN_MS) + TOKEN_MS, &["room_8"])),
+            0 => Err("expired"),
+            1 => Ok(identity("u2", TOKEN_MS, &[])),
+            _ => Ok(identity("u1", dice.below(TOKEN_MS) + TOKEN_MS, &["room_8"])),
         }),
     }
 }

@@ -58,7 +58,7 @@ fn a_refresh_moves_the_end_and_the_warning_comes_again() {
     assert!(lines.contains(&WARNING.to_owned()), "{lines:?}");
     bench.handle(Input::Pong);
     bench.ask(r#"{"type":"refresh","token":"t"}"#);
-    bench.answer(Answer::Verified(Some(identity("u1", TOKEN_MS * 2, &[]))));
+    bench.answer(Answer::Verified(Ok(identity("u1", TOKEN_MS * 2, &[]))));
     bench.wait(60_000);
     let lines = bench.handle(Input::Deadline);
     assert_eq!(lines, ["PING"], "it would have ended here");
