@@ -87,6 +87,19 @@ fn main() {
     let mut store = None;
     let seconds = timed(&clock, || store = Some(open(&path, &clock)));
     println!("open with {LOG_ROWS} rows in the log: {seconds:.2} s");
+    let counted = store.map_or(0, |store| store.figures().history_bytes);
+    println!(
+        "  in memory {} MB (redb's cache included), counted as {} MB",
+        resident_bytes() / 1_000_000,
+        counted / 1_000_000
+    );
+}
+
+/// What this process has in memory.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.unwrap_or(0u64) * 4_096
 }
 
 /// Publishing without waiting for the disk; the last commit is waited for, too.

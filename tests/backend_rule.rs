@@ -1,9 +1,9 @@
 //! The rule `backend`: the application is asked, and whatever goes wrong is a no.
 
-#![allow(clippy::unwrap_used, reason = "what is not there has to fail the test")]
 #![allow(
     clippy::disallowed_methods,
-    reason = "the test of a process waits in real time"
+    clippy::unwrap_used,
+    reason = "a test takes the time, and what is not there has to fail it"
 )]
 
 mod support;

@@ -415,8 +415,12 @@ impl Fleet {
             return Ok(());
         }
         publisher.flush()?;
+        if publisher.blocked != publisher.out.is_empty() {
+            return Ok(());
+        }
+        publisher.blocked = !publisher.blocked;
         let mut flags = epoll::EventFlags::IN;
-        if !publisher.out.is_empty() {
+        if publisher.blocked {
             flags |= epoll::EventFlags::OUT;
         }
         let data = epoll::EventData::new_u64(PUBLISHER + index as u64);

@@ -18,6 +18,8 @@ pub struct Publisher {
     pub socket: TcpStream,
     /// Requests that have not left yet.
     pub out: Vec<u8>,
+    /// Whether the kernel took no more, so that it has to be told when there is room.
+    pub blocked: bool,
     /// When each of the requests that have no answer yet was made, in nanoseconds.
     in_flight: VecDeque<u64>,
     unread: Vec<u8>,
@@ -45,6 +47,7 @@ impl Publisher {
         Ok(Self {
             socket,
             out: Vec::new(),
+            blocked: false,
             in_flight: VecDeque::new(),
             unread: Vec::new(),
         })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fanfare::broker::embedded::{self, Embedded};
 use fanfare::broker::{Broker, Deliver, Retention};
 use fanfare::clock::Clock;
-use fanfare::config::{Access, ChannelRule, ChannelRules, Limits, Sources};
+use fanfare::config::{Access, ChannelRule, ChannelRules, Durability, Limits, Sources};
 use fanfare::metrics::Counters;
 use fanfare::protocol::ChannelKey;
 use fanfare::router::Router;
@@ -128,7 +128,7 @@ fn terms() -> Terms {
         history: Some(Retention {
             entries,
             ttl,
-            durability: fanfare::config::Durability::Commit,
+            durability: Durability::Commit,
         }),
         presence: false,
         join_leave: false,

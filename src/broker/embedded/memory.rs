@@ -3,7 +3,7 @@
 use crate::protocol::ChannelKey;
 
 /// What an event takes beside its JSON: its slot with the slack of a growing queue, and the
-/// allocation with its counter. Measured by `benches/store.rs`.
+/// allocation with its counter. `benches/store.rs` prints what is counted beside what is resident.
 pub(super) const SLOT_BYTES: u64 = 144;
 /// What a channel takes beside its key (twice) and its events.
 const RING_BYTES: u64 = 320;

@@ -13,6 +13,11 @@
 //! | redb, one phase (one flush) | 4.0 ms | 4.0 ms | 350 ms | 810 ms | 3,190 ms |
 //! | a log of our own before redb | 4.0 ms | 4.0 to 5.8 ms | not built: as quick repair, and 20 to 32 ms a checkpoint | | |
 //!
+//! One phase tells a torn commit by redb's checksums (XXH3: against chance, not against somebody who
+//! chooses the content and the moment of a power failure). With 64 publishers in a closed loop, release
+//! build, a bare flush taking 4.0 ms: 62.7 a commit, 4.4 ms a commit, 14,164 a second; one publisher:
+//! 4.4 ms.
+//!
 //! The log of our own would save nothing per commit over one phase, only the walk.
 
 /// The longest walk that is risked.
