@@ -184,3 +184,34 @@ fn refused_or_none(server: &Server) -> Option<Reply> {
     let reply = refused(server, &[]);
     (reply.status == 503).then_some(reply)
 }
+
+/// In a process of its own, because the server inherits the limit.
+#[test]
+fn with_few_descriptors_it_still_says_that_there_are_too_many() {
+    const CHILD: &str = "FANFARE_TEST_FEW_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_none() {
+        let script = "ulimit -n 256 && exec \"$0\" --exact with_few_descriptors_it_still_says_that_there_are_too_many";
+        let output = std::process::Command::new("sh")
+            .args(["-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let passed = output.status.success() && said.contains("1 passed");
+        assert!(passed, "{said}{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let server = Server::start(&[("server.workers", "2")]);
+    let held: Vec<Client> = (0..208)
+        .map(|nth| server.connect(&format!("u{nth}")))
+        .collect();
+    for _ in 0..3 {
+        let reply = refused(&server, &[]).expect(503);
+        assert_eq!(reply.json()["code"], "too_many_connections");
+    }
+    server.http("GET", "/ready", &[], "").expect(200);
+    assert_eq!(server.stats()["activeConnections"], 208);
+    assert_eq!(server.stats()["errors"], 0);
+    drop(held);
+}
