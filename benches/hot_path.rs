@@ -18,6 +18,10 @@
     reason = "a mod file of the library, with a part of its children"
 )]
 
+/// What a mailbox carries with an accepted socket, which is no part of this.
+mod admission {
+    pub use fanfare::admission::Permit;
+}
 #[path = "../src/clock.rs"]
 mod clock;
 #[path = "../src/limits.rs"]
