@@ -5,13 +5,14 @@
 //! waits for is one flush as long as the walk is short, and once nobody has written for a while, one
 //! in two flushes ends the risk. Measured, p50 over 300 commits and opening after `abort`:
 //!
-//! | how | 1 row | 64 rows | opening: 100,000 notifications | and 544 MB of log | 1,088 MB |
+//! | how | 1 row | 64 rows | opening, first and second time: 100,000 notifications | and 544 MB of log | 1,088 MB |
 //! |---|---|---|---|---|---|
-//! | bare append and `fdatasync` | 4.0 ms | 4.0 ms | | | |
-//! | bare overwrite and `fdatasync` | 4.0 ms | 4.0 ms | | | |
-//! | redb, quick repair (two flushes) | 8.0 ms | 8.0 to 12.0 ms | 8 ms | 7 ms | 17 ms |
-//! | redb, one phase (one flush) | 4.0 ms | 4.0 ms | 350 ms | 810 ms | 3,190 ms |
-//! | a log of our own before redb | 4.0 ms | 4.0 to 5.8 ms | not built: as quick repair, and 20 to 32 ms a checkpoint | | |
+//! | bare append and `fdatasync` | 2.2 to 4.0 ms | 4.0 ms | | | |
+//! | redb, quick repair (two flushes) | 8.0 ms | 8.0 to 12.0 ms | 29, 8 ms | 39, 7 ms | 27, 17 ms |
+//! | redb, one phase (one flush) | 4.0 ms | 4.0 ms | 350, 822 ms | 812, 2,679 ms | 3,186, 7,710 ms |
+//! | a log of our own before redb | 4.0 ms | 4.0 to 5.8 ms | not built: as quick repair, and 5 to 29 ms a checkpoint | | |
+//!
+//! Openings vary widely: the page cache was not dropped between them.
 //!
 //! One phase tells a torn commit by redb's checksums (XXH3: against chance, not against somebody who
 //! chooses the content and the moment of a power failure). With 64 publishers in a closed loop, release
