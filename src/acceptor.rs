@@ -1,15 +1,17 @@
 //! The listening socket: accepts, and places each socket on a worker.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::unix::AsyncFd;
 
+use crate::admission::is_trusted;
+use crate::http::Services;
 use crate::router::Router;
-use crate::worker::mailbox::Control;
+use crate::worker::mailbox::{Accepted, Control};
 
 /// Connections that the kernel holds for us between two accepts; it may cap this (`somaxconn`).
 const BACKLOG: i32 = 4_096;
@@ -36,7 +38,12 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts until it is dropped. Past `sockets_max` sockets on all workers, new ones are closed at
 /// once: there would be no descriptor left for files.
-pub async fn run(listener: TcpListener, router: Arc<Router>, sockets_max: usize) -> io::Error {
+pub async fn run(
+    listener: TcpListener,
+    router: Arc<Router>,
+    services: Arc<Services>,
+    sockets_max: usize,
+) -> io::Error {
     // SAFETY: `AsyncFd` owns the listener, whose descriptor stays the same until it is dropped.
     #[allow(unsafe_code)]
     let registered = unsafe { AsyncFd::register(listener) };
@@ -52,7 +59,7 @@ pub async fn run(listener: TcpListener, router: Arc<Router>, sockets_max: usize)
         for _ in 0..BATCH {
             match ready.try_io(accept) {
                 Err(_would_block) => break,
-                Ok(Ok((stream, peer))) => place(&router, stream, peer, sockets_max),
+                Ok(Ok((stream, peer))) => place(&router, &services, stream, peer, sockets_max),
                 Ok(Err(error)) => {
                     // ECONNABORTED and the like are the peer's doing; the rest passes or repeats.
                     if matches!(
@@ -86,12 +93,51 @@ fn accept(listener: &AsyncFd<TcpListener>) -> io::Result<(TcpStream, SocketAddr)
     ))
 }
 
-fn place(router: &Router, stream: TcpStream, peer: SocketAddr, sockets_max: usize) {
+fn place(
+    router: &Router,
+    services: &Services,
+    stream: TcpStream,
+    peer: SocketAddr,
+    sockets_max: usize,
+) {
     if router.load() >= sockets_max {
+        services.counters.limited.increment("connections");
         return;
     }
+    // A proxy's sockets are those of many clients.
+    let proxies = &services.config.server.trusted_proxies;
+    let permit = if is_trusted(peer.ip(), proxies) {
+        None
+    } else {
+        match services.admission.accept_plain(peer.ip()) {
+            None => return refuse(services, &stream),
+            some => some,
+        }
+    };
     let mailbox = router.place();
-    mailbox.add_load();
+    let accepted = Accepted {
+        stream,
+        peer,
+        load: mailbox.add_load(),
+        permit,
+    };
     // A worker that has ended drops the socket: the process is stopping.
-    let _ = mailbox.control(Control::Accept { stream, peer });
+    let _ = mailbox.control(Control::Accept(accepted));
+}
+
+/// Answers before anything was asked: nobody waits for the request of one who has too many sockets.
+fn refuse(services: &Services, mut stream: &TcpStream) {
+    const BODY: &str = r#"{"error":"Too many requests","code":"rate_limited"}"#;
+    services
+        .counters
+        .limited
+        .increment("connections_per_address");
+    let length = BODY.len();
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 5\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{BODY}"
+    );
+    // A courtesy, which fits into any socket's buffer; the refusal is the end of the socket.
+    let _ = stream.write_all(answer.as_bytes());
+    let _ = stream.shutdown(Shutdown::Write);
 }

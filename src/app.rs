@@ -26,8 +26,14 @@ use crate::worker::mailbox::{Control, Inbound, mailbox};
 use crate::worker::{self, Outfit};
 use crate::{acceptor, welcome};
 
-/// Descriptors that are not sockets of clients: files, epoll, the metrics listener.
-const FILES_RESERVED: usize = 128;
+/// Descriptors that are not sockets of clients: files, epoll, the metrics listener. A twentieth of
+/// all, within these bounds.
+const FILES_RESERVED_MIN: usize = 32;
+const FILES_RESERVED_MAX: usize = 128;
+/// Sockets beside `limits.connections` at least, for those who are told that there are too many.
+const ANSWERS_RESERVED: usize = 16;
+/// How often it is looked whether the workers still live.
+const WORKER_CHECK: Duration = Duration::from_secs(1);
 /// How often a stop looks whether the workers have ended.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// How long closing the store may take.
@@ -74,6 +80,9 @@ pub enum Failure {
     /// Nobody could be asked by the rule `backend`.
     #[error("channels.backend.url")]
     AccessBackend(#[source] io::Error),
+    /// A worker thread ended by itself: it panicked.
+    #[error("a worker thread ended; the server cannot go on without it")]
+    Worker,
     /// The broker could not start.
     #[error("the broker")]
     Broker(#[source] crate::broker::Error),
@@ -102,19 +111,24 @@ pub fn serve(mut config: Config, clock: Clock) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::Thread)?;
-    let descriptors = raise_descriptor_limit();
-    if config.limits.connections == 0 {
-        config.limits.connections = descriptors / 10 * 9;
+    // First of all: whoever stops or signals this process from now on is heard.
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::listen().map_err(Failure::Thread)?
+    };
+    let room = Room::of(raise_descriptor_limit(), config.limits.connections);
+    if room.connections < config.limits.connections {
+        let (asked, connections) = (config.limits.connections, room.connections);
+        tracing::warn!(
+            asked,
+            connections,
+            "limits.connections: there are too few file descriptors"
+        );
     }
+    config.limits.connections = room.connections;
     let dev_key = config
         .dev
         .then(|| welcome::dev_api_key(&mut config.auth.api_keys));
-    let sockets_max = descriptors.saturating_sub(FILES_RESERVED).min(
-        config
-            .limits
-            .connections
-            .saturating_add(HTTP_CONNECTIONS_MAX),
-    );
 
     let listener = bind("server.listen", config.server.listen)?;
     let address = listener.local_addr().unwrap_or(config.server.listen);
@@ -132,7 +146,7 @@ pub fn serve(mut config: Config, clock: Clock) -> Result<(), Failure> {
             ..Data::default()
         },
     );
-    runtime.block_on(app.run(listener, sockets_max))
+    runtime.block_on(app.run(listener, signals, room.sockets))
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -279,13 +293,26 @@ fn spawn_workers(
 
 impl App {
     /// Accepts until a signal comes, then takes everything down in reverse.
-    async fn run(self, listener: TcpListener, sockets_max: usize) -> Result<(), Failure> {
-        let mut signals = Signals::listen().map_err(Failure::Thread)?;
-        let by = tokio::select! {
-            error = acceptor::run(listener, self.router.clone(), sockets_max) => {
-                return Err(Failure::Thread(error));
+    async fn run(
+        self,
+        listener: TcpListener,
+        mut signals: Signals,
+        sockets_max: usize,
+    ) -> Result<(), Failure> {
+        let (router, services) = (self.router.clone(), self.services.clone());
+        let until = tokio::select! {
+            error = acceptor::run(listener, router, services, sockets_max) => {
+                Err(Failure::Thread(error))
             }
-            by = signals.stop() => by,
+            () = one_ends(&self.workers) => Err(Failure::Worker),
+            by = signals.stop() => Ok(by),
+        };
+        let by = match until {
+            Ok(by) => by,
+            Err(failure) => {
+                self.end().await;
+                return Err(failure);
+            }
         };
         // The listener was dropped with the select: nobody new comes in.
         self.services.draining.store(true, Ordering::Relaxed);
@@ -354,6 +381,40 @@ impl App {
     }
 }
 
+/// Waits until a worker has ended, which none does by itself. Its connections are gone then, and
+/// what is left would go on accepting for it: better that the process is started again.
+async fn one_ends(workers: &[JoinHandle<()>]) {
+    while !workers.iter().any(JoinHandle::is_finished) {
+        tokio::time::sleep(WORKER_CHECK).await;
+    }
+}
+
+/// How many sockets there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    /// WebSockets: past it, an upgrade is answered with 503.
+    connections: usize,
+    /// All sockets: past it, there is no answer. Larger, so that 503 is really answered.
+    sockets: usize,
+}
+
+impl Room {
+    /// Of so many descriptors; `asked` is `limits.connections`, where 0 is nine tenths of them.
+    fn of(descriptors: usize, asked: usize) -> Self {
+        let files = (descriptors / 20).clamp(FILES_RESERVED_MIN, FILES_RESERVED_MAX);
+        let sockets = descriptors.saturating_sub(files);
+        let asked = match asked {
+            0 => descriptors / 10 * 9,
+            asked => asked,
+        };
+        let connections = asked.min(sockets.saturating_sub(ANSWERS_RESERVED)).max(1);
+        Self {
+            connections,
+            sockets: sockets.min(connections.saturating_add(HTTP_CONNECTIONS_MAX)),
+        }
+    }
+}
+
 /// The database and the key are nobody else's business.
 fn create_data_dir(path: &PathBuf) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt as _;
@@ -387,4 +448,57 @@ fn raise_descriptor_limit() -> usize {
         limit.current.unwrap_or(UNLIMITED)
     };
     usize::try_from(now).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_always_sockets_left_to_say_that_there_are_too_many() {
+        let room = |descriptors, asked| {
+            let Room {
+                connections,
+                sockets,
+            } = Room::of(descriptors, asked);
+            (connections, sockets)
+        };
+        assert_eq!(room(256, 0), (208, 224));
+        assert_eq!(room(512, 0), (459, 480));
+        assert_eq!(room(1_024, 0), (918, 973));
+        assert_eq!(room(1 << 20, 0), (943_713, 951_905));
+        // What was asked for holds where there is room, and no further.
+        assert_eq!(room(1_024, 100), (100, 973));
+        assert_eq!(room(1_024, 100_000), (957, 973));
+        for descriptors in 50..70_000 {
+            let (connections, sockets) = room(descriptors, 0);
+            assert!(connections + ANSWERS_RESERVED <= sockets, "{descriptors}");
+            assert!(sockets + FILES_RESERVED_MIN <= descriptors);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_worker_is_noticed() {
+        let (lives, dies) = (std::sync::mpsc::channel::<()>(), std::thread::spawn(|| {}));
+        let worker = std::thread::spawn(move || {
+            // Until the test is over.
+            let _ = lives.1.recv();
+        });
+        let mut workers = vec![worker];
+        let patience = Duration::from_secs(60);
+        assert!(
+            tokio::time::timeout(patience, one_ends(&workers))
+                .await
+                .is_err()
+        );
+        while !dies.is_finished() {
+            std::thread::yield_now();
+        }
+        workers.push(dies);
+        assert!(
+            tokio::time::timeout(patience, one_ends(&workers))
+                .await
+                .is_ok()
+        );
+    }
 }

@@ -191,7 +191,13 @@ fn who_is_slow_is_told_so_and_closed() {
         }
         std::thread::sleep(Duration::from_millis(60));
     }
-    assert_eq!(drip.reply().expect("no answer").status, 408);
+    let reply = drip.reply().expect("no answer");
+    assert_eq!(reply.status, 408);
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    assert_eq!(
+        reply.json(),
+        json!({"error": "Request timeout", "code": "timeout"})
+    );
     drip.rest(PATIENCE);
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(900), "{took:?}");
@@ -379,4 +385,16 @@ fn who_never_reads_the_answers_costs_little() {
     drop(deaf);
     bystander.end();
     calm.returns(&server, PATIENCE);
+}
+
+#[test]
+fn who_does_not_read_the_answers_is_closed() {
+    let server = Server::start(&[("limits.header_timeout", "1s")]);
+    let calm = Calm::of(&server);
+    let mut deaf = Raw::open(server.addr());
+    let request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+    // More answers than any buffer on the way holds; as long as they are taken, they come.
+    deaf.stuff(&request.repeat(2_000), Duration::from_secs(1));
+    calm.returns(&server, PATIENCE);
+    drop(deaf);
 }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -106,4 +107,50 @@ fn a_second_signal_ends_it_at_once() {
     let mut client = server.connect("u1");
     client.send(&json!({"type": "history", "channel": "post_1"}));
     assert_eq!(client.next()["data"]["events"][0]["n"], 1);
+}
+
+/// A process that does not outlive its test.
+struct Started(std::process::Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn signals_are_heard_as_soon_as_it_says_where_it_listens() {
+    for _ in 0..5 {
+        let home = tempfile::TempDir::new().unwrap();
+        let mut settings = String::from(
+            "data_dir = 'd'\nserver.listen = '127.0.0.1:0'\nmetrics.listen = '127.0.0.1:0'\n",
+        );
+        settings.push_str("logs.dir = 'l'\nauth.wallet_proof = 'none'\n");
+        let file = home.path().join("config.toml");
+        std::fs::write(&file, settings).unwrap();
+        let mut process = support::command()
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .current_dir(home.path())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap());
+        let mut process = Started(process);
+        let pid = rustix::process::Pid::from_child(&process.0);
+        let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        signal(Signal::HUP);
+        let address = line.trim().strip_prefix("listening on http://").unwrap();
+        let address = address.parse().unwrap();
+        let ready = support::request(address, "GET", "/ready", &[], b"").unwrap();
+        assert_eq!(ready.status, 200);
+        signal(Signal::TERM);
+        assert_eq!(process.0.wait().unwrap().code(), Some(0));
+    }
 }

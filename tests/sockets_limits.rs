@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
-use support::{Client, Reply, Server, eventually};
+use support::{Client, Raw, Reply, Server, eventually, handshake};
 
 /// An upgrade that is refused, with all that the answer has.
 #[track_caller]
@@ -99,6 +99,51 @@ fn a_node_has_so_many_sockets() {
 }
 
 #[test]
+fn an_address_has_so_many_sockets_before_the_upgrade() {
+    let settings = [("limits.connections_per_address", "3")];
+    let open = |server: &Server| -> Vec<Raw> {
+        let sockets = (0..8).map(|_| Raw::open(server.addr()));
+        sockets.collect()
+    };
+    let server = Server::start(&[settings[0], ("server.trusted_proxies", "")]);
+    // The sockets of the harness are of the same address.
+    std::thread::sleep(Duration::from_millis(200));
+    let mut held = open(&server);
+    let refused: Vec<_> = held
+        .drain(3..)
+        .map(|mut raw| raw.reply().unwrap())
+        .collect();
+    assert_eq!(refused.len(), 5);
+    for reply in refused {
+        assert_eq!(reply.status, 429);
+        assert_eq!(reply.json()["code"], "rate_limited");
+        assert!(reply.header("retry-after").is_some());
+    }
+    // One that becomes a WebSocket is counted as that from then on, and one that ends not at all.
+    let path = format!("/ws?token={}", server.token("u1"));
+    assert!(held[0].send(handshake(&path).as_bytes()));
+    assert_eq!(held[0].reply().unwrap().status, 101);
+    held.remove(1);
+    let request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut more = Vec::new();
+    eventually("two places are free", Duration::from_secs(5), || {
+        let mut raw = Raw::open(server.addr());
+        if raw.send(request) && raw.reply().is_some_and(|reply| reply.status == 200) {
+            more.push(raw);
+        }
+        more.len() == 2
+    });
+    drop(more);
+
+    // Behind a proxy they are of many clients.
+    let server = Server::start(&settings);
+    for mut raw in open(&server) {
+        assert!(raw.send(request));
+        assert_eq!(raw.reply().unwrap().status, 200);
+    }
+}
+
+#[test]
 fn sockets_are_accepted_at_a_bounded_rate() {
     let server = Server::start(&[("limits.accepts_per_second", "2")]);
     let mut held = Vec::new();
@@ -138,4 +183,35 @@ fn refused_or_none(server: &Server) -> Option<Reply> {
     while open(server, "u1", &[]).is_ok() {}
     let reply = refused(server, &[]);
     (reply.status == 503).then_some(reply)
+}
+
+/// In a process of its own, because the server inherits the limit.
+#[test]
+fn with_few_descriptors_it_still_says_that_there_are_too_many() {
+    const CHILD: &str = "FANFARE_TEST_FEW_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_none() {
+        let script = "ulimit -n 256 && exec \"$0\" --exact with_few_descriptors_it_still_says_that_there_are_too_many";
+        let output = std::process::Command::new("sh")
+            .args(["-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let passed = output.status.success() && said.contains("1 passed");
+        assert!(passed, "{said}{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let server = Server::start(&[("server.workers", "2")]);
+    let held: Vec<Client> = (0..208)
+        .map(|nth| server.connect(&format!("u{nth}")))
+        .collect();
+    for _ in 0..3 {
+        let reply = refused(&server, &[]).expect(503);
+        assert_eq!(reply.json()["code"], "too_many_connections");
+    }
+    server.http("GET", "/ready", &[], "").expect(200);
+    assert_eq!(server.stats()["activeConnections"], 208);
+    assert_eq!(server.stats()["errors"], 0);
+    drop(held);
 }

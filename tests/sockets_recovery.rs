@@ -122,7 +122,11 @@ fn what_cannot_be_proven_has_its_reason_and_no_events() {
 
     // Where nothing is kept, nothing is promised.
     let data = recover(&mut client, "live_1", &of_short, 1);
-    assert_eq!(data, json!({"channel": "live_1", "channelKey": "live_1"}));
+    assert_eq!(
+        data,
+        json!({"channel": "live_1", "channelKey": "live_1", "recovered": false,
+            "reason": "history_expired"})
+    );
 }
 
 #[test]

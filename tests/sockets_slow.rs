@@ -142,7 +142,7 @@ fn who_does_not_read_the_answers_is_not_asked_for_more() {
     // Each is answered with as much again.
     let filler = "y".repeat(60_000);
     let command =
-        json!({"type": "subscribe", "channel": {"type": "unheard", "id": "1", "x": filler}});
+        json!({"type": "subscribe", "channel": {"type": "post", "postId": "1", "x": filler}});
     client
         .stream()
         .set_write_timeout(Some(Duration::from_millis(500)))

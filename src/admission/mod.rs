@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use address::{AddressGroup, client_address};
+pub use address::{AddressGroup, client_address, is_trusted};
 pub use census::Permit;
 
 use crate::clock::Clock;
@@ -32,6 +32,7 @@ pub struct Admission {
     requests: Budgets,
     accepts: Budgets,
     on_node: Arc<Census>,
+    plain_by_address: Arc<Census>,
     by_address: Arc<Census>,
     by_user: Arc<Census>,
 }
@@ -78,6 +79,7 @@ impl Admission {
                 limits.accepts_per_second,
             )),
             on_node: Census::new(limits.connections),
+            plain_by_address: Census::new(limits.connections_per_address),
             by_address: Census::new(limits.connections_per_address),
             by_user: Census::new(limits.connections_per_user),
         }
@@ -106,6 +108,12 @@ impl Admission {
     /// Takes one of this address's `limits.connections_per_address`; `None`: none left (429).
     pub fn connect(&self, from: IpAddr) -> Option<Permit> {
         Census::enter(&self.by_address, self.address_key(from))
+    }
+
+    /// Takes one of as many sockets that are no WebSockets (yet), of which this address may have
+    /// `limits.connections_per_address`, too; `None`: none left (429).
+    pub fn accept_plain(&self, from: IpAddr) -> Option<Permit> {
+        Census::enter(&self.plain_by_address, self.address_key(from))
     }
 
     /// Takes one of this user's `limits.connections_per_user`; `None`: none left (close 4302).
@@ -214,6 +222,11 @@ mod tests {
         assert_eq!(held.len(), 3);
         assert!(admission.connect(from).is_none());
         assert!(admission.connect(ip("192.0.2.2")).is_some());
+        // Sockets before the upgrade are counted apart.
+        let plain: Vec<Permit> = (0..9).map_while(|_| admission.accept_plain(from)).collect();
+        assert_eq!(plain.len(), 3);
+        drop(plain);
+        assert!(admission.accept_plain(from).is_some());
         drop(held);
         assert!(admission.connect(from).is_some());
 

@@ -12,7 +12,7 @@ use crate::auth::{Identity, Refusal, wallet};
 use crate::event_log::{Data, Kind};
 use crate::patience::{ANSWER_TIMEOUT, within};
 
-/// The credentials of `Authorization: Bearer`. Another scheme counts as no token, and so does none.
+/// The credentials of `Authorization: Bearer` (RFC 6750 section 2.1). Another scheme counts as no token, and so does none.
 pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(AUTHORIZATION)?.as_bytes().trim_ascii();
     let (scheme, rest) = value.split_at_checked("Bearer".len())?;

@@ -156,7 +156,7 @@ where
     let method = head.method.clone();
     let found = routes::find(&path);
     let pattern = found.map_or("unmatched", |(row, _)| row.pattern);
-    let outcome = match admit(services, ip, &head) {
+    let outcome = match admit(services, ip, found, &head) {
         Ok(()) => answer(services, ip, &path, found, head, body).await,
         Err(refused) => Err(refused),
     };
@@ -172,8 +172,16 @@ where
     response
 }
 
-/// The budget of the address; backends have none.
-fn admit(services: &Services, ip: IpAddr, head: &Head) -> Result<(), ApiError> {
+/// The budget of the address; backends have none, and who asks whether the server lives needs none.
+fn admit(
+    services: &Services,
+    ip: IpAddr,
+    found: Option<(&'static Row, Option<&str>)>,
+    head: &Head,
+) -> Result<(), ApiError> {
+    if found.is_some_and(|(row, _)| matches!(row.route, Route::Health | Route::Ready)) {
+        return Ok(());
+    }
     if identity::is_backend(services, &head.headers) {
         return Ok(());
     }
@@ -319,4 +327,4 @@ fn label(method: &Method, pattern: &str, status: u16) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

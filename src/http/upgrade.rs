@@ -6,18 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    AUTHORIZATION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tungstenite::handshake::server::create_response_with_body;
 
 use super::Services;
 use super::errors::ApiError;
+use super::identity::{bearer, note_failure};
 use crate::admission::{Permit, RetryAfter, client_address};
 use crate::auth::Refusal;
 use crate::config::AllowedOrigins;
-use crate::event_log::{Data, Kind};
 use crate::protocol::Close;
 use crate::session::Identity;
 
@@ -86,7 +85,7 @@ fn admit<B>(
 ) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
     let headers = request.headers();
     if !origin_allowed(&services.config.server.allowed_origins, headers) {
-        auth_failure(services, address, "origin");
+        note_failure(services, address, "origin");
         let error = ApiError::new(
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
@@ -149,7 +148,7 @@ fn admit<B>(
     };
     let client = match client {
         Err(refusal) => {
-            auth_failure(services, address, refusal.check());
+            note_failure(services, address, refusal.check());
             Err(Close::Unauthorized)
         }
         Ok(identity) => match services.admission.connect_user(&identity.user_id) {
@@ -172,16 +171,6 @@ fn admit<B>(
             permits,
         },
     ))
-}
-
-fn auth_failure(services: &Services, address: IpAddr, check: &'static str) {
-    services.counters.auth_failures.increment(check);
-    let data = Data {
-        ip: Some(address),
-        reason: Some(check),
-        ..Data::default()
-    };
-    services.event_log.record(Kind::AuthFailure, &data);
 }
 
 fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) -> Refused {
@@ -220,18 +209,14 @@ fn offered<B>(request: &Request<B>) -> Offered {
             .map(|(_, value)| value.into_owned())
     });
     let token = in_query
-        .or_else(|| bearer(request.headers()).map(str::to_owned))
+        .or_else(|| {
+            bearer(request.headers()).map(|token| String::from_utf8_lossy(token).into_owned())
+        })
         .or_else(|| in_subprotocol.map(str::to_owned));
     Offered {
         token,
         by_subprotocol,
     }
-}
-
-/// The token of an `Authorization: Bearer` header (RFC 6750 section 2.1).
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Whether a comma-separated header value has this word, in any case.

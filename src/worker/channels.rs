@@ -173,6 +173,15 @@ impl Channels {
         });
     }
 
+    /// The channels that a slot is a member of. Walks over all: for when nobody else knows.
+    pub fn of(&self, slot: Slot) -> Vec<ChannelKey> {
+        let own = self
+            .map
+            .iter()
+            .filter(|(_, channel)| channel.members().any(|member| member == slot));
+        own.map(|(key, _)| key.clone()).collect()
+    }
+
     /// All members of a channel, acknowledged or not.
     pub fn members(&self, key: &ChannelKey) -> Vec<Slot> {
         self.map

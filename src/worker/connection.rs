@@ -7,6 +7,7 @@ use std::task::Waker;
 
 use tokio::net::TcpStream;
 
+use super::mailbox::Load;
 use crate::admission::Permit;
 use crate::limits::{BLOCKED_MS_MAX, QUEUE_SHARE};
 use crate::metrics::WorkerCounters;
@@ -50,6 +51,8 @@ pub struct Connection {
     pub address: IpAddr,
     /// Released with the connection.
     pub permits: Permits,
+    /// Released with the connection, too.
+    pub load: Load,
 }
 
 /// Where in its life a connection is.
@@ -84,6 +87,8 @@ pub enum Gone {
     Lost,
     /// A ping was not answered.
     Silent,
+    /// A fault of ours: its task panicked.
+    Fault,
 }
 
 /// Whether a connection waits for a write.
@@ -204,6 +209,7 @@ impl Gone {
             Self::Closed(None) => "closed by client",
             Self::Lost => "connection lost",
             Self::Silent => "no pong",
+            Self::Fault => "internal error",
         }
     }
 

@@ -1,6 +1,7 @@
 //! A connection's task: reads its socket, feeds the session, carries out effects.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -8,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::channels::{Activated, Slot};
 use super::connection::{Connection, Flow, Gone, Life};
+use super::mailbox::Load;
 use super::turn::end_if_said;
 use super::{State, Worker, calls};
 use crate::clock::Moment;
@@ -22,7 +24,13 @@ use crate::ws::{Engine, Frame, Outbox, Received};
 
 impl Worker {
     /// Takes over an upgraded socket and what was already read from it.
-    pub(super) fn adopt(self: &Rc<Self>, stream: TcpStream, leftover: &[u8], ticket: Ticket) {
+    pub(super) fn adopt(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        leftover: &[u8],
+        ticket: Ticket,
+        load: Load,
+    ) {
         let now = self.outfit.services.clock.now();
         let limits = &self.outfit.terms.limits;
         let Ticket {
@@ -50,9 +58,13 @@ impl Worker {
             opened_at: now.unix_ms,
             address,
             permits,
+            load,
         };
         let mut state = self.state.borrow_mut();
         let slot = state.connections.insert(connection) as Slot;
+        let worker = self.clone();
+        // Polled later; whatever happens until then, the connection has somebody who removes it.
+        tokio::task::spawn_local(Drive { worker, slot });
         match refusal {
             Some(close) => self.close(&mut state, slot, close, now),
             None => {
@@ -65,9 +77,6 @@ impl Worker {
                 }
             }
         }
-        drop(state);
-        let worker = self.clone();
-        tokio::task::spawn_local(Drive { worker, slot });
     }
 
     fn connection_id(&self, serial: u64) -> String {
@@ -422,9 +431,27 @@ impl Worker {
         if connection.session.is_some() {
             self.outfit.counters.connections_closed.increment();
         }
-        self.inbound.release_load();
-        if *self.draining.borrow() {
-            self.inbound.wake();
+    }
+
+    /// After a panic in the task of a connection, which is removed: the others go on. What the panic
+    /// said is on stderr already.
+    pub(super) fn mend(&self, slot: Slot) {
+        let services = &self.outfit.services;
+        services.counters.errors.increment();
+        tracing::error!("the task of a connection panicked");
+        let state = &mut *self.state.borrow_mut();
+        state.refit();
+        if state.connections.contains(slot as usize) {
+            let detail = Data {
+                message: Some("the task of a connection panicked"),
+                ..Data::default()
+            };
+            self.log(state, slot, Kind::Error, detail);
+            // The session may not know any more what it had asked for.
+            for key in state.channels.of(slot) {
+                self.leave(state, slot, &key);
+            }
+            self.remove(state, slot, Gone::Fault);
         }
     }
 
@@ -527,6 +554,11 @@ impl Future for Drive {
     type Output = ();
 
     fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.worker.drive(self.slot, context)
+        // What a panic leaves half done is this connection's, and `mend` takes it apart.
+        let driven = catch_unwind(AssertUnwindSafe(|| self.worker.drive(self.slot, context)));
+        driven.unwrap_or_else(|_| {
+            self.worker.mend(self.slot);
+            Poll::Ready(())
+        })
     }
 }

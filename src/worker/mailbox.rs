@@ -10,21 +10,18 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
-use crate::protocol::{ChannelKey, Position};
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
+
+use crate::admission::Permit;
+use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
+use crate::protocol::{ChannelKey, Position};
 
 /// What must reach a worker.
 #[derive(Debug)]
 pub enum Control {
     /// A socket to serve.
-    Accept {
-        /// Non-blocking.
-        stream: TcpStream,
-        /// Its other end.
-        peer: SocketAddr,
-    },
+    Accept(Accepted),
     /// Close everything by this monotonic time, spread over it.
     Drain {
         /// In milliseconds.
@@ -85,6 +82,32 @@ pub struct Listed {
     pub opened_at: u64,
     /// Subscriptions that were acknowledged.
     pub channels: usize,
+}
+
+/// A socket on its way to a worker.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Non-blocking.
+    pub stream: TcpStream,
+    /// Its other end.
+    pub peer: SocketAddr,
+    /// Counts it as the worker's.
+    pub load: Load,
+    /// Its address's leave to hold a socket that is no WebSocket; trusted proxies need none.
+    pub permit: Option<Permit>,
+}
+
+/// One socket that a worker serves, from the accept to its end, however that comes about.
+#[derive(Debug)]
+#[must_use = "dropping it says that the socket is gone"]
+pub struct Load(Arc<Shared>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Ordering::Relaxed);
+        // A worker that drains waits for the last one.
+        self.0.wake.notify_one();
+    }
 }
 
 /// An event for a worker's members.
@@ -202,8 +225,9 @@ impl Mailbox {
     }
 
     /// Counts a socket that is about to be handed over, so that the next choice knows of it.
-    pub fn add_load(&self) {
+    pub fn add_load(&self) -> Load {
         self.shared.load.fetch_add(1, Ordering::Relaxed);
+        Load(self.shared.clone())
     }
 }
 
@@ -244,11 +268,6 @@ impl Inbound {
             .unwrap_or_else(PoisonError::into_inner);
         self.shared.gap_count.store(0, Ordering::Release);
         std::mem::take(&mut *gaps)
-    }
-
-    /// A socket is no longer served here.
-    pub fn release_load(&self) {
-        self.shared.load.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -11,6 +11,9 @@ mod drive;
 pub mod mailbox;
 mod roster;
 mod serve;
+mod stall;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::cell::RefCell;
@@ -143,7 +146,7 @@ impl Worker {
             tokio::task::yield_now().await;
             while let Ok(message) = self.inbound.control.try_recv() {
                 match message {
-                    Control::Accept { stream, peer } => self.clone().accept(stream, peer),
+                    Control::Accept(accepted) => self.clone().accept(accepted),
                     Control::Drain { until_ms } => self.drain(until_ms),
                     // Whoever asked may have given up.
                     Control::List { wanted, reply } => {
@@ -199,6 +202,13 @@ impl State {
             self.deadlines
                 .push(Reverse((due_ms, slot, connection.serial)));
         }
+    }
+
+    /// Puts back what a panic may have taken away: what is shared by all connections.
+    fn refit(&mut self) {
+        self.read.resize(READ_BYTES, 0);
+        self.protocol.clear();
+        self.effects.clear();
     }
 
     /// A number below `bound`, to spread things (xorshift64, Marsaglia 2003).

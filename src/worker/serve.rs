@@ -14,35 +14,35 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use super::Worker;
+use super::mailbox::{Accepted, Load};
+use super::stall::Unstalled;
 use crate::http;
 use crate::http::upgrade::{Considered, Ticket};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
 
-/// What hyper drops without a word when the head of a request does not come in time.
-const REQUEST_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-
 impl Worker {
     /// Serves a socket in a task of its own.
-    pub(super) fn accept(self: Rc<Self>, stream: std::net::TcpStream, peer: SocketAddr) {
+    pub(super) fn accept(self: Rc<Self>, accepted: Accepted) {
+        let Accepted {
+            stream,
+            peer,
+            load,
+            permit,
+        } = accepted;
         match TcpStream::from_std(stream) {
             Ok(stream) => {
                 tokio::task::spawn_local(async move {
-                    if !self.clone().serve(stream, peer).await {
-                        self.inbound.release_load();
-                        self.inbound.wake();
-                    }
+                    // A WebSocket has a permit of its own; this one ends with the task in any case.
+                    let _permit = permit;
+                    self.serve(stream, peer, load).await;
                 });
             }
-            Err(error) => {
-                tracing::warn!(%error, "a socket could not be registered");
-                self.inbound.release_load();
-            }
+            Err(error) => tracing::warn!(%error, "a socket could not be registered"),
         }
     }
 
-    /// Serves requests; `true` if the socket was adopted as a WebSocket.
-    async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) -> bool {
+    /// Serves requests until the socket ends or is adopted as a WebSocket.
+    async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, load: Load) {
         let services = &self.outfit.services;
         let upgraded: RefCell<Option<(OnUpgrade, Ticket)>> = RefCell::new(None);
         let answered = Cell::new(false);
@@ -63,14 +63,15 @@ impl Worker {
                 })
             }
         });
+        let patience = services.config.limits.header_timeout;
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(services.config.limits.header_timeout)
+            .header_read_timeout(patience)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             // Who has said all it has to say still waits for the answer.
             .half_close(true)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Unstalled::new(stream, patience)), service)
             .with_upgrades();
         let mut draining = self.draining.subscribe();
         let served = tokio::select! {
@@ -85,29 +86,37 @@ impl Worker {
             if let Some(parts) = parts.filter(|_| error.is_timeout()) {
                 // Silence between two requests is nobody's fault.
                 if !answered.get() || !parts.read_buf.is_empty() {
-                    let stream = parts.io.into_inner();
-                    let _ = stream.try_write(REQUEST_TIMEOUT);
+                    let stream = parts.io.into_inner().into_inner();
+                    let _ = stream.try_write(&request_timeout());
                     let _ = socket2::SockRef::from(&stream).shutdown(std::net::Shutdown::Write);
                 }
             } else {
                 tracing::debug!(%error, %peer, "an http connection ended");
             }
-            return false;
+            return;
         }
         let Some((waiting, ticket)) = upgraded.take() else {
-            return false;
+            return;
         };
         drop(connection);
         let Ok(upgraded) = waiting.await else {
-            return false;
+            return;
         };
-        match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => {
-                // `read_buf` pins hyper's whole buffer even when it is empty: it ends here.
-                self.adopt(parts.io.into_inner(), &parts.read_buf, ticket);
-                true
-            }
-            Err(_) => false,
+        if let Ok(parts) = upgraded.downcast::<TokioIo<Unstalled>>() {
+            // `read_buf` pins hyper's whole buffer even when it is empty: it ends here.
+            let stream = parts.io.into_inner().into_inner();
+            self.adopt(stream, &parts.read_buf, ticket, load);
         }
     }
+}
+
+/// The answer to a head that does not come in time, which hyper drops without a word.
+fn request_timeout() -> Vec<u8> {
+    const BODY: &str = r#"{"error":"Request timeout","code":"timeout"}"#;
+    let length = BODY.len();
+    format!(
+        "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Cache-Control: no-store\r\nContent-Length: {length}\r\n\r\n{BODY}"
+    )
+    .into_bytes()
 }

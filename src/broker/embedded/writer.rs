@@ -24,10 +24,10 @@ use crate::broker::Error;
 const BATCH_JOBS: usize = 1_024;
 /// Bytes of jobs that one transaction takes at most (one job may be larger by itself).
 const BATCH_BYTES: usize = 4 << 20;
-/// How long a batch waits for the next of the writers that were just answered: they come back within
-/// microseconds, and without them every second batch would be what was left out of the one before.
-const PATIENCE: Duration = Duration::from_micros(100);
-/// And for all of them.
+/// How long a batch waits for the next of the writers that were just answered, in eighths of a commit:
+/// most come back soon, and without them every second batch would be what the one before left out.
+const PATIENCE_SHARE: u64 = 8;
+/// And for all of them together: half a commit, this at least.
 const PATIENCE_MS: u64 = 2;
 /// How often the thread looks around when nobody writes.
 const TICK: Duration = Duration::from_millis(250);
@@ -56,6 +56,8 @@ pub(super) struct Writer {
     /// The last commit was one that a crash would make us walk for (`repair`).
     is_at_risk: bool,
     last_commit_ms: u64,
+    /// How long the last commit took.
+    commit_ms: u64,
     disk: Disk,
     keys_due_ms: u64,
     rings_due_ms: u64,
@@ -90,6 +92,7 @@ impl Writer {
             expected: 0,
             is_at_risk: false,
             last_commit_ms: now,
+            commit_ms: 0,
             disk,
             keys_due_ms: now,
             rings_due_ms: now,
@@ -126,10 +129,13 @@ impl Writer {
         let mut bytes = first.bytes();
         let mut jobs = vec![first];
         let now_ms = self.shared.clock.now().mono_ms;
-        let until_ms = now_ms.min(self.last_commit_ms).saturating_add(PATIENCE_MS);
+        let most_ms = PATIENCE_MS.max(self.commit_ms / 2);
+        let until_ms = now_ms.min(self.last_commit_ms).saturating_add(most_ms);
+        let patience_us = self.commit_ms * 1_000 / PATIENCE_SHARE;
+        let patience = Duration::from_micros(patience_us.clamp(50, 1_000));
         while jobs.len() < BATCH_JOBS && bytes < BATCH_BYTES {
             let next = if jobs.len() < self.expected && self.shared.clock.now().mono_ms < until_ms {
-                self.inbox.recv_timeout(PATIENCE).ok()
+                self.inbox.recv_timeout(patience).ok()
             } else {
                 self.inbox.try_recv().ok()
             };
@@ -237,6 +243,7 @@ impl Writer {
         let database = lock::read(&shared.database);
         let database = database.as_ref().ok_or(Error::Closed)?;
         let mut tx = database.begin_write().map_err(Error::storage)?;
+        let began_ms = shared.clock.now().mono_ms;
         let log_bytes = lock::read(&shared.histories).log_bytes;
         let is_busy = !jobs.is_empty() || !self.taken.is_empty();
         let risks_walk = is_busy && repair::is_short(log_bytes, self.ledger.rest_bytes);
@@ -254,6 +261,7 @@ impl Writer {
         self.ledger = ledger;
         self.is_at_risk = risks_walk;
         self.last_commit_ms = shared.clock.now().mono_ms;
+        self.commit_ms = self.last_commit_ms - began_ms;
         shared.counters.commits.fetch_add(1, Ordering::Relaxed);
         Ok(staged)
     }
