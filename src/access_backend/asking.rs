@@ -82,7 +82,7 @@ impl Asking {
     }
 
     /// Where it asks, without what may be nobody's business.
-    pub(super) fn shown(&self) -> &str {
+    pub(super) fn host(&self) -> &str {
         self.uri.host().unwrap_or_default()
     }
 

@@ -229,8 +229,8 @@ impl Shared {
                 self.count(outcome);
                 self.counters.errors.increment();
                 if let Some(held_back) = self.warnings.warn(now_ms) {
-                    let url = self.asking.shown();
-                    tracing::warn!(url, %why, held_back, "the access backend gave no answer: denied");
+                    let host = self.asking.host();
+                    tracing::warn!(host, %why, held_back, "the access backend gave no answer: denied");
                 }
             }
         }
