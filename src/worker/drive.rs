@@ -1,4 +1,4 @@
-//! A connection's task: reads its socket, feeds the session, carries out effects.
+//! A connection's task: reads its socket and feeds the session; what comes of it is in `effects`.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,19 +7,18 @@ use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 
-use super::channels::{Activated, Slot};
+use super::channels::Slot;
 use super::connection::{Connection, Flow, Gone, Life};
 use super::mailbox::Load;
 use super::turn::end_if_said;
-use super::{State, Worker, calls};
+use super::{State, Worker};
 use crate::clock::Moment;
 use crate::event_log::{Data, Kind};
 use crate::http::upgrade::Ticket;
 use crate::limits::{CLOSE_TIMEOUT_MS, READS_PER_TURN_MAX};
 use crate::protocol::connection::connection_id;
-use crate::protocol::{ChannelKey, Close, Position, Reply, Request};
-use crate::session::{Answer, Call, Effect, Input, Session};
-use crate::ws::frame::event_text;
+use crate::protocol::{Close, Request};
+use crate::session::{Input, Session};
 use crate::ws::{Engine, Frame, Outbox, Received};
 
 impl Worker {
@@ -79,7 +78,7 @@ impl Worker {
         }
     }
 
-    fn connection_id(&self, serial: u64) -> String {
+    pub(super) fn connection_id(&self, serial: u64) -> String {
         connection_id(&self.outfit.services.node, serial)
     }
 
@@ -105,208 +104,6 @@ impl Worker {
         }
         state.effects = effects;
         state.schedule(slot);
-    }
-
-    fn carry_out(&self, state: &mut State, slot: Slot, effect: Effect, now: Moment) {
-        let router = &self.outfit.router;
-        match effect {
-            Effect::Send(text) => self.send(state, slot, &Frame::text(&text), now),
-            Effect::SendError(text) => {
-                self.outfit.counters.error_replies.increment();
-                self.send(state, slot, &Frame::text(&text), now);
-            }
-            Effect::AuthFailure(check) => {
-                let services = &self.outfit.services;
-                services.counters.auth_failures.increment(check);
-                let detail = Data {
-                    reason: Some(check),
-                    ..Data::default()
-                };
-                self.log(state, slot, Kind::AuthFailure, detail);
-            }
-            Effect::Ping => self.send(state, slot, &Frame::ping(), now),
-            Effect::Join(key) => {
-                let first = state.channels.join(&key, slot);
-                router.interest.join(self.outfit.index, &key, first);
-                if let Some(session) = &state.connections[slot as usize].session {
-                    let user_id = &session.identity().user_id;
-                    self.outfit.services.presence.enter(&key, user_id);
-                }
-            }
-            Effect::Activate {
-                channel,
-                position,
-                missed,
-            } => {
-                for entry in &missed {
-                    let at = position.as_ref().map(|position| Position {
-                        epoch: position.epoch.clone(),
-                        offset: entry.offset,
-                    });
-                    let text = event_text(&channel, &entry.event, at.as_ref());
-                    self.send(state, slot, &Frame::text(&text), now);
-                }
-                match state.channels.activate(&channel, slot, position) {
-                    Activated::Held(held) => {
-                        for frame in held {
-                            self.send(state, slot, &frame, now);
-                        }
-                        let detail = Data {
-                            channel: Some(channel.as_str()),
-                            ..Data::default()
-                        };
-                        self.log(state, slot, Kind::ChannelSubscribe, detail);
-                    }
-                    Activated::Lost => self.close(state, slot, Close::Resync, now),
-                }
-            }
-            Effect::Leave(key) => {
-                self.leave(state, slot, &key);
-                let detail = Data {
-                    channel: Some(key.as_str()),
-                    ..Data::default()
-                };
-                self.log(state, slot, Kind::ChannelUnsubscribe, detail);
-            }
-            Effect::Call(Call::Standing { channel }) => {
-                let position = state.channels.standing(&channel, slot);
-                let answer = Answer::Subscribed {
-                    position,
-                    missed: None,
-                    unread: None,
-                };
-                state.connections[slot as usize].call = Some(Box::pin(std::future::ready(answer)));
-            }
-            Effect::Call(call) => {
-                let connection = &mut state.connections[slot as usize];
-                let caller = connection.session.as_ref().map(|session| calls::Caller {
-                    identity: session.identity().clone(),
-                    serial: connection.serial,
-                });
-                connection.call =
-                    caller.map(|caller| calls::begin(call, caller, &self.outfit.services));
-            }
-            Effect::Close(close) => self.close(state, slot, close, now),
-            Effect::Drop => {
-                self.leave_all(state, slot);
-                state.connections[slot as usize].gone(Gone::Silent);
-            }
-        }
-    }
-
-    /// Queues a frame for a client, which is closed if it has too many already.
-    fn send(&self, state: &mut State, slot: Slot, frame: &Frame, now: Moment) {
-        let connection = &mut state.connections[slot as usize];
-        if connection.life != Life::Open || !connection.engine.may_send() {
-            return;
-        }
-        let bytes_max = self.outfit.terms.limits.queue_bytes;
-        if connection.queue(frame, bytes_max, &mut state.write, &self.outfit.counters) {
-            self.mark_dirty(state, slot);
-        } else {
-            self.close(state, slot, Close::TooSlow, now);
-        }
-    }
-
-    fn mark_dirty(&self, state: &mut State, slot: Slot) {
-        let connection = &mut state.connections[slot as usize];
-        if connection.flow == Flow::Clean {
-            connection.flow = Flow::Dirty;
-            state.dirty.push_back(slot);
-            self.inbound.wake();
-        }
-    }
-
-    /// Says why, then closes.
-    fn close(&self, state: &mut State, slot: Slot, close: Close, now: Moment) {
-        self.close_saying(state, slot, close, None, now);
-    }
-
-    /// As [`Worker::close`], with what an operator has to say.
-    pub(super) fn close_saying(
-        &self,
-        state: &mut State,
-        slot: Slot,
-        close: Close,
-        message: Option<&str>,
-        now: Moment,
-    ) {
-        let retry_after_ms = self.retry_after_ms(state, close);
-        self.leave_all(state, slot);
-        let connection = &mut state.connections[slot as usize];
-        if connection.life != Life::Open {
-            return;
-        }
-        self.outfit
-            .counters
-            .closes
-            .increment(&format!("{} {}", close.code(), close.reason()));
-        if close == Close::TooSlow {
-            connection.outbox.discard_unsent();
-        }
-        if connection.engine.may_send() {
-            let last = Reply::Disconnect {
-                close,
-                message,
-                retry_after_ms,
-            }
-            .encode(None);
-            connection.outbox.push_last_words(&Frame::text(&last));
-        }
-        let mut bytes = Vec::new();
-        connection.engine.close(close, &mut bytes);
-        connection.outbox.push_last_words(&Frame::encoded(&bytes));
-        connection.call = None;
-        connection.unread = None;
-        let until_ms = now.mono_ms + CLOSE_TIMEOUT_MS;
-        connection.life = Life::Closing {
-            close: Some(close),
-            until_ms,
-            agreed: false,
-            shut: false,
-        };
-        if let Flow::Clean = connection.flow {
-            connection.flow = Flow::Dirty;
-            state.dirty.push_back(slot);
-        }
-        connection.wake();
-        state.schedule(slot);
-        self.inbound.wake();
-    }
-
-    fn leave(&self, state: &mut State, slot: Slot, key: &ChannelKey) {
-        let Some(last_here) = state.channels.leave(key, slot) else {
-            return;
-        };
-        if let Some(session) = &state.connections[slot as usize].session {
-            let user_id = &session.identity().user_id;
-            self.outfit.services.presence.leave(key, user_id);
-        }
-        if self
-            .outfit
-            .router
-            .interest
-            .leave(self.outfit.index, key, last_here)
-        {
-            let (services, key) = (self.outfit.services.clone(), key.clone());
-            tokio::task::spawn_local(async move {
-                if let Err(error) = services.broker.unsubscribe(&key).await {
-                    tracing::debug!(%error, channel = %key, "unsubscribe");
-                }
-            });
-        }
-    }
-
-    fn leave_all(&self, state: &mut State, slot: Slot) {
-        let connection = &mut state.connections[slot as usize];
-        let channels = connection
-            .session
-            .as_mut()
-            .map(Session::leave_all)
-            .unwrap_or_default();
-        for key in channels {
-            self.leave(state, slot, &key);
-        }
     }
 
     /// What a peer sent, up to the end or until the session is busy.
@@ -401,22 +198,6 @@ impl Worker {
         };
         self.log(state, slot, Kind::Message, detail);
         self.input(state, slot, Input::Request(request), now);
-    }
-
-    /// A line about a client, with `detail` beside who it is.
-    fn log(&self, state: &State, slot: Slot, kind: Kind, detail: Data<'_>) {
-        let connection = &state.connections[slot as usize];
-        let Some(session) = &connection.session else {
-            return;
-        };
-        let connection_id = self.connection_id(connection.serial);
-        let data = Data {
-            user_id: Some(&session.identity().user_id),
-            ip: Some(connection.address),
-            connection_id: Some(&connection_id),
-            ..detail
-        };
-        self.outfit.services.event_log.record(kind, &data);
     }
 
     fn remove(&self, state: &mut State, slot: Slot, why: Gone) {

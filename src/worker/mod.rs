@@ -8,6 +8,7 @@ pub mod calls;
 pub mod channels;
 pub mod connection;
 mod drive;
+mod effects;
 pub mod mailbox;
 mod roster;
 mod serve;
