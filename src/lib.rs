@@ -12,6 +12,7 @@ pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod counter;
+pub mod descriptors;
 pub mod event_log;
 pub mod http;
 pub mod inbox;
