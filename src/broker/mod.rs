@@ -7,6 +7,7 @@
 
 pub mod embedded;
 pub mod faulty;
+pub mod redis;
 mod revocation;
 
 use std::fmt;

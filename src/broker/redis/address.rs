@@ -3,7 +3,8 @@
 use std::fmt;
 
 use redis::{
-    Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, TlsCertificates,
+    Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+    TlsCertificates,
 };
 
 /// Where a server listens.
@@ -63,7 +64,11 @@ impl Target {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (rest, path) = rest.split_once('/').map_or((rest, ""), |(hosts, path)| {
             // A later node of the list may bring a scheme of its own, with slashes.
-            if hosts.ends_with(':') { (rest, "") } else { (hosts, path) }
+            if hosts.ends_with(':') {
+                (rest, "")
+            } else {
+                (hosts, path)
+            }
         });
         let (mut username, mut password) = (None, None);
         let mut addresses = Vec::new();
@@ -97,7 +102,9 @@ impl Target {
         };
         let database = path.split('/').nth(usize::from(has_sentinels));
         let database = match database.filter(|text| !text.is_empty()) {
-            Some(text) => text.parse().map_err(|_| "has a database that is no number")?,
+            Some(text) => text
+                .parse()
+                .map_err(|_| "has a database that is no number")?,
             None => 0,
         };
         let mut target = Self {
@@ -199,7 +206,9 @@ impl Address {
             return Err(NO_HOST);
         }
         let port = match port {
-            Some(port) => port.parse().map_err(|_| "has a node that is no HOST:PORT")?,
+            Some(port) => port
+                .parse()
+                .map_err(|_| "has a node that is no HOST:PORT")?,
             None => default_port,
         };
         Ok(Self {

@@ -8,6 +8,7 @@
 //! PREFIX{u:USER}:n..  zsets, hash   a user's notifications (notifications.rs)
 //! PREFIX{u:USER}:u    hash     a user (users.rs)
 //! PREFIX{w:WALLET}    string   whose wallet it is
+//! PREFIX{!revoked}:.. zsets, hash   revocations (values.rs)
 //! PREFIXk:N:SPACE:KEY string   the key-value part
 //!
 //! PREFIXCHANNEL       pub/sub  events, ours and those of plain publishers
@@ -44,6 +45,11 @@ impl Keys {
 
     pub(super) fn wallet(&self, wallet: &str) -> String {
         format!("{}{{w:{wallet}}}", self.prefix)
+    }
+
+    /// `part` of what belongs to all nodes together.
+    pub(super) fn of_all_nodes(&self, name: &str, part: &str) -> String {
+        format!("{}{{!{name}}}:{part}", self.prefix)
     }
 
     /// A key of the key-value part. The length keeps awkward names apart.
