@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use crate::access_backend::AccessBackend;
 use crate::auth::{api_key, keys};
@@ -18,6 +19,7 @@ use crate::broker::Broker as _;
 use crate::broker::embedded::{self, Embedded};
 use crate::clock::{Clock, millis};
 use crate::config::{Config, Live, Loaded, Sources};
+use crate::control::{self, Asked, Request};
 use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::CLOSE_TIMEOUT_MS;
@@ -283,13 +285,14 @@ impl App {
         mut reload: Reload,
     ) -> Result<(), Failure> {
         let (router, services) = (self.router.clone(), self.services.clone());
+        let commands = self.commands();
         let descriptors = reload.descriptors();
         let until = tokio::select! {
             error = acceptor::run(listener, router, services, descriptors) => {
                 Err(Failure::Thread(error))
             }
             () = one_ends(&self.workers) => Err(Failure::Worker),
-            by = self.heed(&mut signals, &mut reload) => Ok(by),
+            by = self.heed(&mut signals, commands, &mut reload) => Ok(by),
         };
         let by = match until {
             Ok(by) => by,
@@ -309,13 +312,40 @@ impl App {
         Ok(())
     }
 
-    /// Does what signals ask for, until one says to stop; its name.
-    async fn heed(&self, signals: &mut Signals, reload: &mut Reload) -> &'static str {
+    /// What commands of this machine ask for.
+    fn commands(&self) -> mpsc::Receiver<Asked> {
+        let data_dir = &self.services.config().data_dir;
+        match control::Listener::bind(data_dir) {
+            Ok(listener) => listener.serve(),
+            Err(error) => {
+                let data_dir = data_dir.display();
+                tracing::warn!(%error, %data_dir, "no control socket: commands cannot reach this server");
+                mpsc::channel(1).1
+            }
+        }
+    }
+
+    /// Does what signals and commands ask for, until one says to stop; its name.
+    async fn heed(
+        &self,
+        signals: &mut Signals,
+        mut commands: mpsc::Receiver<Asked>,
+        reload: &mut Reload,
+    ) -> &'static str {
         loop {
-            match signals.next().await {
-                Wish::Stop(by) => return by,
-                // What is wrong has been said.
-                Wish::Reload => drop(reload.now(self)),
+            tokio::select! {
+                wish = signals.next() => match wish {
+                    Wish::Stop(by) => return by,
+                    // What is wrong has been said.
+                    Wish::Reload => drop(reload.now(self)),
+                },
+                Some(Asked { request, reply }) = commands.recv() => {
+                    let answer = match request {
+                        Request::Reload => reload.answer(self),
+                    };
+                    // Whoever asked may have given up.
+                    let _ = reply.send(answer);
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::{App, Failure};
@@ -102,6 +103,29 @@ impl Reload {
             },
         );
         outcome
+    }
+
+    /// The same, as a command is answered.
+    pub fn answer(&mut self, app: &App) -> Value {
+        match self.now(app) {
+            Ok(Difference(changes)) => {
+                let changes = changes.iter().map(|change| {
+                    json!({
+                        "key": change.key,
+                        "before": change.before,
+                        "after": change.after,
+                        "needsRestart": change.needs_restart,
+                        "text": change.to_string(),
+                    })
+                });
+                json!({
+                    "ok": true,
+                    "changes": changes.collect::<Vec<_>>(),
+                    "warnings": app.services.config().warnings(),
+                })
+            }
+            Err(refusal) => json!({"ok": false, "error": super::with_causes(&refusal)}),
+        }
     }
 
     fn attempt(&mut self, app: &App) -> Result<Difference, Refusal> {
