@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::access_backend::AccessBackend;
+use crate::auth::issuers::Issuers;
 use crate::auth::keys;
 use crate::broker::Broker as _;
 use crate::broker::embedded::{self, Embedded};
@@ -75,6 +76,9 @@ pub enum Failure {
     /// Nobody could be asked by the rule `backend`.
     #[error("channels.backend.url")]
     AccessBackend(#[source] io::Error),
+    /// The keys of other issuers could not be asked for.
+    #[error("auth.issuers")]
+    Issuers(#[source] io::Error),
     /// A worker thread ended by itself: it panicked.
     #[error("a worker thread ended; the server cannot go on without it")]
     Worker,
@@ -194,9 +198,12 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         })
         .transpose()
         .map_err(Failure::AccessBackend)?;
+    let issuers = Issuers::start(&config.auth.issuers, &clock, &counters, runtime.handle())
+        .map_err(Failure::Issuers)?;
     let services = Arc::new(Services::new(Parts {
         config: config.clone(),
         secret,
+        issuers,
         clock: clock.clone(),
         broker: store.clone(),
         store: store.clone(),

@@ -140,6 +140,7 @@ impl Bench {
             presence,
             router: router.clone(),
             access_backend: None,
+            issuers: crate::auth::issuers::Issuers::default(),
             config: Arc::new(config),
             secret: Secret::new(*b"a secret for tests, 32 bytes long"),
             clock,
