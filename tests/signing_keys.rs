@@ -454,3 +454,44 @@ fn what_a_token_says_about_its_key_is_not_believed() {
     assert_eq!(trap.asked().len(), 0, "an address of a token's was asked");
     verify(&server, &ours.sign(&claims)).expect(200);
 }
+
+#[test]
+fn a_key_is_changed_while_the_server_runs() {
+    let folder = TempDir::new().unwrap();
+    let (old, new, theirs) = (
+        Signer::generate("key", Algorithm::EdDSA),
+        Signer::generate("key", Algorithm::RS256),
+        Signer::generate("theirs", Algorithm::ES256),
+    );
+    let path = file(&folder, "key.pem", &old.private_pem);
+    let application = Application::start(&key_set(&[&theirs]));
+    let server = believing(&application, &[("auth.keys.key.pem_file", &path)]);
+    let (claims, foreign) = (server.claims("u1"), claims_of(&server, OTHER));
+    let mut client = server
+        .connect_with(&format!("/ws?token={}", old.sign(&claims)), &[])
+        .unwrap()
+        .greeted();
+    eventually("theirs is believed", Duration::from_secs(15), || {
+        verify(&server, &theirs.sign(&foreign)).status == 200
+    });
+    // What was fetched stays, also if nobody would give it again.
+    application.answer(500, "");
+
+    file(&folder, "key.pem", &new.private_pem);
+    server.signal(rustix::process::Signal::HUP);
+    eventually("the new key counts", Duration::from_secs(15), || {
+        verify(&server, &new.sign(&claims)).status == 200
+    });
+    is_refused(&server, "the old key", &old.sign(&claims));
+    verify(&server, &theirs.sign(&foreign)).expect(200);
+    client.send(&json!({"type": "ping"}));
+    client.next_of("pong");
+
+    // A file that is damaged changes nothing.
+    file(&folder, "key.pem", "damaged");
+    server.signal(rustix::process::Signal::HUP);
+    eventually("it is said", Duration::from_secs(15), || {
+        server.output().contains("nothing was changed")
+    });
+    verify(&server, &new.sign(&claims)).expect(200);
+}

@@ -39,9 +39,7 @@ pub struct Issuers(Arc<[Arc<Issuer>]>);
 
 /// One.
 pub(super) struct Issuer {
-    name: String,
-    pub(super) iss: String,
-    algorithms: Vec<Algorithm>,
+    config: config::Issuer,
     validations: Vec<(Algorithm, Validation)>,
     uri: Uri,
     outgoing: Outgoing,
@@ -63,17 +61,22 @@ struct State {
 }
 
 impl Issuers {
-    /// Fetches on `runtime`, from now on for as long as that lives.
+    /// Fetches on `runtime`, from now on for as long as these live. Those of `before` that are to be
+    /// as they were go on with the keys that they have.
     ///
     /// # Errors
     /// When a URL is `https` and this machine has no certificates to check it with.
     pub fn start(
         issuers: &[config::Issuer],
+        before: &Self,
         clock: &Clock,
         counters: &Arc<Counters>,
         runtime: &Handle,
     ) -> io::Result<Self> {
         let issuers = issuers.iter().map(|issuer| {
+            if let Some(same) = before.0.iter().find(|one| one.config == *issuer) {
+                return Ok(same.clone());
+            }
             let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
             let uri: Uri = issuer.jwks_url.parse().map_err(invalid)?;
             let validation = |algorithm: &Algorithm| {
@@ -81,9 +84,7 @@ impl Issuers {
                 (*algorithm, validation)
             };
             let issuer = Arc::new(Issuer {
-                name: issuer.name.clone(),
-                iss: issuer.issuer.clone(),
-                algorithms: issuer.algorithms.clone(),
+                config: issuer.clone(),
                 validations: issuer.algorithms.iter().map(validation).collect(),
                 outgoing: Outgoing::new(&uri, FETCH_TIMEOUT, 1)?,
                 uri,
@@ -112,7 +113,7 @@ impl Issuers {
 
     /// The one with this `iss`.
     pub(super) fn find(&self, iss: &str) -> Option<&Arc<Issuer>> {
-        self.0.iter().find(|issuer| issuer.iss == iss)
+        self.0.iter().find(|issuer| issuer.config.issuer == iss)
     }
 }
 
@@ -171,10 +172,14 @@ impl Issuer {
         let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer in {FETCH_TIMEOUT:?}")));
         match fetched {
             Ok(keys) => {
-                tracing::debug!(issuer = self.name, keys = keys.len(), "keys were fetched");
+                tracing::debug!(
+                    issuer = self.config.name,
+                    keys = keys.len(),
+                    "keys were fetched"
+                );
                 if keys.is_empty() {
                     tracing::warn!(
-                        issuer = self.name,
+                        issuer = self.config.name,
                         "the issuer publishes no key that can be used"
                     );
                 }
@@ -187,7 +192,7 @@ impl Issuer {
             Err(why) => {
                 self.counters.key_fetches.increment("failed");
                 self.counters.errors.increment();
-                tracing::warn!(issuer = self.name, host = self.uri.host(), %why, "the keys of an issuer could not be fetched");
+                tracing::warn!(issuer = self.config.name, host = self.uri.host(), %why, "the keys of an issuer could not be fetched");
             }
         }
     }
@@ -206,7 +211,7 @@ impl Issuer {
         }
         let body = Limited::new(response.into_body(), SET_BYTES_MAX);
         let body = body.collect().await.map_err(|error| error.to_string())?;
-        KeySet::parse(&body.to_bytes(), &self.algorithms)
+        KeySet::parse(&body.to_bytes(), &self.config.algorithms)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

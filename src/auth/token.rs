@@ -88,6 +88,11 @@ impl Authority {
         self
     }
 
+    /// Whose tokens are believed beside our own.
+    pub const fn issuers(&self) -> &Issuers {
+        &self.issuers
+    }
+
     /// Our keys.
     pub const fn ring(&self) -> &Ring {
         &self.ring

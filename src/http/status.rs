@@ -37,10 +37,8 @@ pub fn openapi() -> Reply {
 /// The public halves of our keys (RFC 7517): nobody's secret, and kept for as long as others keep them
 /// before they ask again.
 pub fn keys(services: &Services) -> Reply {
-    let keys = services
-        .authority
-        .ring()
-        .published(services.clock.unix_ms());
+    let authority = services.authority();
+    let keys = authority.ring().published(services.clock.unix_ms());
     let mut reply = reply::ok(&json!({ "keys": keys }));
     let kept = HeaderValue::from_static("public, max-age=300");
     reply.headers_mut().insert(CACHE_CONTROL, kept);

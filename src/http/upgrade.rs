@@ -55,7 +55,7 @@ pub async fn prepare<B>(services: &Services, request: &Request<B>) {
     if is_upgrade(request)
         && let Some(token) = offered(request).token
     {
-        services.authority.learn(token.as_bytes()).await;
+        services.authority().learn(token.as_bytes()).await;
     }
 }
 
@@ -66,7 +66,8 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
     if !is_upgrade(request) {
         return Considered::Other;
     }
-    let address = client_address(peer.ip(), headers, &services.config.server.trusted_proxies);
+    let config = services.config();
+    let address = client_address(peer.ip(), headers, &config.server.trusted_proxies);
     match admit(services, address, request) {
         Ok((response, ticket)) => Considered::Upgrade {
             response,
@@ -95,7 +96,7 @@ fn admit<B>(
     request: &Request<B>,
 ) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
     let headers = request.headers();
-    if !origin_allowed(&services.config.server.allowed_origins, headers) {
+    if !origin_allowed(&services.config().server.allowed_origins, headers) {
         note_failure(services, address, "origin");
         let error = ApiError::new(
             StatusCode::FORBIDDEN,
@@ -155,7 +156,9 @@ fn admit<B>(
     let mut of_user = None;
     let client = match offered.token {
         None => Err(Refusal::Missing),
-        Some(token) => services.authority.verify(&token, services.clock.unix_ms()),
+        Some(token) => services
+            .authority()
+            .verify(&token, services.clock.unix_ms()),
     };
     let client = match client {
         Err(refusal) => {
