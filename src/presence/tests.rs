@@ -6,7 +6,7 @@ use super::*;
 use crate::broker::embedded::{self, Embedded};
 use crate::broker::faulty::{FailsAfter, Silent};
 use crate::broker::{Deliver, Delivery};
-use crate::config::{Access, ChannelRule};
+use crate::config::{Access, ChannelRule, Slow};
 
 /// What the channel was told, such as `join u1`.
 #[derive(Default)]
@@ -40,6 +40,7 @@ fn rules() -> ChannelRules {
         history: None,
         presence,
         join_leave: presence,
+        slow: Slow::Close,
     };
     ChannelRules(BTreeMap::from([
         ("room".to_owned(), rule(true)),

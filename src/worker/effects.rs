@@ -6,6 +6,7 @@ use super::channels::{Activated, Slot};
 use super::connection::{Flow, Gone, Life};
 use super::{State, Worker};
 use crate::clock::Moment;
+use crate::config::Slow;
 use crate::event_log::{Data, Kind};
 use crate::limits::CLOSE_TIMEOUT_MS;
 use crate::protocol::{ChannelKey, Close, Position, Reply};
@@ -33,7 +34,9 @@ impl Worker {
             }
             Effect::Ping => self.send(state, slot, &Frame::ping(), now),
             Effect::Join(key) => {
-                let first = state.channels.join(&key, slot);
+                let rule = self.outfit.terms.channels.rule(key.kind());
+                let slow = rule.map_or(Slow::Close, |rule| rule.slow);
+                let first = state.channels.join(&key, slot, slow);
                 router.interest.join(self.outfit.index, &key, first);
                 if let Some(session) = &state.connections[slot as usize].session {
                     let user_id = &session.identity().user_id;
@@ -76,7 +79,11 @@ impl Worker {
                 self.log(state, slot, Kind::ChannelUnsubscribe, detail);
             }
             Effect::Call(Call::Standing { channel }) => {
-                let position = state.channels.standing(&channel, slot);
+                let aside = &state.connections[slot as usize].aside;
+                let waiting = aside
+                    .as_ref()
+                    .and_then(|aside| aside.backlog.standing(&channel));
+                let position = waiting.or_else(|| state.channels.standing(&channel, slot));
                 let answer = Answer::Subscribed {
                     position,
                     missed: None,
@@ -148,6 +155,9 @@ impl Worker {
             .counters
             .closes
             .increment(&format!("{} {}", close.code(), close.reason()));
+        if let Some(aside) = &mut connection.aside {
+            aside.abandon();
+        }
         if close == Close::TooSlow {
             connection.outbox.discard_unsent();
         }
@@ -185,6 +195,9 @@ impl Worker {
         let Some(last_here) = state.channels.leave(key, slot) else {
             return;
         };
+        if let Some(aside) = &mut state.connections[slot as usize].aside {
+            aside.backlog.forget(key);
+        }
         if let Some(session) = &state.connections[slot as usize].session {
             let user_id = &session.identity().user_id;
             self.outfit.services.presence.leave(key, user_id);
