@@ -25,6 +25,10 @@ mod admission {
 mod config {
     pub use fanfare::config::Slow;
 }
+/// The same of terms.
+mod session {
+    pub use fanfare::session::Terms;
+}
 #[path = "../src/clock.rs"]
 mod clock;
 #[path = "../src/limits.rs"]

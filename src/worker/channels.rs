@@ -63,7 +63,7 @@ pub enum Activated {
 
 impl Channels {
     /// A member asks: from now on events are held back for it. `true` if it is the channel's first
-    /// on this worker. `slow` is the channel's rule, for all members from now on.
+    /// on this worker. `slow` is the channel's rule.
     pub fn join(&mut self, key: &ChannelKey, slot: Slot, slow: Slow) -> bool {
         let first = !self.map.contains_key(key);
         let channel = self.map.entry(key.clone()).or_default();
@@ -176,6 +176,21 @@ impl Channels {
             active.append(slots);
             false
         });
+    }
+
+    /// Other rules for all channels.
+    pub fn renew(&mut self, slow: impl Fn(&ChannelKey) -> Slow) {
+        for (key, channel) in &mut self.map {
+            channel.slow = slow(key);
+        }
+    }
+
+    /// Every channel with its members, where `wanted` says so of its key.
+    pub fn all(&self, wanted: impl Fn(&ChannelKey) -> bool) -> Vec<(ChannelKey, Vec<Slot>)> {
+        let found = self.map.iter().filter(|(key, _)| wanted(key));
+        found
+            .map(|(key, channel)| (key.clone(), channel.members().collect()))
+            .collect()
     }
 
     /// The channels that a slot is a member of. Walks over all: for when nobody else knows.

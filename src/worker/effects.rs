@@ -6,7 +6,6 @@ use super::channels::{Activated, Slot};
 use super::connection::{Flow, Gone, Life};
 use super::{State, Worker};
 use crate::clock::Moment;
-use crate::config::Slow;
 use crate::event_log::{Data, Kind};
 use crate::limits::CLOSE_TIMEOUT_MS;
 use crate::protocol::{ChannelKey, Close, Position, Reply};
@@ -34,11 +33,12 @@ impl Worker {
             }
             Effect::Ping => self.send(state, slot, &Frame::ping(), now),
             Effect::Join(key) => {
-                let rule = self.outfit.terms.channels.rule(key.kind());
-                let slow = rule.map_or(Slow::Close, |rule| rule.slow);
+                let slow = state.terms.channels.slow(key.kind());
                 let first = state.channels.join(&key, slot, slow);
                 router.interest.join(self.outfit.index, &key, first);
-                if let Some(session) = &state.connections[slot as usize].session {
+                if state.terms.channels.has_presence(key.kind())
+                    && let Some(session) = &state.connections[slot as usize].session
+                {
                     let user_id = &session.identity().user_id;
                     self.outfit.services.presence.enter(&key, user_id);
                 }
@@ -114,7 +114,7 @@ impl Worker {
         if connection.life != Life::Open || !connection.engine.may_send() {
             return;
         }
-        let bytes_max = self.outfit.terms.limits.queue_bytes;
+        let bytes_max = state.terms.limits.queue_bytes;
         if connection.queue(frame, bytes_max, &mut state.write, &self.outfit.counters) {
             self.mark_dirty(state, slot);
         } else {
@@ -198,7 +198,9 @@ impl Worker {
         if let Some(aside) = &mut state.connections[slot as usize].aside {
             aside.backlog.forget(key);
         }
-        if let Some(session) = &state.connections[slot as usize].session {
+        if state.terms.channels.has_presence(key.kind())
+            && let Some(session) = &state.connections[slot as usize].session
+        {
             let user_id = &session.identity().user_id;
             self.outfit.services.presence.leave(key, user_id);
         }

@@ -6,11 +6,18 @@ use super::connection::{Connection, Flow, Life};
 use super::mailbox::Posted;
 use super::{State, Worker};
 use crate::clock::{Moment, millis};
-use crate::config::Slow;
+use crate::config::{Limits, Slow};
 use crate::limits::{QUEUE_SHARE, REFILL_BYTES};
 use crate::protocol::Reply;
 use crate::ws::Frame;
 use crate::ws::backlog::{Due, Room};
+
+/// An event that came by.
+pub(super) struct Arrived<'a> {
+    pub(super) posted: &'a Posted,
+    /// Shared by all who get it.
+    pub(super) frame: &'a Frame,
+}
 
 impl Worker {
     /// Queues an event on the long way: for a connection that has something aside, or of a channel whose
@@ -18,13 +25,14 @@ impl Worker {
     pub(super) fn queue_aside(
         &self,
         connection: &mut Connection,
-        posted: &Posted,
-        frame: &Frame,
+        arrived: &Arrived<'_>,
         slow: Slow,
+        limits: &Limits,
         scratch: &mut Vec<u8>,
         now: Moment,
     ) -> bool {
-        let bytes_max = self.outfit.terms.limits.queue_bytes;
+        let Arrived { posted, frame } = *arrived;
+        let bytes_max = limits.queue_bytes;
         let backlog = connection.aside.as_ref().map(|aside| &aside.backlog);
         // A rule that was changed meanwhile must not let an event pass those that wait.
         let slow = backlog
@@ -34,7 +42,7 @@ impl Worker {
         let may_queue = slow == Slow::Close || !waits;
         let counters = &self.outfit.counters;
         let queued = may_queue && connection.queue(frame, bytes_max, scratch, counters);
-        let room = self.room(connection, now);
+        let room = room(connection, limits, now);
         let dropped = if !queued && slow != Slow::Close {
             let backlog = &mut connection.aside.get_or_insert_default().backlog;
             let position = posted.position.as_ref();
@@ -49,22 +57,13 @@ impl Worker {
         queued || slow != Slow::Close
     }
 
-    /// What may wait beside the outbox.
-    fn room(&self, connection: &Connection, now: Moment) -> Room {
-        let limits = &self.outfit.terms.limits;
-        Room {
-            bytes: limits.queue_bytes.saturating_sub(connection.outbox.bytes()),
-            since_ms: now.mono_ms.saturating_sub(millis(limits.queue_age)),
-        }
-    }
-
     /// Notes how much waits for a socket that takes no more; whether some of it has for too long.
-    pub(super) fn lags(&self, connection: &mut Connection, now: Moment) -> bool {
+    pub(super) fn lags(connection: &mut Connection, limits: &Limits, now: Moment) -> bool {
         if connection.flow != Flow::Blocked || connection.life != Life::Open {
             return false;
         }
         let lag = &mut connection.aside.get_or_insert_default().lag;
-        let age_ms = millis(self.outfit.terms.limits.queue_age);
+        let age_ms = millis(limits.queue_age);
         lag.mark(connection.outbox.bytes(), now.mono_ms, age_ms);
         lag.is_late(now.mono_ms)
     }
@@ -72,7 +71,7 @@ impl Worker {
     /// The socket took all there was: what waited aside follows, a piece at a time.
     pub(super) fn refill(&self, state: &mut State, slot: Slot, now: Moment) {
         let connection = &mut state.connections[slot as usize];
-        let room = self.room(connection, now);
+        let room = room(connection, &state.terms.limits, now);
         let Some(aside) = &mut connection.aside else {
             return;
         };
@@ -100,5 +99,13 @@ impl Worker {
         if !connection.outbox.is_empty() {
             self.mark_dirty(state, slot);
         }
+    }
+}
+
+/// What may wait beside the outbox.
+fn room(connection: &Connection, limits: &Limits, now: Moment) -> Room {
+    Room {
+        bytes: limits.queue_bytes.saturating_sub(connection.outbox.bytes()),
+        since_ms: now.mono_ms.saturating_sub(millis(limits.queue_age)),
     }
 }

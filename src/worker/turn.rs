@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 
 use super::channels::Slot;
 use super::connection::{Flow, Flushed, Gone, Life};
+use super::slow::Arrived;
 use super::{Next, State, Worker};
 use crate::clock::{Moment, millis};
 use crate::config::Slow;
@@ -46,7 +47,7 @@ impl Worker {
     }
 
     fn take_events(&self, state: &mut State, now: Moment) {
-        let queue_bytes = self.outfit.terms.limits.queue_bytes;
+        let queue_bytes = state.terms.limits.queue_bytes;
         let (mut events, mut bytes, mut deliveries) = (0, 0, 0);
         while events < TURN_EVENTS_MAX && bytes < TURN_BYTES_MAX {
             let Some(posted) = self.inbound.event() else {
@@ -56,6 +57,7 @@ impl Worker {
             bytes += posted.frame.len();
             let frame = Frame::encoded(&posted.frame);
             let State {
+                terms,
                 connections,
                 channels,
                 dirty,
@@ -63,6 +65,11 @@ impl Worker {
                 write,
                 ..
             } = state;
+            let limits = &terms.limits;
+            let arrived = Arrived {
+                posted: &posted,
+                frame: &frame,
+            };
             let position = posted.position.as_ref();
             channels.event(&posted.channel, position, &frame, |slot, slow| {
                 let connection = &mut connections[slot as usize];
@@ -73,7 +80,7 @@ impl Worker {
                 let is_taken = if slow == Slow::Close && connection.aside.is_none() {
                     connection.queue(&frame, queue_bytes, write, &self.outfit.counters)
                 } else {
-                    self.queue_aside(connection, &posted, &frame, slow, write, now)
+                    self.queue_aside(connection, &arrived, slow, limits, write, now)
                 };
                 if !is_taken {
                     overflowed.push(slot);
@@ -105,7 +112,7 @@ impl Worker {
             if connection.deadline_ms() <= now.mono_ms {
                 if let Life::Closing { close, .. } = connection.life {
                     connection.gone(Gone::Closed(close));
-                } else if self.lags(connection, now) {
+                } else if Self::lags(connection, &state.terms.limits, now) {
                     self.input(state, slot, Input::End(Close::TooSlow), now);
                 } else {
                     self.input(state, slot, Input::Deadline, now);
@@ -117,7 +124,7 @@ impl Worker {
 
     /// One write for each of the connections that have waited longest for it.
     fn flush(&self, state: &mut State, now: Moment) {
-        let queue_bytes = self.outfit.terms.limits.queue_bytes;
+        let queue_bytes = state.terms.limits.queue_bytes;
         for _ in 0..TURN_WRITES_MAX {
             let Some(slot) = state.dirty.pop_front() else {
                 break;
@@ -141,7 +148,7 @@ impl Worker {
                 Flushed::Blocked => {
                     connection.flow = Flow::Blocked;
                     connection.wake();
-                    self.lags(connection, now);
+                    Self::lags(connection, &state.terms.limits, now);
                     state.schedule(slot);
                 }
                 Flushed::Failed => connection.gone(Gone::Lost),
@@ -179,7 +186,7 @@ impl Worker {
 
     /// How long a client should stay away, in milliseconds: spread, so that not all come at once.
     pub(super) fn retry_after_ms(&self, state: &mut State, close: Close) -> u64 {
-        let grace_ms = millis(self.outfit.services.config.server.shutdown_grace);
+        let grace_ms = millis(self.outfit.services.config().server.shutdown_grace);
         match close {
             _ if !close.reconnect() => 0,
             Close::ShuttingDown => 500 + state.roll(grace_ms.clamp(500, 5_000)),
