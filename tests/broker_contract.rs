@@ -59,6 +59,7 @@ macro_rules! every_contract {
             events:
                 events_arrive_once_in_one_order
                 an_event_without_history_has_no_position
+                the_last_call_counts
                 channels_do_not_mix
                 a_notice_reaches_the_node_that_tells_it
                 after_closing_everything_is_closed;

@@ -60,7 +60,7 @@ static OPEN: [Open; 3] = [
 const NO_TYPE: &str = "channels.backend";
 
 /// Keys and sections that the contract has and this version has not, and what to do meanwhile.
-const LATER: [(&str, &str); 5] = [
+const LATER: [(&str, &str); 4] = [
     (
         "server.tls",
         "let a reverse proxy (nginx, Caddy) in front of server.listen do TLS",
@@ -70,10 +70,6 @@ const LATER: [(&str, &str); 5] = [
     (
         "metrics.token_file",
         "keep metrics.listen on a private address",
-    ),
-    (
-        "broker.redis.url_file",
-        "leave it out: the Redis backend is not in this version",
     ),
 ];
 

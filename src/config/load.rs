@@ -106,7 +106,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let server = server(reader);
     let data_dir = reader.read("data_dir", values::folder);
     let auth = auth(reader);
-    broker(reader);
+    let broker = redis::broker(reader);
     let metrics = reader.read("metrics.listen", values::socket_address);
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
@@ -124,6 +124,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         server: server?,
         data_dir: data_dir?,
         auth: auth?,
+        broker: broker?,
         metrics: Metrics { listen: metrics? },
         logs: logs?,
         console_interval: console_interval?,
@@ -190,30 +191,6 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
         legacy_wallet_identity: legacy?,
         api_keys: api_keys?,
     })
-}
-
-/// There is one backend in this version, so nothing is kept; what is written is checked all the same.
-fn broker(reader: &mut Reader) {
-    reader.read("broker.backend", |value| {
-        let known = values::word(&[("embedded", true), ("redis", false)])(value);
-        match known {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Fault::new(
-                "the Redis backend is not in this version of Fanfare yet",
-                "\"embedded\", which needs no other server",
-            )),
-            Err(fault) => Err(Fault {
-                accepted: "\"embedded\"".into(),
-                ..fault
-            }),
-        }
-    });
-    reader.read("broker.redis.url", urls::redis);
-    reader.read("broker.redis.pubsub_url", |value| match value {
-        Value::Text(text) if text.is_empty() => Ok(String::new()),
-        value => urls::redis(value),
-    });
-    reader.read("broker.redis.prefix", urls::redis_prefix);
 }
 
 fn logs(reader: &mut Reader) -> Option<Logs> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare::broker::redis::{self, Client, Options};
+use fanfare::broker::redis::{self, Bounds, Client, Options};
 use fanfare::clock::Clock;
 
 use crate::backend::{Backend, Later, NOTIFICATIONS_PER_USER, Opened};
@@ -58,9 +58,13 @@ pub fn options(url: &str, prefix: &str) -> Options {
         prefix: prefix.into(),
         authorities: None,
         node: uuid::Uuid::new_v4().simple().to_string().into(),
-        event_bytes: 1 << 20,
-        notifications_per_user: NOTIFICATIONS_PER_USER,
-        recovery_events: 100_000,
+        bounds: Bounds {
+            event_bytes: 1 << 20,
+            notifications_per_user: NOTIFICATIONS_PER_USER,
+            recovery_events: 100_000,
+        },
+        wait_replicas: 0,
+        wait_timeout: Duration::from_secs(1),
         keeps_history: Arc::new(|_| true),
     }
 }

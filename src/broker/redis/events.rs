@@ -61,7 +61,7 @@ impl Broker for Client {
         let since = since.clone();
         Box::pin(async move {
             let _accepted = accepted?;
-            let question = Question::Since(&since, self.redis.recovery_events);
+            let question = Question::Since(&since, self.redis.bounds().recovery_events);
             let read = self.redis.read(&channel, question).await?;
             Ok(read.since(&since))
         })

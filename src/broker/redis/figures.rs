@@ -26,6 +26,8 @@ pub struct Figures {
     pub holes: Counter,
     /// Channels whose subscribers had to be told that something is lost.
     pub gaps: Counter,
+    /// Writes that too few replicas confirmed in time.
+    pub unreplicated: Counter,
     operations: [Histogram; OPERATIONS],
 }
 

@@ -96,6 +96,15 @@ impl Call {
     }
 }
 
+/// What a write waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wait {
+    /// How many replicas must have it.
+    pub(super) replicas: u32,
+    /// How long they may take.
+    pub(super) timeout: Duration,
+}
+
 /// The servers that take writes.
 #[derive(Clone)]
 pub(super) enum Routes {
@@ -133,11 +142,18 @@ pub(super) struct Shared {
     in_flight: AtomicUsize,
     in_flight_bytes: AtomicUsize,
     figures: Arc<Figures>,
+    /// Whether writes wait for replicas.
+    waits: bool,
 }
 
 impl Link {
     /// Begins to connect. Must be called on the runtime that is to look after the connections.
-    pub(super) fn begin(target: Target, on_push: OnPush, figures: Arc<Figures>) -> Self {
+    pub(super) fn begin(
+        target: Target,
+        on_push: OnPush,
+        figures: Arc<Figures>,
+        waits: bool,
+    ) -> Self {
         let link = Self(Arc::new(Shared {
             target,
             on_push,
@@ -147,6 +163,7 @@ impl Link {
             in_flight: AtomicUsize::new(0),
             in_flight_bytes: AtomicUsize::new(0),
             figures,
+            waits,
         }));
         tokio::spawn(keep_connected(Arc::clone(&link.0)));
         link
@@ -239,9 +256,15 @@ impl Link {
     /// Sends a call to the server of its keys, once: again only where it is certain that the server
     /// has not carried it out.
     pub(super) async fn call(&self, call: &Call) -> Result<Value, Error> {
+        self.call_for(call, None).await
+    }
+
+    /// The same, answered when replicas have it.
+    pub(super) async fn call_for(&self, call: &Call, wait: Option<Wait>) -> Result<Value, Error> {
         let _held = self.hold(call.bytes())?;
+        // Only what it took: nothing is decided by it.
         let began = tokio::time::Instant::now();
-        let outcome = self.routed(call).await;
+        let outcome = self.routed(call, wait).await;
         let failed = outcome.is_err();
         self.0
             .figures
@@ -249,21 +272,37 @@ impl Link {
         outcome
     }
 
-    async fn routed(&self, call: &Call) -> Result<Value, Error> {
+    async fn routed(&self, call: &Call, wait: Option<Wait>) -> Result<Value, Error> {
         let slot = call.slot();
         let mut server = self.server(slot)?;
         let mut is_asking = false;
         for attempt in 1..=REDIRECTIONS_MAX {
             let cmd = call.cmd(&server);
+            let mut replicas = None;
             let answer = if is_asking {
                 let answers = server.ask_all(vec![redis::cmd("ASKING"), cmd]).await;
                 answers.and_then(|mut answers| answers.pop().unwrap_or_default().extract_error())
+            } else if let Some(wait) = wait {
+                let answers = server.ask_waiting(cmd, wait).await;
+                answers.and_then(|mut answers| {
+                    replicas = answers.pop();
+                    answers.pop().unwrap_or_default().extract_error()
+                })
             } else {
                 server.ask(&cmd).await
             };
             is_asking = false;
             let error = match answer {
-                Ok(value) => return Ok(value),
+                Ok(value) => match (wait, replicas) {
+                    (None, _) => return Ok(value),
+                    (Some(wait), Some(Value::Int(count))) if count >= wait.replicas.into() => {
+                        return Ok(value);
+                    }
+                    (Some(_), _) => {
+                        self.0.figures.unreplicated.increment();
+                        return Err(Error::Unavailable);
+                    }
+                },
                 Err(error) => error,
             };
             match error.code() {
@@ -373,7 +412,8 @@ impl Shared {
     }
 
     pub(super) async fn connect(&self, address: &Address) -> Result<Arc<Server>, Refusal> {
-        let server = Server::connect(&self.target, address, Arc::clone(&self.on_push)).await?;
+        let server =
+            Server::connect(&self.target, address, Arc::clone(&self.on_push), self.waits).await?;
         self.figures.connections.increment();
         let (address, version) = (&server.address, &server.version);
         tracing::info!(server = %address, version, "connected to Redis");

@@ -209,7 +209,7 @@ impl Redis {
     }
 
     fn take_event(&self, server: u64, channel: &ChannelKey, payload: &[u8]) {
-        let Some(message) = wire::parse(payload, self.event_bytes) else {
+        let Some(message) = wire::parse(payload, self.bounds().event_bytes) else {
             self.note_malformed(channel);
             return;
         };

@@ -41,7 +41,7 @@ use crate::sparing::Sparing;
 use address::Target;
 pub use figures::{BOUNDS_US, Figures, OperationFigures};
 use keys::Keys;
-use link::{Call, Link};
+use link::{Call, Link, Wait};
 use listener::{Ear, Followed, Order};
 use presence::Told;
 use server::Refusal;
@@ -65,14 +65,25 @@ pub struct Options {
     pub authorities: Option<Vec<u8>>,
     /// This node's name, unlike that of any other.
     pub node: Arc<str>,
+    /// What may change while it runs.
+    pub bounds: Bounds,
+    /// `broker.redis.wait_replicas`
+    pub wait_replicas: u32,
+    /// `broker.redis.wait_timeout`
+    pub wait_timeout: Duration,
+    /// Channels of which nothing may be missed.
+    pub keeps_history: KeepsHistory,
+}
+
+/// Bounds that may change while it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
     /// `limits.event_bytes`, for what other programs publish.
     pub event_bytes: usize,
     /// `limits.notifications_per_user`; `usize::MAX` is no limit.
     pub notifications_per_user: usize,
     /// Events that one recovery may bring; more is too far.
     pub recovery_events: u64,
-    /// Channels of which nothing may be missed.
-    pub keeps_history: KeepsHistory,
 }
 
 /// Why there is no Redis to work with.
@@ -158,9 +169,8 @@ struct Redis {
     keys: Keys,
     clock: Clock,
     node: Arc<str>,
-    event_bytes: usize,
-    notifications_per_user: usize,
-    recovery_events: u64,
+    bounds: RwLock<Bounds>,
+    wait: Option<Wait>,
     keeps_history: KeepsHistory,
     /// Where everything is kept.
     link: Link,
@@ -185,6 +195,12 @@ struct Redis {
 struct Accepted<'a>(&'a Redis);
 
 impl Client {
+    /// New bounds, from now on.
+    pub fn rebound(&self, bounds: Bounds) {
+        let current = self.redis.bounds.write();
+        *current.unwrap_or_else(PoisonError::into_inner) = bounds;
+    }
+
     /// What was counted.
     pub fn figures(&self) -> &Figures {
         &self.redis.figures
@@ -212,18 +228,21 @@ impl Redis {
         let (ear, heard) = Ear::new();
         let (orders, obeyed) = mpsc::unbounded_channel();
         let figures = Arc::new(Figures::default());
+        let wait = (options.wait_replicas > 0).then_some(Wait {
+            replicas: options.wait_replicas,
+            timeout: options.wait_timeout,
+        });
         let link = |target| {
             let ear = ear.clone();
             let on_push = Arc::new(move |server, push| ear.push(server, push));
-            Link::begin(target, on_push, Arc::clone(&figures))
+            Link::begin(target, on_push, Arc::clone(&figures), wait.is_some())
         };
         let redis = Arc::new(Self {
             keys: Keys::new(&options.prefix),
             clock,
             node: options.node,
-            event_bytes: options.event_bytes,
-            notifications_per_user: options.notifications_per_user,
-            recovery_events: options.recovery_events,
+            bounds: RwLock::new(options.bounds),
+            wait,
             keeps_history: options.keeps_history,
             link: link(data),
             pubsub: pubsub.map(link),
@@ -270,8 +289,13 @@ impl Redis {
 
     /// A write. `durable`: it is answered when as many replicas have it as the configuration asks for.
     async fn write(&self, call: &Call, durable: bool) -> Result<Value, Error> {
-        let _ = durable;
-        self.link.call(call).await
+        self.link
+            .call_for(call, self.wait.filter(|_| durable))
+            .await
+    }
+
+    fn bounds(&self) -> Bounds {
+        *self.bounds.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sink(&self) -> Option<Arc<dyn Deliver>> {

@@ -51,7 +51,7 @@ impl Redis {
         let mut keys = self.notes(&user_id);
         keys.extend(key.map(|key| self.keys.user(&user_id, &format!("i:{key}"))));
         let random = Uuid::new_v4().as_u128() as u64 & ((1 << 62) - 1);
-        let cap = self.notifications_per_user.clamp(1, PAGE_MAX * 10);
+        let cap = self.bounds().notifications_per_user.clamp(1, PAGE_MAX * 10);
         let call = Call::script(Script::NoteAdd, keys)
             .arg(format!("{random:016x}"))
             .arg(serde_json::to_vec(&row).map_err(Error::storage)?)

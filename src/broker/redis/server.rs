@@ -4,7 +4,7 @@
 //! which process it talks to, and what was asked of it was asked of nobody else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -12,7 +12,9 @@ use redis::{AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, RedisError, RedisRe
 use tokio::sync::Notify;
 
 use super::address::{Address, Target};
+use super::link::Wait;
 use super::scripts::{SCRIPTS, Script};
+use crate::clock::millis;
 
 /// The oldest Redis that has what the scripts use.
 const VERSION_MIN: (u32, u32) = (6, 2);
@@ -26,6 +28,9 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Commands that wait to be written to a socket; more wait for them.
 const PIPELINE_COMMANDS: usize = 1_024;
+
+/// Sockets for writes that wait for replicas.
+const WAITING_SOCKETS: usize = 4;
 
 /// What is told of every pub/sub message: the server's number, and the message.
 pub(super) type OnPush = Arc<dyn Fn(u64, PushInfo) + Send + Sync>;
@@ -45,6 +50,9 @@ pub(super) struct Server {
     pub(super) version: String,
     commands: MultiplexedConnection,
     pub(super) pubsub: MultiplexedConnection,
+    /// For writes that wait for replicas: who waits holds up the socket's other commands.
+    waiting: Vec<MultiplexedConnection>,
+    next_waiting: AtomicUsize,
     /// Of each script, by its number.
     digests: Vec<String>,
     is_broken: AtomicBool,
@@ -76,9 +84,10 @@ impl Server {
         target: &Target,
         address: &Address,
         on_push: OnPush,
+        waits: bool,
     ) -> Result<Arc<Self>, Refusal> {
         let unreachable = || Refusal::Unreachable(format!("{address} does not answer"));
-        let connecting = Self::greet(target, address, on_push);
+        let connecting = Self::greet(target, address, on_push, waits);
         let server = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_| unreachable())??;
@@ -87,7 +96,12 @@ impl Server {
         Ok(server)
     }
 
-    async fn greet(target: &Target, address: &Address, on_push: OnPush) -> Result<Self, Refusal> {
+    async fn greet(
+        target: &Target,
+        address: &Address,
+        on_push: OnPush,
+        waits: bool,
+    ) -> Result<Self, Refusal> {
         let refusal = |error: RedisError| refusal(address, &error);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let client = target.client(address).map_err(refusal)?;
@@ -126,6 +140,11 @@ impl Server {
             .get_multiplexed_async_connection_with_config(&config().set_push_sender(push))
             .await
             .map_err(refusal)?;
+        let mut waiting = Vec::new();
+        for _ in 0..if waits { WAITING_SOCKETS } else { 0 } {
+            let connecting = client.get_multiplexed_async_connection_with_config(&config());
+            waiting.push(connecting.await.map_err(refusal)?);
+        }
         let version = match field(&about, "valkey_version") {
             Some(version) => format!("valkey {version}"),
             None => format!("redis {version}"),
@@ -139,6 +158,8 @@ impl Server {
             version,
             commands,
             pubsub,
+            waiting,
+            next_waiting: AtomicUsize::new(0),
             digests,
             is_broken: AtomicBool::new(false),
             broke: Notify::new(),
@@ -175,7 +196,17 @@ impl Server {
         answered(pipeline(cmds).query_async(&mut connection)).await
     }
 
-    /// The same over the pub/sub socket.
+    /// Asks one thing, and how many replicas have what it changed.
+    pub(super) async fn ask_waiting(&self, cmd: Cmd, wait: Wait) -> RedisResult<Vec<Value>> {
+        let turn = self.next_waiting.fetch_add(1, Ordering::Relaxed);
+        let socket = self.waiting.get(turn % self.waiting.len().max(1));
+        let mut connection = socket.unwrap_or(&self.commands).clone();
+        let mut waiting = redis::cmd("WAIT");
+        waiting.arg(wait.replicas).arg(millis(wait.timeout));
+        answered(pipeline(vec![cmd, waiting]).query_async(&mut connection)).await
+    }
+
+    /// The same as [`Server::ask_all`] over the pub/sub socket.
     pub(super) async fn ask_pubsub(&self, cmds: Vec<Cmd>) -> RedisResult<Vec<Value>> {
         let mut connection = self.pubsub.clone();
         answered(pipeline(cmds).query_async(&mut connection)).await

@@ -170,7 +170,6 @@ fn what_a_later_version_brings_is_said_to_be_later() {
     for (key, value) in [
         ("server.tls.cert", "/cert.pem"),
         ("server.tls.key", "/key.pem"),
-        ("broker.backend", "redis"),
         ("metrics.token", "t"),
     ] {
         let mistake = mistake(key, value);
@@ -374,7 +373,7 @@ fn every_source_is_heard_at_once_in_order() {
 }
 
 #[test]
-fn redis_urls_are_checked_before_there_is_redis() {
+fn redis_urls_are_checked_and_never_shown() {
     for url in [
         "redis://127.0.0.1:6379",
         "rediss://user:p%40ss@redis.example.com/3",
@@ -390,6 +389,8 @@ fn redis_urls_are_checked_before_there_is_redis() {
         "redis://",
         "redis://a:x",
         "redis://a,,b",
+        "redis+sentinel://a:26379",
+        "redis+sentinel://a:26379/?x=1",
     ] {
         let mistakes = load(&environment(&[("REDIS_URL", url)])).unwrap_err();
         assert_eq!(mistakes.0[0].key, "broker.redis.url", "{url}");
