@@ -232,6 +232,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         version: env!("CARGO_PKG_VERSION"),
         store,
         broker,
+        redis: backend.redis_figures(),
         event_log: event_log.clone(),
         channels: Box::new(move || of_channels.interest.counts()),
         queues: Box::new(move || {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Failure;
 use crate::broker::embedded::{self, Embedded};
+use crate::broker::figures::RedisFigures;
 use crate::broker::{Broker, Store, redis};
 use crate::clock::Clock;
 use crate::config::{self, Config, Limits, Live, Secret};
@@ -71,6 +72,18 @@ impl Backend {
         match self {
             Self::Embedded(embedded) => embedded.clone(),
             Self::Redis(redis) => redis.clone(),
+        }
+    }
+
+    /// What reads the figures of the Redis, if there is one.
+    #[allow(clippy::type_complexity)] // as `Observed` has it
+    pub(super) fn redis_figures(&self) -> Option<Box<dyn Fn() -> RedisFigures + Send + Sync>> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Redis(redis) => {
+                let redis = redis.clone();
+                Some(Box::new(move || redis.figures()))
+            }
         }
     }
 

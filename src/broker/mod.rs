@@ -7,6 +7,7 @@
 
 pub mod embedded;
 pub mod faulty;
+pub mod figures;
 pub mod redis;
 mod revocation;
 

@@ -106,7 +106,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let server = server(reader);
     let data_dir = reader.read("data_dir", values::folder);
     let auth = auth(reader);
-    let broker = redis::broker(reader);
+    let broker = super::redis::broker(reader);
     let metrics = reader.read("metrics.listen", values::socket_address);
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));

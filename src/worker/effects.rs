@@ -204,15 +204,11 @@ impl Worker {
             let user_id = &session.identity().user_id;
             self.outfit.services.presence.leave(key, user_id);
         }
-        let Outfit {
-            index,
-            router,
-            services,
-            ..
-        } = &self.outfit;
-        router.interest.leave(*index, key, last_here, || {
+        let outfit = &self.outfit;
+        let interest = &outfit.router.interest;
+        interest.leave(outfit.index, key, last_here, || {
             // Called before anybody can join again, so that whoever does is subscribed after it.
-            drop(services.broker.unsubscribe(key));
+            drop(outfit.services.broker.unsubscribe(key));
         });
     }
 

@@ -4,6 +4,7 @@
 //! compiles its own copy with `mod support;` and uses a part of it.
 //!
 //! `FANFARE_TEST_BINARY` puts another build of the server under the same tests, a packaged one say.
+//! `FANFARE_TEST_BACKEND=redis` runs the servers on a Redis that each test program starts for itself.
 //! `FANFARE_TEST_SEED` repeats the random choices of a failed run; the seed is printed.
 
 #![allow(dead_code, unused_imports, reason = "no test target uses everything")]
@@ -22,6 +23,7 @@ mod client;
 mod dice;
 mod http;
 mod raw;
+pub mod redis;
 mod server;
 mod signer;
 mod token;

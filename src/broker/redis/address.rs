@@ -292,7 +292,7 @@ mod tests {
             "redis://a:x",
             "redis://a,,b",
             "redis://a/b",
-            "redis://a%2",
+            "redis://:%2@a",
             "redis+sentinel://a",
             "redis://u:%zz@a",
         ] {

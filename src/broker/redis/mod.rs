@@ -34,12 +34,13 @@ use std::time::Duration;
 use redis::Value;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::figures::RedisFigures;
 use super::{Deliver, Error, Health};
 use crate::clock::Clock;
 use crate::protocol::ChannelKey;
 use crate::sparing::Sparing;
 use address::Target;
-pub use figures::{BOUNDS_US, Figures, OperationFigures};
+use figures::Figures;
 use keys::Keys;
 use link::{Call, Link, Wait};
 use listener::{Ear, Followed, Order};
@@ -202,14 +203,9 @@ impl Client {
     }
 
     /// What was counted.
-    pub fn figures(&self) -> &Figures {
-        &self.redis.figures
-    }
-
-    /// Commands that are under way.
-    pub fn depth(&self) -> usize {
+    pub fn figures(&self) -> RedisFigures {
         let pubsub = self.redis.pubsub.as_ref().map_or(0, Link::depth);
-        self.redis.link.depth() + pubsub
+        self.redis.figures.read(self.redis.link.depth() + pubsub)
     }
 }
 

@@ -142,7 +142,8 @@ impl Server {
             .map_err(refusal)?;
         let mut waiting = Vec::new();
         for _ in 0..if waits { WAITING_SOCKETS } else { 0 } {
-            let connecting = client.get_multiplexed_async_connection_with_config(&config());
+            let config = config();
+            let connecting = client.get_multiplexed_async_connection_with_config(&config);
             waiting.push(connecting.await.map_err(refusal)?);
         }
         let version = match field(&about, "valkey_version") {

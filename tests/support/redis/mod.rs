@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
 pub use sentinels::Sentinels;
-pub use server::RedisServer;
+pub use server::{RedisServer, free_port};
 
 /// For whatever a Redis, a sentinel or a cluster has to agree on.
 pub const PATIENCE: Duration = Duration::from_secs(60);
