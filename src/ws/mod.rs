@@ -6,6 +6,6 @@ pub mod engine;
 pub mod frame;
 pub mod outbox;
 
-pub use engine::{Engine, Received};
+pub use engine::{Dialogue, Engine, Received};
 pub use frame::Frame;
 pub use outbox::Outbox;
