@@ -158,27 +158,27 @@ impl Engine {
         match context.read(memory) {
             Ok(Message::Text(text)) => {
                 dialogue.message_ended();
-                return Some(Received::Text(text));
+                Some(Received::Text(text))
             }
             Ok(Message::Binary(_)) => {
                 dialogue.message_ended();
-                return Some(Received::Binary);
+                Some(Received::Binary)
             }
-            Ok(Message::Pong(_)) => return Some(Received::Pong),
+            Ok(Message::Pong(_)) => Some(Received::Pong),
             Ok(Message::Ping(_) | Message::Frame(_)) => {
                 // Writes the pong, which tungstenite would do at the next read.
                 let _ = context.flush(memory);
-                return None;
+                None
             }
             Ok(Message::Close(_)) => {
                 let _ = context.flush(memory);
                 self.lend(dialogue);
-                return Some(Received::Closing);
+                Some(Received::Closing)
             }
             // A part of a message.
             Err(Error::Io(_)) => {
                 self.lend(dialogue);
-                return None;
+                None
             }
             Err(error) => {
                 self.lend(dialogue);
