@@ -103,7 +103,7 @@ fn any_program_may_publish() {
         );
     }
     for server in &servers {
-        let metrics = server.metrics("/metrics").expect(200).text();
+        let metrics = server.metrics("/metrics").expect(200).text().to_owned();
         let dropped = "fanfare_redis_malformed_messages_total 7";
         assert!(metrics.contains(dropped), "{metrics}");
     }

@@ -207,6 +207,7 @@ impl Default for Snapshot {
             broker: Health::Up,
             store: Health::Up,
             store_figures: StoreFigures::default(),
+            redis: None,
             event_log: Figures::default(),
             process: Process::default(),
             queues: Vec::new(),

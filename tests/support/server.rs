@@ -100,6 +100,13 @@ impl Server {
             ("server.listen".into(), "127.0.0.1:0".into()),
             ("metrics.listen".into(), "127.0.0.1:0".into()),
         ];
+        let redis = (std::env::var("FANFARE_TEST_BACKEND").as_deref() == Ok("redis"))
+            .then(|| REDIS.get(|| RedisServer::start(&[])));
+        if let Some(redis) = &redis {
+            set(&mut all, "broker.backend", "redis");
+            set(&mut all, "broker.redis.url", &redis.url());
+            set(&mut all, "broker.redis.prefix", &fresh_prefix());
+        }
         for (key, value) in settings {
             set(&mut all, key, value);
         }

@@ -43,6 +43,9 @@ pub(super) enum Order {
     Leave(ChannelKey, oneshot::Sender<Result<(), Error>>),
 }
 
+/// A channel, and since when it is asked about; `None`: only where it stands.
+type Asked = (ChannelKey, Option<Position>);
+
 /// A message from a server's pub/sub.
 type Push = (u64, PushInfo);
 
@@ -517,8 +520,7 @@ impl Redis {
 
     /// Finds out where the channels stand that are heard now, and passes on what was missed.
     async fn settle(&self, batch: &[ChannelKey]) {
-        let mut questions: HashMap<u64, (Arc<Server>, Vec<(ChannelKey, Option<Position>)>)> =
-            HashMap::new();
+        let mut questions: HashMap<u64, (Arc<Server>, Vec<Asked>)> = HashMap::new();
         {
             let mut followed = lock(&self.followed);
             let Followed { channels, due, .. } = &mut *followed;

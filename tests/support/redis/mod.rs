@@ -3,7 +3,7 @@
 //! They need the program `redis-server` (Debian's package of that name, which `tests/run` installs
 //! without starting its service; `FANFARE_TEST_REDIS` names another one, such as `valkey-server`).
 
-#![allow(dead_code, reason = "no test target uses everything")]
+#![allow(dead_code, unused_imports, reason = "no test target uses everything")]
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
