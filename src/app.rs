@@ -25,7 +25,7 @@ use crate::session::Terms;
 use crate::shutdown::Signals;
 use crate::worker::mailbox::{Control, Inbound, mailbox};
 use crate::worker::{self, Outfit};
-use crate::{acceptor, descriptors, welcome};
+use crate::{acceptor, control, descriptors, welcome};
 
 /// How often it is looked whether the workers still live.
 const WORKER_CHECK: Duration = Duration::from_secs(1);
@@ -92,6 +92,8 @@ struct App {
     workers: Vec<JoinHandle<()>>,
     metrics: server::Handle,
     console: Option<console::Console>,
+    /// Ends with the runtime's task that it is.
+    control: Option<tokio::task::JoinHandle<()>>,
     event_log: EventLog,
     /// Dropped last: writes out what was recorded.
     _event_log_guard: event_log::Guard,
@@ -166,7 +168,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         )?;
     let store = embedded::open(
         embedded::Options {
-            path: config.data_dir.join("fanfare.redb"),
+            path: config.data_dir.join(embedded::FILE_NAME),
             store_bytes: config.limits.store_bytes,
             history_bytes: config.limits.history_bytes,
             notifications_per_user: config.limits.notifications_per_user,
@@ -239,6 +241,15 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         address,
         source,
     })?;
+    let control = config.control_socket.as_deref().and_then(|path| {
+        let parts = control::Parts {
+            services: services.clone(),
+            observed: observed.clone(),
+            embedded: Some(store.clone()),
+            extras: generated_secret(&config),
+        };
+        serve_operator(path, parts, runtime)
+    });
     let console = config
         .console_interval
         .map(|interval| console::start(observed, interval, io::stdout()))
@@ -252,9 +263,34 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         workers,
         metrics,
         console,
+        control,
         event_log,
         _event_log_guard: event_log_guard,
     })
+}
+
+/// The control socket. A server without one serves all the same.
+fn serve_operator(
+    path: &std::path::Path,
+    parts: control::Parts,
+    runtime: &tokio::runtime::Runtime,
+) -> Option<tokio::task::JoinHandle<()>> {
+    let _entered = runtime.enter();
+    match control::bind(path) {
+        Ok(socket) => Some(runtime.spawn(control::run(socket, parts))),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no control socket (control.socket)");
+            None
+        }
+    }
+}
+
+/// The signing key, where it is a file of ours.
+fn generated_secret(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    match config.auth.secret {
+        Some(_) => Vec::new(),
+        None => vec![(keys::FILE_NAME, config.data_dir.join(keys::FILE_NAME))],
+    }
 }
 
 fn spawn_workers(
@@ -339,6 +375,9 @@ impl App {
 
     /// Stops what still runs: workers, broker and store, console, metrics, event log.
     async fn end(self) {
+        if let Some(control) = &self.control {
+            control.abort();
+        }
         for mailbox in self.router.mailboxes() {
             let _ = mailbox.control(Control::Stop);
         }

@@ -15,6 +15,13 @@ fn main() -> ExitCode {
         Command::Serve => cli::serve::run(&sources),
         Command::Check(check) => check.run(&sources),
         Command::Token(token) => token.run(sources),
+        Command::Stats(stats) => stats.run(&sources),
+        Command::Connections(connections) => connections.run(&sources),
+        Command::Publish(publish) => publish.run(&sources),
+        Command::Notify(notify) => notify.run(&sources),
+        Command::Backup(backup) => backup.run(&sources),
+        Command::Restore(restore) => restore.run(&sources),
+        Command::Store(store) => store.run(&sources),
         Command::Bench(bench) => bench.run(sources),
     };
     match outcome {

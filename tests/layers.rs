@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["app", "bench"],
-    &["acceptor", "welcome"],
+    &["acceptor", "control", "welcome"],
     &["worker"],
     &["http"],
     &["router"],
@@ -31,7 +31,8 @@ const LAYERS: &[&[&str]] = &[
     &["protocol"],
     &["config"],
     &["event_log", "logging", "shutdown", "descriptors"],
-    &["limits", "clock", "counter", "sparing"],
+    &["progress"],
+    &["limits", "clock", "counter", "sparing", "stopwatch"],
 ];
 
 /// Steps that go up or aside all the same, each with its reason.

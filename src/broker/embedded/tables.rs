@@ -28,6 +28,30 @@ pub(super) const NOTES: TableDefinition<(&str, u8, u64), &[u8]> = TableDefinitio
 /// User -> how many notifications, how many unread.
 pub(super) const NOTE_COUNTS: TableDefinition<&str, &[u8]> = TableDefinition::new("note_counts");
 
+/// Does something with every table there is: backups and checks must not forget one.
+pub(super) trait TableVisitor {
+    /// Why it stops.
+    type Error;
+
+    fn visit<K: Key + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, &'static [u8]>,
+    ) -> Result<(), Self::Error>;
+}
+
+/// Visits every table, [`META`] last: what is read before it is never ahead of the ledger.
+pub(super) fn visit_tables<V: TableVisitor>(visitor: &mut V) -> Result<(), V::Error> {
+    visitor.visit(LOG)?;
+    visitor.visit(CHANNELS)?;
+    visitor.visit(KV)?;
+    visitor.visit(KV_EXPIRY)?;
+    visitor.visit(USERS)?;
+    visitor.visit(WALLETS)?;
+    visitor.visit(NOTES)?;
+    visitor.visit(NOTE_COUNTS)?;
+    visitor.visit(META)
+}
+
 pub(super) const SCHEMA_KEY: &str = "schema";
 pub(super) const LEDGER_KEY: &str = "ledger";
 
