@@ -31,6 +31,10 @@ impl Deliver for Heard {
     fn gap(&self, _: Option<&ChannelKey>) {
         panic!("a gap");
     }
+
+    fn notice(&self, _: Bytes) {
+        panic!("a notice");
+    }
 }
 
 fn rules() -> ChannelRules {

@@ -3,6 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
@@ -40,6 +41,10 @@ impl Broker for Explosive {
     fn publish(&self, publication: Publication) -> Answer<'_, Published> {
         assert!(publication.channel.as_str() == "live_1", "a fault of ours");
         Box::pin(std::future::ready(Err(Error::storage("a cause"))))
+    }
+
+    fn announce(&self, notice: Bytes) -> Answer<'_, ()> {
+        Silent.announce(notice)
     }
 
     fn position(&self, channel: &ChannelKey) -> Answer<'_, Position> {

@@ -25,6 +25,7 @@ mod quota;
 mod records;
 mod relaxed;
 mod repair;
+mod revocations;
 mod ring;
 mod row;
 mod tables;
@@ -38,6 +39,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use flume::{Sender, TrySendError};
 use redb::{Database, ReadTransaction, ReadableDatabase};
 use tokio::sync::{oneshot, watch};
@@ -358,6 +360,13 @@ impl Shared {
         for delivery in deliveries {
             let _one_at_a_time = lock::lock(self.stripe(&delivery.channel));
             sink.deliver(delivery);
+        }
+    }
+
+    /// Hands a notice to the sink.
+    fn notice(&self, notice: Bytes) {
+        if let Some(sink) = lock::read(&self.sink).clone() {
+            sink.notice(notice);
         }
     }
 

@@ -14,7 +14,7 @@ use super::tables::{LEDGER_KEY, Ledger, META, SCHEMA_KEY, Tables};
 use crate::broker::Error;
 
 /// The layout of the tables. Goes up with every change that an older program would misread.
-pub(super) const SCHEMA: u64 = 2;
+pub(super) const SCHEMA: u64 = 3;
 
 /// The file in `data_dir`.
 pub const FILE_NAME: &str = "fanfare.redb";

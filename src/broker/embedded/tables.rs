@@ -28,6 +28,13 @@ pub(super) const NOTES: TableDefinition<(&str, u8, u64), &[u8]> = TableDefinitio
 /// User -> how many notifications, how many unread.
 pub(super) const NOTE_COUNTS: TableDefinition<&str, &[u8]> = TableDefinition::new("note_counts");
 
+/// (kind, token, family or user) -> until when it is kept, and which of a user's tokens it is about.
+pub(super) const REVOCATIONS: TableDefinition<(u8, &str), &[u8]> =
+    TableDefinition::new("revocations");
+/// (end, kind, token, family or user): which revocations go when.
+pub(super) const REVOCATION_EXPIRY: TableDefinition<(u64, u8, &str), &[u8]> =
+    TableDefinition::new("revocation_expiry");
+
 /// Does something with every table there is: backups and checks must not forget one.
 pub(super) trait TableVisitor {
     /// Why it stops.
@@ -49,6 +56,8 @@ pub(super) fn visit_tables<V: TableVisitor>(visitor: &mut V) -> Result<(), V::Er
     visitor.visit(WALLETS)?;
     visitor.visit(NOTES)?;
     visitor.visit(NOTE_COUNTS)?;
+    visitor.visit(REVOCATIONS)?;
+    visitor.visit(REVOCATION_EXPIRY)?;
     visitor.visit(META)
 }
 
@@ -70,6 +79,8 @@ pub(super) struct Tables<'t> {
     pub(super) wallets: Counted<'t, &'static str>,
     pub(super) notes: Counted<'t, (&'static str, u8, u64)>,
     pub(super) note_counts: Counted<'t, &'static str>,
+    pub(super) revocations: Counted<'t, (u8, &'static str)>,
+    pub(super) revocation_expiry: Counted<'t, (u64, u8, &'static str)>,
 }
 
 impl<'t> Tables<'t> {
@@ -85,6 +96,8 @@ impl<'t> Tables<'t> {
                 wallets: Counted::new(tx.open_table(WALLETS)?),
                 notes: Counted::new(tx.open_table(NOTES)?),
                 note_counts: Counted::new(tx.open_table(NOTE_COUNTS)?),
+                revocations: Counted::new(tx.open_table(REVOCATIONS)?),
+                revocation_expiry: Counted::new(tx.open_table(REVOCATION_EXPIRY)?),
             })
         };
         open().map_err(Error::storage)
@@ -99,6 +112,8 @@ impl<'t> Tables<'t> {
             + self.wallets.grown
             + self.notes.grown
             + self.note_counts.grown
+            + self.revocations.grown
+            + self.revocation_expiry.grown
     }
 
     /// Whether anything was written to the counted tables.
@@ -110,6 +125,8 @@ impl<'t> Tables<'t> {
             || self.wallets.touched
             || self.notes.touched
             || self.note_counts.touched
+            || self.revocations.touched
+            || self.revocation_expiry.touched
     }
 
     pub(super) fn write_schema(&mut self, schema: u64) -> Result<(), Error> {
@@ -234,4 +251,42 @@ pub(super) fn row_of<K: Key + 'static>(
 ) -> Result<Option<Vec<u8>>, Error> {
     let row = table.get(&key).map_err(Error::storage)?;
     Ok(row.map(|row| row.value().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use redb::TableHandle;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Names(BTreeSet<String>);
+
+    impl TableVisitor for Names {
+        type Error = std::convert::Infallible;
+
+        fn visit<K: Key + 'static>(
+            &mut self,
+            table: TableDefinition<'static, K, &'static [u8]>,
+        ) -> Result<(), Self::Error> {
+            self.0.insert(table.name().to_owned());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_table_is_visited() {
+        let database = redb::Database::builder()
+            .create_with_backend(redb::backends::InMemoryBackend::new())
+            .unwrap();
+        let tx = database.begin_write().unwrap();
+        drop(Tables::open(&tx).unwrap());
+        let there = tx.list_tables().unwrap();
+        let there: BTreeSet<String> = there.map(|table| table.name().to_owned()).collect();
+        let mut visited = Names::default();
+        visit_tables(&mut visited).unwrap();
+        assert_eq!(visited.0, there);
+    }
 }

@@ -16,8 +16,8 @@ use super::open;
 use super::relaxed::{self, Unwritten};
 use super::repair;
 use super::ring::Histories;
-use super::tables::{KV_EXPIRY, Ledger, Tables};
-use super::{Shared, kv, lock, log};
+use super::tables::{KV_EXPIRY, Ledger, REVOCATION_EXPIRY, Tables};
+use super::{Shared, kv, lock, log, revocations};
 use crate::broker::Error;
 
 /// Jobs that one transaction takes at most.
@@ -33,7 +33,7 @@ const PATIENCE_MS: u64 = 2;
 const TICK: Duration = Duration::from_millis(250);
 /// The same while events are published ahead of the disk: they are there within 100 ms.
 const RELAXED_TICK: Duration = Duration::from_millis(25);
-/// How often expired keys are looked for.
+/// How often expired keys and revocations are looked for.
 const KEYS_EVERY_MS: u64 = 1_000;
 /// How often expired events are looked for in the next slice of channels.
 const RINGS_EVERY_MS: u64 = 250;
@@ -306,7 +306,7 @@ impl Writer {
         let now = self.shared.clock.now().mono_ms;
         self.unfinished = false;
         if now >= self.keys_due_ms {
-            self.unfinished = kv::sweep(batch)?;
+            self.unfinished = kv::sweep(batch)? | revocations::sweep(batch)?;
             if !self.unfinished {
                 self.keys_due_ms = now + KEYS_EVERY_MS;
             }
@@ -347,8 +347,10 @@ impl Writer {
             return false;
         }
         let expired = shared.read(|tx| {
-            let table = tx.open_table(KV_EXPIRY).map_err(Error::storage)?;
-            kv::has_expired(&table, now.unix_ms)
+            let keys = tx.open_table(KV_EXPIRY).map_err(Error::storage)?;
+            let revoked = tx.open_table(REVOCATION_EXPIRY).map_err(Error::storage)?;
+            Ok(kv::has_expired(&keys, now.unix_ms)?
+                || revocations::has_expired(&revoked, now.unix_ms)?)
         });
         let expired = expired.unwrap_or(false);
         if !expired {

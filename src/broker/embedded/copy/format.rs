@@ -195,6 +195,10 @@ impl<R: Read> BackupReader<R> {
                 if digest != *expected.as_ref() || rows != self.rows {
                     return Err(FormatError::Damaged("its checksum is wrong"));
                 }
+                // Brings gzip to its own checksum.
+                if self.input.read(&mut [0]).map_err(broken)? != 0 {
+                    return Err(FormatError::Damaged("there is more after its end"));
+                }
                 return Ok(None);
             }
             _ => return Err(FormatError::Damaged("a record of no kind")),
