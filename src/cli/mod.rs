@@ -5,6 +5,7 @@ pub mod bench;
 pub mod check;
 pub mod connections;
 pub mod publish;
+pub mod reload;
 pub mod serve;
 pub mod stats;
 pub mod store;
@@ -62,6 +63,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the server. This is what happens without a command, too
     Serve,
+    /// Have the running server read its configuration again, and say what that changes
+    Reload(reload::Reload),
     /// Say what is wrong with the configuration, or what it changes and where
     Check(check::Check),
     /// Issue an access token for a user, signed with this server's secret

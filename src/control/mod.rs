@@ -23,8 +23,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
-use tokio::sync::Semaphore;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::broker::embedded::Embedded;
 use crate::broker::embedded::copy::Extra;
@@ -33,7 +33,7 @@ use crate::http::{self, Operator, Services, reply};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::metrics::{Observed, render};
 
-pub use listen::{Socket, bind};
+pub use listen::{Socket, bind, connect};
 pub use stream::INCOMPLETE;
 
 /// Connections at once; more wait.
@@ -56,10 +56,28 @@ pub struct Parts {
     pub embedded: Option<Arc<Embedded>>,
     /// Files that belong into a backup: name and path.
     pub extras: Vec<(&'static str, PathBuf)>,
+    /// For what only the main thread can do. It stops the service when its other end is dropped.
+    pub ask: mpsc::Sender<Asked>,
 }
 
-/// Serves until it is dropped.
+/// What the main thread is asked for, and where the answer goes.
+#[derive(Debug)]
+pub enum Asked {
+    /// Read the configuration again: `{"ok":true,"changes":[..],"warnings":[..]}`, or `ok` is false,
+    /// `error` says why, and nothing was changed.
+    Reload(oneshot::Sender<Value>),
+}
+
+/// Serves until nobody listens to [`Parts::ask`] any more.
 pub async fn run(socket: Socket, parts: Parts) {
+    let ended = parts.ask.clone();
+    tokio::select! {
+        () = accept(socket, parts) => {}
+        () = ended.closed() => {}
+    }
+}
+
+async fn accept(socket: Socket, parts: Parts) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // Never closed.
@@ -100,6 +118,7 @@ async fn answer(parts: &Parts, mut request: Request<Incoming>) -> Response<Body>
         (&Method::GET, "/control/status") => Ok(whole(status(parts))),
         (&Method::GET, "/control/stats") => Ok(whole(stats(parts))),
         (&Method::POST, "/control/backup") => backup(parts).await,
+        (&Method::POST, "/control/reload") => reload(parts).await,
         (_, path) if path.starts_with("/control/") => Err(ApiError::no_route()),
         _ => {
             request.extensions_mut().insert(Operator);
@@ -130,6 +149,24 @@ fn stats(parts: &Parts) -> reply::Reply {
         "application/json",
         render::stats(&parts.observed.snapshot()).into(),
     )
+}
+
+/// What came of reading the configuration again.
+async fn reload(parts: &Parts) -> Result<Response<Body>, ApiError> {
+    let (reply, answer) = oneshot::channel();
+    let stopping = || {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            "The server is stopping",
+        )
+    };
+    parts
+        .ask
+        .send(Asked::Reload(reply))
+        .await
+        .map_err(|_| stopping())?;
+    Ok(whole(reply::ok(&answer.await.map_err(|_| stopping())?)))
 }
 
 /// The database and what belongs to it, as one stream.

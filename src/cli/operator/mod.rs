@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fanfare::config::{self, Config, Sources};
-use fanfare::control::INCOMPLETE;
+use fanfare::control::{self, INCOMPLETE};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -15,7 +15,6 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::UnixStream;
 use tokio::runtime::{self, Runtime};
 
 use super::Failure;
@@ -50,7 +49,7 @@ impl Operator {
             .enable_all()
             .build()?;
         let sender = runtime.block_on(async {
-            let stream = UnixStream::connect(path)
+            let stream = control::connect(path)
                 .await
                 .map_err(|error| unreachable(path, &error))?;
             let (sender, connection) = http1::handshake(TokioIo::new(stream))
