@@ -40,6 +40,14 @@ fn refused(output: &Output) -> (i32, String) {
     (output.status.code().unwrap(), said)
 }
 
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn a_backup_during_writes_holds_all_that_was_acknowledged_before() {
     let mut server = Server::start(&[]);
@@ -49,6 +57,8 @@ fn a_backup_during_writes_holds_all_that_was_acknowledged_before() {
     let acknowledged: Arc<[AtomicUsize; 4]> = Arc::default();
     #[allow(clippy::disallowed_methods, reason = "writers have a pace")]
     let (at_start, backup) = std::thread::scope(|scope| {
+        // Also when an expectation fails: the scope waits for its threads.
+        let _stop = Stop(&stop);
         for writer in 0..4 {
             let (server, stop, acknowledged) = (&server, stop.clone(), acknowledged.clone());
             scope.spawn(move || {
@@ -81,7 +91,6 @@ fn a_backup_during_writes_holds_all_that_was_acknowledged_before() {
             .collect();
         let file = server.data_dir().with_file_name("hot.backup");
         good(fanfare(&server, &["backup", file.to_str().unwrap()]));
-        stop.store(true, Ordering::SeqCst);
         (at_start, file)
     });
     let file = backup.to_str().unwrap();

@@ -32,7 +32,15 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["event_log", "logging", "shutdown", "descriptors"],
     &["progress"],
-    &["limits", "clock", "counter", "sparing", "stopwatch"],
+    &[
+        "limits",
+        "clock",
+        "counter",
+        "sparing",
+        "stopwatch",
+        "key_pair",
+        "outgoing",
+    ],
 ];
 
 /// Steps that go up or aside all the same, each with its reason.
