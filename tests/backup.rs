@@ -11,22 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Server, command};
-
-/// The command on the same folders as the server.
-fn fanfare(server: &Server, arguments: &[&str]) -> Output {
-    on(&server.data_dir(), arguments)
-}
-
-fn on(data_dir: &Path, arguments: &[&str]) -> Output {
-    let empty = data_dir.with_file_name("empty.toml");
-    command()
-        .args(arguments)
-        .args(["--config", empty.to_str().unwrap()])
-        .args(["--data-dir", data_dir.to_str().unwrap()])
-        .output()
-        .unwrap()
-}
+use support::Server;
 
 #[track_caller]
 fn good(output: Output) -> String {
@@ -90,7 +75,7 @@ fn a_backup_during_writes_holds_all_that_was_acknowledged_before() {
             .map(|n| n.load(Ordering::SeqCst))
             .collect();
         let file = server.data_dir().with_file_name("hot.backup");
-        good(fanfare(&server, &["backup", file.to_str().unwrap()]));
+        good(server.fanfare(&["backup", file.to_str().unwrap()]));
         (at_start, file)
     });
     let file = backup.to_str().unwrap();
@@ -99,21 +84,21 @@ fn a_backup_during_writes_holds_all_that_was_acknowledged_before() {
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     // Again, on the name that exists.
-    let (code, said) = refused(&fanfare(&server, &["backup", file]));
+    let (code, said) = refused(&server.fanfare(&["backup", file]));
     assert!(code == 1 && said.contains("--force"), "{code}: {said}");
     // While the server runs, nothing is replaced under it.
-    let (code, said) = refused(&fanfare(&server, &["restore", "--replace", file]));
+    let (code, said) = refused(&server.fanfare(&["restore", "--replace", file]));
     assert!(code == 1 && said.contains("in use"), "{code}: {said}");
 
     server.terminate();
-    let verified = good(fanfare(&server, &["restore", "--verify", file]));
+    let verified = good(server.fanfare(&["restore", "--verify", file]));
     assert!(verified.contains("the backup is whole"), "{verified}");
-    let (code, said) = refused(&fanfare(&server, &["restore", file]));
+    let (code, said) = refused(&server.fanfare(&["restore", file]));
     assert!(code == 1 && said.contains("--replace"), "{code}: {said}");
-    let said = good(fanfare(&server, &["restore", "--replace", "--json", file]));
+    let said = good(server.fanfare(&["restore", "--replace", "--json", file]));
     let said: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(said["aside"].as_array().unwrap().len(), 1, "{said}");
-    let checked = good(fanfare(&server, &["store", "check"]));
+    let checked = good(server.fanfare(&["store", "check"]));
     assert!(checked.contains("nothing wrong"), "{checked}");
 
     server.restart();
@@ -147,19 +132,19 @@ fn without_a_server_the_database_itself_is_copied_and_moves_to_another_folder() 
     server.notify("ann", "kept");
     server.terminate();
     // For commands no key is configured, so they make one, as a server without one would.
-    good(fanfare(&server, &["token", "--user", "ann"]));
+    good(server.fanfare(&["token", "--user", "ann"]));
     let file = server.data_dir().with_file_name("cold.backup");
     let file = file.to_str().unwrap();
-    good(fanfare(&server, &["backup", file]));
+    good(server.fanfare(&["backup", file]));
     let elsewhere = server.data_dir().with_file_name("elsewhere");
-    good(on(&elsewhere, &["restore", file]));
+    good(server.fanfare_on(&elsewhere, &["restore", file]));
     // The generated key came along.
     let key = |folder: &Path| std::fs::read(folder.join("secret")).unwrap();
     assert_eq!(key(&elsewhere), key(&server.data_dir()));
-    let weighed = good(on(&elsewhere, &["store", "stats", "--json"]));
+    let weighed = good(server.fanfare_on(&elsewhere, &["store", "stats", "--json"]));
     let weighed: Value = serde_json::from_str(&weighed).unwrap();
     assert_eq!(weighed["tables"]["notes"], 1, "{weighed}");
-    let compacted = good(on(&elsewhere, &["store", "compact", "--json"]));
+    let compacted = good(server.fanfare_on(&elsewhere, &["store", "compact", "--json"]));
     let compacted: Value = serde_json::from_str(&compacted).unwrap();
     assert!(compacted["afterBytes"].as_u64() <= compacted["beforeBytes"].as_u64());
     server.set("data_dir", elsewhere.to_str().unwrap());
@@ -177,7 +162,7 @@ fn nonsense_and_cut_off_files_are_refused_and_change_nothing() {
     server.terminate();
     let home = server.data_dir().parent().unwrap().to_owned();
     let whole = home.join("whole.backup");
-    good(fanfare(&server, &["backup", whole.to_str().unwrap()]));
+    good(server.fanfare(&["backup", whole.to_str().unwrap()]));
     let bytes = std::fs::read(&whole).unwrap();
     let database = server.data_dir().join("fanfare.redb");
     for (name, content) in [
@@ -192,7 +177,7 @@ fn nonsense_and_cut_off_files_are_refused_and_change_nothing() {
             &["restore", "--replace", file][..],
             &["restore", "--verify", file],
         ] {
-            let (code, said) = refused(&fanfare(&server, arguments));
+            let (code, said) = refused(&server.fanfare(arguments));
             assert_eq!(code, 1, "{name}: {said}");
             assert!(said.contains("backup"), "{name}: {said}");
         }
@@ -204,7 +189,7 @@ fn nonsense_and_cut_off_files_are_refused_and_change_nothing() {
         .collect();
     assert_eq!(left, ["fanfare.redb"], "nothing else is left");
     assert!(database.exists());
-    let (code, said) = refused(&fanfare(&server, &["stats"]));
+    let (code, said) = refused(&server.fanfare(&["stats"]));
     assert_eq!(code, 69, "{said}");
     assert!(said.contains("no server answers"), "{said}");
     server.restart();

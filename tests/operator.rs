@@ -4,25 +4,12 @@
 
 mod support;
 
-use std::process::Output;
-
 use serde_json::{Value, json};
-use support::{Server, command};
-
-fn fanfare(server: &Server, arguments: &[&str]) -> Output {
-    let data_dir = server.data_dir();
-    let empty = data_dir.with_file_name("empty.toml");
-    command()
-        .args(arguments)
-        .args(["--config", empty.to_str().unwrap()])
-        .args(["--data-dir", data_dir.to_str().unwrap()])
-        .output()
-        .unwrap()
-}
+use support::Server;
 
 #[track_caller]
 fn said(server: &Server, arguments: &[&str]) -> String {
-    let output = fanfare(server, arguments);
+    let output = server.fanfare(arguments);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {error}");
     String::from_utf8(output.stdout).unwrap()
@@ -104,7 +91,7 @@ fn refusals_say_why_and_nothing_more() {
             "control.socket is \"off\"",
         ),
     ] {
-        let output = fanfare(&server, arguments);
+        let output = server.fanfare(arguments);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
         assert!(error.contains(expected), "{arguments:?}: {error}");

@@ -77,9 +77,11 @@ fn a_hangup_changes_limits_of_open_sockets_and_says_which() {
     ann.next_of("pong");
     ann.send(&long);
     ann.expect_disconnect(1009, "message too big");
-    let mut reloaded = server.event_log();
-    reloaded.retain(|line| line["data"]["message"] == "reloaded");
-    assert_eq!(reloaded.len(), 1);
+    eventually("the line of the event log", PATIENCE, || {
+        let mut reloaded = server.event_log();
+        reloaded.retain(|line| line["data"]["message"] == "reloaded");
+        reloaded.len() == 1
+    });
     let said = hang_up(&server, &with(""));
     assert!(said.contains("\"1KiB\" -> (default)"), "{said}");
 }
