@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Restore(restore) => restore.run(&sources),
         Command::Store(store) => store.run(&sources),
         Command::Bench(bench) => bench.run(sources),
+        Command::Documents(documents) => documents.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

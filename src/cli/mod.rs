@@ -4,6 +4,7 @@ pub mod backup;
 pub mod bench;
 pub mod check;
 pub mod connections;
+pub mod documents;
 pub mod publish;
 pub mod reload;
 pub mod serve;
@@ -85,6 +86,9 @@ pub enum Command {
     Store(store::Store),
     /// Measure this server on this machine, beside what the machine itself can do
     Bench(bench::Bench),
+    /// Write manual pages and shell completions into a folder
+    #[command(hide = true)]
+    Documents(documents::Documents),
 }
 
 /// Flags for settings; all commands take them, because all commands see the same configuration.
