@@ -2,6 +2,7 @@
 
 pub mod api_key;
 pub mod keys;
+pub mod revocation;
 pub mod token;
 pub mod wallet;
 
