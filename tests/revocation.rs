@@ -2,6 +2,10 @@
 //! would have lived. Contract sections 2 and 4.
 
 #![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test of a process waits in real time"
+)]
 
 mod support;
 

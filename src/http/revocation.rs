@@ -48,7 +48,7 @@ pub async fn revoke(services: &Services, call: &Call) -> Result<Reply, ApiError>
     let body: RevokeBody = call.json()?;
     let now_ms = services.clock.unix_ms();
     let before_ms = body.before_ms(now_ms)?;
-    let keep = |from_ms: u64| from_ms.saturating_add(millis(services.config.auth.revocation_ttl));
+    let keep = |from_ms: u64| from_ms.saturating_add(millis(services.config().auth.revocation_ttl));
     let (user_id, revoked, keep_until_ms) =
         match (text(body.jti), id_text(body.user_id), text(body.family)) {
             (Some(id), None, None) => (None, Revoked::Token { id }, keep(now_ms)),
@@ -92,7 +92,7 @@ pub async fn revoke(services: &Services, call: &Call) -> Result<Reply, ApiError>
 
 /// Of the tokens that go back to one sign-in: as long as the last of them lives.
 pub fn of_family(services: &Services, id: &str) -> Revocation {
-    let token_ttl = millis(services.config.auth.token_ttl);
+    let token_ttl = millis(services.config().auth.token_ttl);
     Revocation {
         revoked: Revoked::Family { id: id.to_owned() },
         keep_until_ms: services.clock.unix_ms().saturating_add(token_ttl),
