@@ -37,6 +37,8 @@ pub enum Route {
     Health,
     /// Whether it can serve.
     Ready,
+    /// The public halves of our keys.
+    Keys,
     /// This API, described.
     OpenApi,
     /// For WebSockets, and the way to the test page.
@@ -75,7 +77,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 20] = [
+pub static TABLE: [Row; 21] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Logout, "/api/auth/logout", POST),
     row(Route::Revoke, "/api/auth/revoke", POST),
@@ -100,6 +102,7 @@ pub static TABLE: [Row; 20] = [
     row(Route::Users, "/api/users", PUT),
     row(Route::Health, "/health", GET),
     row(Route::Ready, "/ready", GET),
+    row(Route::Keys, "/.well-known/jwks.json", GET),
     row(Route::OpenApi, "/openapi.json", GET),
     row(Route::Root, "/", GET),
     row(Route::Socket, "/ws", GET),

@@ -74,6 +74,8 @@ pub struct WorkerCounters {
     pub writes: Counter,
     /// Events put into a socket's queue.
     pub deliveries: Counter,
+    /// Events of those that were dropped again, because the socket did not take them in time.
+    pub dropped: Counter,
     /// Turns of the worker.
     pub turns: Counter,
     /// Events that did not fit into the mailbox; each is a gap for the worker's members.
@@ -109,6 +111,8 @@ pub struct Counters {
     pub notifications: Counter,
     /// Questions of the rule `backend` by what became of them.
     pub access_backend: Names,
+    /// Fetches of other issuers' keys, `fetched` or `failed`.
+    pub key_fetches: Names,
 }
 
 impl Counters {
@@ -125,6 +129,7 @@ impl Counters {
             publications: Names::default(),
             notifications: Counter::default(),
             access_backend: Names::default(),
+            key_fetches: Names::default(),
         }
     }
 

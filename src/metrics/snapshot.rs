@@ -74,6 +74,7 @@ impl Observed {
             sent_bytes: counters.sum(|worker| &worker.sent_bytes),
             writes: counters.sum(|worker| &worker.writes),
             deliveries: counters.sum(|worker| &worker.deliveries),
+            dropped: counters.sum(|worker| &worker.dropped),
             turns: counters.sum(|worker| &worker.turns),
             gaps: counters.sum(|worker| &worker.gaps),
             error_replies: counters.sum(|worker| &worker.error_replies),
@@ -87,6 +88,7 @@ impl Observed {
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
             access_backend: named(&counters.access_backend),
+            key_fetches: named(&counters.key_fetches),
         }
     }
 }
@@ -144,6 +146,8 @@ pub struct Snapshot {
     pub writes: u64,
     /// Events put into a socket's queue.
     pub deliveries: u64,
+    /// Events of those that were dropped again for slow sockets.
+    pub dropped: u64,
     /// Turns of all workers.
     pub turns: u64,
     /// Events that did not fit into a mailbox.
@@ -170,6 +174,8 @@ pub struct Snapshot {
     pub notifications: u64,
     /// Questions of the rule `backend` by what became of them.
     pub access_backend: Counts,
+    /// [`Counters::key_fetches`]
+    pub key_fetches: Counts,
 }
 
 impl Snapshot {
@@ -212,6 +218,7 @@ impl Default for Snapshot {
             sent_bytes: 0,
             writes: 0,
             deliveries: 0,
+            dropped: 0,
             turns: 0,
             gaps: 0,
             error_replies: 0,
@@ -225,6 +232,7 @@ impl Default for Snapshot {
             publications: Vec::new(),
             notifications: 0,
             access_backend: Vec::new(),
+            key_fetches: Vec::new(),
         }
     }
 }

@@ -53,6 +53,7 @@ impl Worker {
             waker: None,
             life: Life::Open,
             flow: Flow::Clean,
+            aside: None,
             serial,
             scheduled_ms: u64::MAX,
             opened_at: now.unix_ms,
@@ -295,7 +296,7 @@ impl Worker {
             }
         }
         let connection = &mut state.connections[slot as usize];
-        if matches!(connection.flow, Flow::Blocked { .. })
+        if connection.flow == Flow::Blocked
             && connection.stream.poll_write_ready(context).is_ready()
         {
             connection.flow = Flow::Dirty;
