@@ -36,6 +36,7 @@ use crate::limits::READ_BYTES;
 use crate::metrics::WorkerCounters;
 use crate::router::Router;
 use crate::session::{Effect, Terms};
+use crate::ws::Engine;
 use channels::{Channels, Slot};
 use connection::Connection;
 use mailbox::{Control, Inbound};
@@ -81,6 +82,8 @@ struct State {
     rechecked_ms: u64,
     /// Connections whose outbox was full when an event came.
     overflowed: Vec<Slot>,
+    /// The protocol, for all connections.
+    engine: Engine,
     /// One buffer for each purpose, for all connections.
     read: Vec<u8>,
     write: Vec<u8>,
@@ -133,6 +136,7 @@ impl Worker {
             recheck_at_ms: None,
             rechecked_ms: 0,
             overflowed: Vec::new(),
+            engine: Engine::new(outfit.terms.limits.message_bytes),
             read: vec![0; READ_BYTES],
             write: Vec::new(),
             protocol: Vec::new(),
