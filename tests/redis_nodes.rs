@@ -167,11 +167,16 @@ fn a_node_that_is_killed_is_forgotten() {
     let mut right = servers[1].connect("bob");
     left.subscribe("room_1");
     right.subscribe("room_1");
+    for user in ["ann", "bob"] {
+        assert_eq!(left.next_of("join")["data"]["userId"], user);
+    }
     servers[1].kill();
+    let path = "/api/presence?channel=room_1";
     eventually("bob is gone", Duration::from_secs(60), || {
-        left.send(&json!({"type": "presence", "channel": "room_1"}));
-        left.next_of("presence")["data"]["users"] == json!(["ann"])
+        let present = servers[0].as_backend("GET", path, &Value::Null);
+        present.expect(200).json()["users"] == json!(["ann"])
     });
+    left.quiet(10);
 }
 
 /// Several publishers on several nodes; every subscriber on every node sees what the stream has.

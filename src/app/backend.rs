@@ -30,7 +30,7 @@ impl Backend {
         match config.broker.backend {
             config::Backend::Embedded => {
                 let options = embedded::Options {
-                    path: config.data_dir.join("fanfare.redb"),
+                    path: config.data_dir.join(embedded::FILE_NAME),
                     store_bytes: config.limits.store_bytes,
                     history_bytes: config.limits.history_bytes,
                     notifications_per_user: config.limits.notifications_per_user,
