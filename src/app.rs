@@ -360,7 +360,7 @@ impl App {
                 let parts = control::Parts {
                     services: self.services.clone(),
                     observed: self.observed.clone(),
-                    embedded: Some(self.store.clone()),
+                    embedded: self.backend.embedded(),
                     extras: generated_secret(&config),
                     ask,
                 };

@@ -75,6 +75,14 @@ impl Backend {
         }
     }
 
+    /// The database of this process, if that is what it is.
+    pub(super) fn embedded(&self) -> Option<Arc<Embedded>> {
+        match self {
+            Self::Embedded(embedded) => Some(embedded.clone()),
+            Self::Redis(_) => None,
+        }
+    }
+
     /// What reads the figures of the Redis, if there is one.
     #[allow(clippy::type_complexity)] // as `Observed` has it
     pub(super) fn redis_figures(&self) -> Option<Box<dyn Fn() -> RedisFigures + Send + Sync>> {
