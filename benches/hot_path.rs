@@ -22,6 +22,10 @@
 mod admission {
     pub use fanfare::admission::Permit;
 }
+/// The same of terms.
+mod session {
+    pub use fanfare::session::Terms;
+}
 #[path = "../src/clock.rs"]
 mod clock;
 #[path = "../src/limits.rs"]

@@ -125,6 +125,14 @@ pub(super) fn is_within(key: &str, section: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
+/// Whether a running server cannot change it: what is bound, opened or started once.
+pub(super) fn is_fixed(key: &str) -> bool {
+    matches!(
+        key,
+        "server.listen" | "server.workers" | "data_dir" | "metrics.listen"
+    ) || is_within(key, "broker")
+}
+
 /// Whether the value may not be shown. A Redis URL may hold a password.
 pub(super) fn is_secret(key: &str) -> bool {
     is_credential(key) || matches!(key, "broker.redis.url" | "broker.redis.pubsub_url")

@@ -206,9 +206,11 @@ fn broker(reader: &mut Reader) {
 fn logs(reader: &mut Reader) -> Option<Logs> {
     let dir = reader.read("logs.dir", values::folder);
     let keep_days = reader.read("logs.keep_days", values::count(1, KEEP_DAYS));
+    let level = reader.read("logs.level", values::log_filter);
     Some(Logs {
         dir: dir?,
         keep_days: u32::try_from(keep_days?).unwrap_or(u32::MAX),
+        level: level?,
     })
 }
 

@@ -3,8 +3,10 @@
 //! [`load`] makes it in two passes from [`Sources`]: `raw` takes down what is written where, `load`
 //! finds out what it means. The manual, `config.toml`, is built in and is the layer of defaults.
 
+mod difference;
 mod keys;
 mod layers;
+mod live;
 mod load;
 mod mistake;
 mod raw;
@@ -26,7 +28,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use difference::{Change, Difference};
 pub use keys::MANUAL;
+pub use live::Live;
 pub use load::{Loaded, inspect, load};
 pub use mistake::{Mistake, Mistakes};
 pub use raw::Origin;
@@ -130,16 +134,18 @@ pub struct Metrics {
 }
 
 /// `logs.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logs {
     /// Folder of the daily event logs.
     pub dir: PathBuf,
     /// Days that are kept, today included; at least 1.
     pub keep_days: u32,
+    /// What diagnostics on stderr show, as `tracing_subscriber::EnvFilter` reads it.
+    pub level: String,
 }
 
 /// `channels.*`: a rule per channel type.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelRules(pub BTreeMap<String, ChannelRule>);
 
 /// What clients may do with the channels of one type, and what these keep.
@@ -195,7 +201,7 @@ pub enum Access {
 }
 
 /// `channels.backend.*`: whom the rule `backend` asks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessBackend {
     /// `http` or `https`, without credentials.
     pub url: String,
@@ -211,6 +217,11 @@ impl ChannelRules {
     /// The rule for channels of this type, if it is built in or configured.
     pub fn rule(&self, kind: &str) -> Option<&ChannelRule> {
         self.0.get(kind)
+    }
+
+    /// Whether it is known who is in the channels of this type.
+    pub fn has_presence(&self, kind: &str) -> bool {
+        self.rule(kind).is_some_and(|rule| rule.presence)
     }
 }
 

@@ -56,6 +56,7 @@ pub fn config() -> Config {
         logs: Logs {
             dir: "logs".into(),
             keep_days: 14,
+            level: "info".into(),
         },
         console_interval: None,
         channels: ChannelRules(BTreeMap::from([

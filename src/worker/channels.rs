@@ -173,6 +173,14 @@ impl Channels {
         });
     }
 
+    /// Every channel with its members, where `wanted` says so of its key.
+    pub fn all(&self, wanted: impl Fn(&ChannelKey) -> bool) -> Vec<(ChannelKey, Vec<Slot>)> {
+        let found = self.map.iter().filter(|(key, _)| wanted(key));
+        found
+            .map(|(key, channel)| (key.clone(), channel.members().collect()))
+            .collect()
+    }
+
     /// The channels that a slot is a member of. Walks over all: for when nobody else knows.
     pub fn of(&self, slot: Slot) -> Vec<ChannelKey> {
         let own = self

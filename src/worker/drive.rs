@@ -35,13 +35,15 @@ impl Worker {
         load: Load,
     ) {
         let now = self.outfit.services.clock.now();
+        let mut state = self.state.borrow_mut();
+        let terms = &state.terms;
         let Ticket {
             address,
             client,
             permits,
         } = ticket;
         let (session, refusal) = match client {
-            Ok(identity) => (Some(Session::new(identity, &self.outfit.terms, now)), None),
+            Ok(identity) => (Some(Session::new(identity, terms, now)), None),
             Err(close) => (None, Some(close)),
         };
         let serial = self.next_serial();
@@ -64,7 +66,6 @@ impl Worker {
             permits,
             load,
         };
-        let mut state = self.state.borrow_mut();
         let slot = state.connections.insert(connection) as Slot;
         let worker = self.clone();
         // Polled later; whatever happens until then, the connection has somebody who removes it.
@@ -89,7 +90,10 @@ impl Worker {
 
     /// Hands an input to a connection's session and carries out what it wants.
     pub(super) fn input(&self, state: &mut State, slot: Slot, input: Input, now: Moment) {
-        let Some(connection) = state.connections.get_mut(slot as usize) else {
+        let State {
+            connections, terms, ..
+        } = state;
+        let Some(connection) = connections.get_mut(slot as usize) else {
             return;
         };
         if connection.life != Life::Open {
@@ -99,7 +103,7 @@ impl Worker {
             return;
         };
         let mut effects = std::mem::take(&mut state.effects);
-        session.handle(input, &self.outfit.terms, now, &mut effects);
+        session.handle(input, terms, now, &mut effects);
         for effect in effects.drain(..) {
             self.carry_out(state, slot, effect, now);
             if state.connections[slot as usize].life != Life::Open {
@@ -113,7 +117,7 @@ impl Worker {
 
     /// What a peer sent, up to the end or until the session is busy.
     fn receive(&self, state: &mut State, slot: Slot, bytes: &[u8], now: Moment) {
-        let queue_bytes = self.outfit.terms.limits.queue_bytes;
+        let queue_bytes = state.terms.limits.queue_bytes;
         let mut input = bytes;
         loop {
             let connection = &mut state.connections[slot as usize];
@@ -259,6 +263,7 @@ impl Worker {
         {
             connection.waker = Some(context.waker().clone());
         }
+        let queue_bytes = state.terms.limits.queue_bytes;
         let mut reads = 0;
         loop {
             let connection = &mut state.connections[slot as usize];
@@ -275,7 +280,7 @@ impl Worker {
                 continue;
             }
             // The flush that makes room wakes this task.
-            if connection.is_behind(self.outfit.terms.limits.queue_bytes) {
+            if connection.is_behind(queue_bytes) {
                 break;
             }
             if let Some(unread) = connection.unread.take() {

@@ -35,7 +35,9 @@ impl Worker {
             Effect::Join(key) => {
                 let first = state.channels.join(&key, slot);
                 router.interest.join(self.outfit.index, &key, first);
-                if let Some(session) = &state.connections[slot as usize].session {
+                if state.terms.channels.has_presence(key.kind())
+                    && let Some(session) = &state.connections[slot as usize].session
+                {
                     let user_id = &session.identity().user_id;
                     self.outfit.services.presence.enter(&key, user_id);
                 }
@@ -107,7 +109,7 @@ impl Worker {
         if connection.life != Life::Open || !connection.dialogue.may_send() {
             return;
         }
-        let bytes_max = self.outfit.terms.limits.queue_bytes;
+        let bytes_max = state.terms.limits.queue_bytes;
         if connection.queue(frame, bytes_max, &mut state.write, &self.outfit.counters) {
             self.mark_dirty(state, slot);
         } else {
@@ -187,7 +189,9 @@ impl Worker {
         let Some(last_here) = state.channels.leave(key, slot) else {
             return;
         };
-        if let Some(session) = &state.connections[slot as usize].session {
+        if state.terms.channels.has_presence(key.kind())
+            && let Some(session) = &state.connections[slot as usize].session
+        {
             let user_id = &session.identity().user_id;
             self.outfit.services.presence.leave(key, user_id);
         }

@@ -96,14 +96,9 @@ struct Bench {
 }
 
 fn outfit(services: &Arc<Services>, router: &Arc<Router>) -> Outfit {
-    let config = &services.config;
     Outfit {
         index: 0,
-        terms: Arc::new(Terms {
-            channels: config.channels.clone(),
-            limits: config.limits.clone(),
-            node: services.node.clone(),
-        }),
+        terms: Arc::new(Terms::of(&services.config(), services.node.clone())),
         services: services.clone(),
         router: router.clone(),
         counters: services.counters.workers[0].clone(),
@@ -129,9 +124,10 @@ impl Bench {
         let idle = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
+        let live = crate::config::Live::new(config);
         let presence = crate::presence::Presence::new(
             broker.clone(),
-            config.channels.clone(),
+            live.clone(),
             counters.clone(),
             clock.clone(),
             idle.handle().clone(),
@@ -140,7 +136,7 @@ impl Bench {
             presence,
             router: router.clone(),
             access_backend: None,
-            config: Arc::new(config),
+            live: live.clone(),
             secret: Secret::new(*b"a secret for tests, 32 bytes long"),
             clock,
             broker: broker.clone(),
@@ -189,7 +185,7 @@ impl Bench {
             ..TokenSubject::default()
         };
         let unix_ms = self.services.clock.unix_ms();
-        let token = self.services.authority.issue(&subject, unix_ms).token;
+        let token = self.services.authority().issue(&subject, unix_ms).token;
         let url = format!("ws://localhost/ws?token={token}");
         let (mut client, _) = tungstenite::client(url, self.socket()).unwrap();
         assert_eq!(hear(&mut client)["type"], "connected");

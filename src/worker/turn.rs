@@ -47,7 +47,7 @@ impl Worker {
     }
 
     fn take_events(&self, state: &mut State, now: Moment) {
-        let queue_bytes = self.outfit.terms.limits.queue_bytes;
+        let queue_bytes = state.terms.limits.queue_bytes;
         let (mut events, mut bytes, mut deliveries) = (0, 0, 0);
         while events < TURN_EVENTS_MAX && bytes < TURN_BYTES_MAX {
             let Some(posted) = self.inbound.event() else {
@@ -114,7 +114,7 @@ impl Worker {
 
     /// One write for each of the connections that have waited longest for it.
     fn flush(&self, state: &mut State, now: Moment) {
-        let queue_bytes = self.outfit.terms.limits.queue_bytes;
+        let queue_bytes = state.terms.limits.queue_bytes;
         for _ in 0..TURN_WRITES_MAX {
             let Some(slot) = state.dirty.pop_front() else {
                 break;
@@ -174,7 +174,7 @@ impl Worker {
 
     /// How long a client should stay away, in milliseconds: spread, so that not all come at once.
     pub(super) fn retry_after_ms(&self, state: &mut State, close: Close) -> u64 {
-        let grace_ms = millis(self.outfit.services.config.server.shutdown_grace);
+        let grace_ms = millis(self.outfit.services.config().server.shutdown_grace);
         match close {
             _ if !close.reconnect() => 0,
             Close::ShuttingDown => 500 + state.roll(grace_ms.clamp(500, 5_000)),

@@ -74,6 +74,12 @@ impl Engine {
         }
     }
 
+    /// Messages may have so many bytes from now on. The same has to be said to every [`Dialogue`].
+    pub fn rebound(&mut self, message_bytes: usize) {
+        self.message_bytes = message_bytes;
+        rebound(&mut self.idle, message_bytes);
+    }
+
     /// Reads from the front of `input` up to the end of one message; what the protocol itself
     /// answers (pongs, the reply to a close) is appended to `out`.
     pub fn receive(
@@ -227,6 +233,13 @@ impl Dialogue {
         context.is_none_or(WebSocketContext::can_write)
     }
 
+    /// As [`Engine::rebound`] says.
+    pub fn rebound(&mut self, message_bytes: usize) {
+        if let Some(context) = self.context() {
+            rebound(context, message_bytes);
+        }
+    }
+
     fn context(&mut self) -> Option<&mut WebSocketContext> {
         self.0.as_mut()?.context.as_mut()
     }
@@ -261,10 +274,17 @@ fn context(message_bytes: usize) -> WebSocketContext {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         // Nothing stays in tungstenite's own buffer, so that shared frames may go between.
-        .write_buffer_size(0)
-        .max_message_size(Some(message_bytes))
-        .max_frame_size(Some(message_bytes));
-    WebSocketContext::new(Role::Server, Some(config))
+        .write_buffer_size(0);
+    let mut context = WebSocketContext::new(Role::Server, Some(config));
+    rebound(&mut context, message_bytes);
+    context
+}
+
+fn rebound(context: &mut WebSocketContext, message_bytes: usize) {
+    context.set_config(|config| {
+        config.max_message_size = Some(message_bytes);
+        config.max_frame_size = Some(message_bytes);
+    });
 }
 
 /// The stream that tungstenite sees: reads take from a slice, writes append to a buffer.

@@ -280,9 +280,9 @@ impl Writer {
             first_sequence: self.ledger.next_sequence,
             ledger: self.ledger.clone(),
             histories: &shared.histories,
-            quota: shared.quota,
+            quota: shared.quota(),
             disk_is_low: shared.disk_is_low(),
-            notifications_per_user: shared.notifications_per_user,
+            notifications_per_user: shared.notifications_per_user.load(Ordering::Relaxed),
             staged: Staged::default(),
         };
         relaxed::write_out(&mut batch, &self.taken)?;
@@ -335,7 +335,7 @@ impl Writer {
             let histories = lock::read(&shared.histories);
             let quiet_ms = histories.relaxed_ms.saturating_add(relaxed::QUIET_MS);
             let is_ahead = self.ledger.ahead && (self.is_closing || now.mono_ms >= quiet_ms);
-            let floor = shared.quota.log_floor();
+            let floor = shared.quota().log_floor();
             if is_ahead
                 || !histories.unwritten.is_empty()
                 || log::wants_compaction(&histories, floor, shared.is_pressed())
@@ -381,8 +381,9 @@ impl Writer {
             // Somebody else has written to it.
             _ => {
                 open::end_epochs(&database)?;
+                let history_bytes = shared.history_bytes.load(Ordering::Relaxed);
                 let (ledger, histories) =
-                    open::load(&database, shared.clock.unix_ms(), shared.history_bytes)?;
+                    open::load(&database, shared.clock.unix_ms(), history_bytes)?;
                 *lock::write(&shared.histories) = histories;
                 self.ledger = ledger;
                 self.taken = Vec::new();
