@@ -91,7 +91,7 @@ impl Node {
         let (mailbox, inbound) = mailbox();
         let mut channels = Channels::default();
         for slot in 0..MEMBERS {
-            channels.join(&key, slot);
+            channels.join(key.clone(), slot);
             channels.activate(&key, slot, None);
         }
         Self {

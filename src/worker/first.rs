@@ -58,7 +58,7 @@ impl Worker {
     }
 
     async fn begin(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, load: Load) {
-        let until = Instant::now() + self.outfit.services.config.limits.header_timeout;
+        let until = Instant::now() + self.outfit.services.config().limits.header_timeout;
         let mut draining = self.draining.subscribe();
         loop {
             tokio::select! {
@@ -92,7 +92,6 @@ impl Worker {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return First::Nothing,
             Err(_) => return First::End,
         };
-        self.outfit.counters.received_bytes.add(read.len() as u64);
         let http = |considered| First::Http {
             read: Bytes::copy_from_slice(read),
             considered,
