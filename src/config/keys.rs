@@ -10,7 +10,7 @@ use crate::protocol::channel;
 pub const MANUAL: &str = include_str!("../../config.toml");
 
 /// The keys of a `[channels.TYPE]` table, with the defaults of a type that is not built in.
-pub(super) const CHANNEL: [(&str, &str); 7] = [
+pub(super) const CHANNEL: [(&str, &str); 8] = [
     ("subscribe", "none"),
     ("publish", "none"),
     ("history", "100"),
@@ -18,6 +18,7 @@ pub(super) const CHANNEL: [(&str, &str); 7] = [
     ("durability", "commit"),
     ("presence", "false"),
     ("join_leave", "false"),
+    ("slow", "close"),
 ];
 
 /// A section that stands where channel types do. So no type has this name.

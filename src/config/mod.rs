@@ -161,6 +161,20 @@ pub struct ChannelRule {
     pub presence: bool,
     /// Whether subscribers are told who comes and goes. Only with `presence`.
     pub join_leave: bool,
+    /// What becomes of events that a subscriber does not take.
+    pub slow: Slow,
+}
+
+/// What becomes of a channel's events when a subscriber's socket takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Slow {
+    /// They wait, and whoever lets too much wait is closed with 4102.
+    #[default]
+    Close,
+    /// They wait; of what is too much or too old the oldest go, and the client is told of the gap.
+    DropOldest,
+    /// Only the newest waits, and the client is told of the gap.
+    LatestOnly,
 }
 
 /// How much history a channel keeps. No `Retention` means none.
@@ -219,6 +233,11 @@ impl ChannelRules {
         self.0.get(kind)
     }
 
+    /// What becomes of events of the channels of this type that a subscriber does not take.
+    pub fn slow(&self, kind: &str) -> Slow {
+        self.rule(kind).map_or(Slow::Close, |rule| rule.slow)
+    }
+
     /// Whether it is known who is in the channels of this type.
     pub fn has_presence(&self, kind: &str) -> bool {
         self.rule(kind).is_some_and(|rule| rule.presence)
@@ -254,6 +273,8 @@ pub struct Limits {
     pub channel_key_bytes: usize,
     /// Outgoing bytes that wait for one socket.
     pub queue_bytes: usize,
+    /// How long anything may wait for one socket.
+    pub queue_age: Duration,
     /// For the head of a request.
     pub header_timeout: Duration,
     /// For its body.

@@ -9,6 +9,7 @@ use std::collections::hash_map::Entry;
 
 use smallvec::{SmallVec, smallvec};
 
+use crate::config::Slow;
 use crate::limits::HELD_BYTES_MAX;
 use crate::protocol::{ChannelKey, Position};
 use crate::ws::Frame;
@@ -29,6 +30,8 @@ pub struct Channels {
 struct Channel {
     /// Get every event.
     active: Slots,
+    /// What becomes of its events when a member takes no more.
+    slow: Slow,
     /// `None` if there is nothing in it.
     rest: Option<Box<Rest>>,
 }
@@ -75,12 +78,13 @@ pub enum Activated {
 
 impl Channels {
     /// A member asks: from now on events are held back for it. The key is the one that all members
-    /// share; `true` if it is the channel's first on this worker.
-    pub fn join(&mut self, key: ChannelKey, slot: Slot) -> (ChannelKey, bool) {
+    /// share; `true` if it is the channel's first on this worker. `slow` is the channel's rule.
+    pub fn join(&mut self, key: ChannelKey, slot: Slot, slow: Slow) -> (ChannelKey, bool) {
         let entry = self.map.entry(key);
         let first = matches!(entry, Entry::Vacant(_));
         let key = entry.key().clone();
         let channel = entry.or_default();
+        channel.slow = slow;
         debug_assert!(!channel.members().any(|member| member == slot));
         channel.rest.get_or_insert_default().joining.push(Joining {
             slot,
@@ -156,13 +160,14 @@ impl Channels {
         key: &ChannelKey,
         position: Option<&Position>,
         frame: &Frame,
-        mut send: impl FnMut(Slot),
+        mut send: impl FnMut(Slot, Slow),
     ) {
         let Some(channel) = self.map.get_mut(key) else {
             return;
         };
+        let slow = channel.slow;
         for slot in &channel.active {
-            send(*slot);
+            send(*slot, slow);
         }
         let rest = match (&mut channel.rest, position) {
             (None, None) => return,
@@ -181,7 +186,7 @@ impl Channels {
         rest.ahead.retain_mut(|Ahead { until, slots }| {
             if !is_covered(position, Some(until)) {
                 for slot in &*slots {
-                    send(*slot);
+                    send(*slot, slow);
                 }
                 if position.is_none() {
                     // It says nothing of how far the history has come by.
@@ -193,6 +198,13 @@ impl Channels {
             active.append(slots);
             false
         });
+    }
+
+    /// Other rules for all channels.
+    pub fn renew(&mut self, slow: impl Fn(&ChannelKey) -> Slow) {
+        for (key, channel) in &mut self.map {
+            channel.slow = slow(key);
+        }
     }
 
     /// Every channel with its members, where `wanted` says so of its key.
@@ -338,7 +350,7 @@ mod tests {
             let frame = Frame::encoded(&offset.to_be_bytes());
             let got = &mut self.got;
             self.channels
-                .event(&self.key, Some(&at(offset)), &frame, |slot| {
+                .event(&self.key, Some(&at(offset)), &frame, |slot, _| {
                     got.entry(slot).or_default().push(offset);
                 });
         }
@@ -374,14 +386,14 @@ mod tests {
                     // The broker is always at least as far as this worker.
                     let until = read.max(joined);
                     let mut bench = Bench::new();
-                    bench.channels.join(bench.key.clone(), 9);
+                    bench.channels.join(bench.key.clone(), 9, Slow::Close);
                     bench.activate(9, 0);
                     for offset in 0..=10 {
                         if offset > 0 {
                             bench.event(offset);
                         }
                         if offset == joined {
-                            bench.channels.join(bench.key.clone(), 1);
+                            bench.channels.join(bench.key.clone(), 1, Slow::Close);
                         }
                         if offset == activated {
                             bench.activate(1, until);
@@ -401,11 +413,11 @@ mod tests {
     #[test]
     fn without_history_everything_after_joining_arrives() {
         let mut bench = Bench::new();
-        assert!(bench.channels.join(bench.key.clone(), 1).1);
+        assert!(bench.channels.join(bench.key.clone(), 1, Slow::Close).1);
         let frame = Frame::text("x");
         bench
             .channels
-            .event(&bench.key.clone(), None, &frame, |_| panic!("not yet"));
+            .event(&bench.key.clone(), None, &frame, |_, _| panic!("not yet"));
         let held = bench.channels.activate(&bench.key, 1, None);
         let Activated::Held(held) = held else {
             panic!()
@@ -415,7 +427,7 @@ mod tests {
         let mut sent = Vec::new();
         bench
             .channels
-            .event(&bench.key.clone(), None, &frame, |slot| sent.push(slot));
+            .event(&bench.key.clone(), None, &frame, |slot, _| sent.push(slot));
         assert_eq!(sent, [1]);
     }
 
@@ -424,10 +436,10 @@ mod tests {
     fn events_without_history_do_not_end_the_waiting() {
         let mut bench = Bench::new();
         let passing = Frame::text("x");
-        bench.channels.join(bench.key.clone(), 1);
+        bench.channels.join(bench.key.clone(), 1, Slow::Close);
         bench
             .channels
-            .event(&bench.key, None, &passing, |_| panic!("not yet"));
+            .event(&bench.key, None, &passing, |_, _| panic!("not yet"));
         let held = bench.channels.activate(&bench.key, 1, Some(at(2)));
         let Activated::Held(held) = held else {
             panic!()
@@ -437,7 +449,7 @@ mod tests {
         let mut sent = 0;
         bench
             .channels
-            .event(&bench.key, None, &passing, |_| sent += 1);
+            .event(&bench.key, None, &passing, |_, _| sent += 1);
         assert_eq!(sent, 1);
         for offset in 1..=4 {
             bench.event(offset);
@@ -448,12 +460,15 @@ mod tests {
     #[test]
     fn what_is_held_is_bounded() {
         let mut bench = Bench::new();
-        bench.channels.join(bench.key.clone(), 1);
+        bench.channels.join(bench.key.clone(), 1, Slow::Close);
         let frame = Frame::encoded(&vec![0; HELD_BYTES_MAX / 2 + 1]);
         for offset in 1..=3 {
-            bench
-                .channels
-                .event(&bench.key.clone(), Some(&at(offset)), &frame, |_| panic!());
+            bench.channels.event(
+                &bench.key.clone(),
+                Some(&at(offset)),
+                &frame,
+                |_, _| panic!(),
+            );
         }
         let lost = bench.channels.activate(&bench.key, 1, Some(at(0)));
         assert!(matches!(lost, Activated::Lost));
@@ -463,8 +478,8 @@ mod tests {
     fn edges_are_told() {
         let mut channels = Channels::default();
         let key = ChannelKey::parse("post_1", 255).unwrap();
-        assert!(channels.join(key.clone(), 1).1);
-        assert!(!channels.join(key.clone(), 2).1);
+        assert!(channels.join(key.clone(), 1, Slow::Close).1);
+        assert!(!channels.join(key.clone(), 2, Slow::Close).1);
         channels.activate(&key, 2, None);
         assert_eq!(channels.leave(&key, 2), Some(false));
         assert_eq!(channels.leave(&key, 2), None);
@@ -475,7 +490,7 @@ mod tests {
     #[test]
     fn a_member_knows_where_it_stands() {
         let mut bench = Bench::new();
-        bench.channels.join(bench.key.clone(), 1);
+        bench.channels.join(bench.key.clone(), 1, Slow::Close);
         bench.activate(1, 5);
         assert_eq!(bench.channels.standing(&bench.key, 1), Some(at(5)));
         bench.event(4);

@@ -59,6 +59,7 @@ impl Worker {
             waker: None,
             life: Life::Open,
             flow: Flow::Clean,
+            aside: None,
             serial,
             scheduled_ms: u64::MAX,
             opened_at: now.unix_ms,
@@ -297,7 +298,7 @@ impl Worker {
             reads += 1;
         }
         let connection = &mut state.connections[slot as usize];
-        if matches!(connection.flow, Flow::Blocked { .. })
+        if connection.flow == Flow::Blocked
             && connection.stream.poll_write_ready(context).is_ready()
         {
             connection.flow = Flow::Dirty;

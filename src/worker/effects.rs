@@ -33,7 +33,8 @@ impl Worker {
             }
             Effect::Ping => self.send(state, slot, &Frame::ping(), now),
             Effect::Join(key) => {
-                let (key, first) = state.channels.join(key, slot);
+                let slow = state.terms.channels.slow(key.kind());
+                let (key, first) = state.channels.join(key, slot, slow);
                 router.interest.join(self.outfit.index, &key, first);
                 if let Some(session) = &mut state.connections[slot as usize].session {
                     session.share(&key);
@@ -79,7 +80,11 @@ impl Worker {
                 self.log(state, slot, Kind::ChannelUnsubscribe, detail);
             }
             Effect::Call(Call::Standing { channel }) => {
-                let position = state.channels.standing(&channel, slot);
+                let aside = &state.connections[slot as usize].aside;
+                let waiting = aside
+                    .as_ref()
+                    .and_then(|aside| aside.backlog.standing(&channel));
+                let position = waiting.or_else(|| state.channels.standing(&channel, slot));
                 let answer = Answer::Subscribed {
                     position,
                     missed: None,
@@ -151,6 +156,9 @@ impl Worker {
             .counters
             .closes
             .increment(&format!("{} {}", close.code(), close.reason()));
+        if let Some(aside) = &mut connection.aside {
+            aside.abandon();
+        }
         if close == Close::TooSlow {
             connection.outbox.discard_unsent();
         }
@@ -190,6 +198,9 @@ impl Worker {
         let Some(last_here) = state.channels.leave(key, slot) else {
             return;
         };
+        if let Some(aside) = &mut state.connections[slot as usize].aside {
+            aside.backlog.forget(key);
+        }
         if state.terms.channels.has_presence(key.kind())
             && let Some(session) = &state.connections[slot as usize].session
         {

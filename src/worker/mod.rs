@@ -4,6 +4,7 @@
 //! drains the mailbox, applies it, then writes once to every connection that has something to write.
 //! No lock inside: everything here belongs to the worker's own thread.
 
+mod aside;
 pub mod calls;
 pub mod channels;
 pub mod connection;
@@ -13,6 +14,7 @@ mod first;
 pub mod mailbox;
 mod roster;
 mod serve;
+mod slow;
 mod stall;
 mod terms;
 #[cfg(test)]

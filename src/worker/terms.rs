@@ -25,6 +25,8 @@ impl Worker {
             })
             .collect();
         if before.channels != terms.channels {
+            let rules = &terms.channels;
+            state.channels.renew(|key| rules.slow(key.kind()));
             for slot in slots {
                 self.input(state, slot, Input::Terms, now);
             }
