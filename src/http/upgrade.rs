@@ -66,7 +66,7 @@ pub fn whole(bytes: &[u8]) -> Option<(usize, Request<()>)> {
         .iter()
         .any(|name| headers.contains_key(name));
     let fits = length <= HEAD_BYTES_MAX && headers.len() <= HEADERS_MAX;
-    (fits && !has_body && headers.contains_key(UPGRADE)).then_some((length, request))
+    (fits && !has_body && is_upgrade(&request)).then_some((length, request))
 }
 
 /// The bytes of the answer to an upgrade.
@@ -77,16 +77,22 @@ pub fn encode(response: &Response<Full<Bytes>>) -> Vec<u8> {
     bytes
 }
 
+/// Waits for the keys that the token of an upgrade needs, if they are not here yet.
+pub async fn prepare<B>(services: &Services, request: &Request<B>) {
+    let authority = services.authority();
+    if authority.learns()
+        && is_upgrade(request)
+        && let Some(token) = offered(request).token
+    {
+        authority.learn(token.as_bytes()).await;
+    }
+}
+
 /// Looks at a request; takes permits only if it is an upgrade.
 pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) -> Considered {
     let headers = request.headers();
     let path = request.uri().path();
-    if request.method() != Method::GET
-        || !(path == "/ws" || path == "/")
-        || !headers
-            .get(UPGRADE)
-            .is_some_and(|value| names(value, "websocket"))
-    {
+    if !is_upgrade(request) {
         return Considered::Other;
     }
     let config = services.config();
@@ -102,6 +108,13 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
             Considered::Refused(*response)
         }
     }
+}
+
+fn is_upgrade<B>(request: &Request<B>) -> bool {
+    let asks = || request.headers().get(UPGRADE);
+    request.method() == Method::GET
+        && matches!(request.uri().path(), "/ws" | "/")
+        && asks().is_some_and(|value| names(value, "websocket"))
 }
 
 type Refused = Box<Response<Full<Bytes>>>;

@@ -6,30 +6,21 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use hyper::Request;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Worker;
 use super::mailbox::{Accepted, Load};
 use super::serve::request_timeout;
-use crate::http::upgrade::{self, Considered, Ticket};
+use crate::http::upgrade::{self, Considered};
 
 /// What the first bytes amount to.
 enum First {
-    /// A client comes in.
-    Upgrade {
-        /// The 101.
-        answer: Vec<u8>,
-        ticket: Box<Ticket>,
-        /// What came behind the head.
-        behind: Vec<u8>,
-    },
-    /// A request for HTTP to answer, or a part of one.
-    Http {
-        read: Bytes,
-        /// The upgrade that it is was refused with this.
-        considered: Option<Considered>,
-    },
+    /// An upgrade, whose head is so long.
+    Upgrade(Bytes, usize, Request<()>),
+    /// Another request, or a part of one.
+    Other(Bytes),
     /// Nothing is there yet.
     Nothing,
     /// There is nothing to come.
@@ -68,23 +59,28 @@ impl Worker {
                 _ = draining.wait_for(|draining| *draining) => return,
                 () = tokio::time::sleep_until(until) => return say_late(&stream),
             }
-            match self.first(&stream, peer) {
-                First::Nothing => {}
+            let (read, considered) = match self.first(&stream) {
+                First::Nothing => continue,
                 First::End => return,
-                First::Upgrade {
-                    answer,
-                    ticket,
-                    behind,
-                } => return self.adopt(stream, &answer, &behind, *ticket, load),
-                First::Http { read, considered } => {
-                    // Boxed: it is much larger than what all others need.
-                    return Box::pin(self.serve(stream, peer, load, read, considered, until)).await;
+                First::Other(read) => (read, None),
+                First::Upgrade(read, length, request) => {
+                    let services = &self.outfit.services;
+                    upgrade::prepare(services, &request).await;
+                    match upgrade::consider(services, peer, &request) {
+                        Considered::Upgrade { response, ticket } => {
+                            let answer = upgrade::encode(&response);
+                            return self.adopt(stream, &answer, &read[length..], *ticket, load);
+                        }
+                        refused => (read, Some(refused)),
+                    }
                 }
-            }
+            };
+            // Boxed: it is much larger than what all others need.
+            return Box::pin(self.serve(stream, peer, load, read, considered, until)).await;
         }
     }
 
-    fn first(&self, stream: &TcpStream, peer: SocketAddr) -> First {
+    fn first(&self, stream: &TcpStream) -> First {
         let state = &mut *self.state.borrow_mut();
         let read = match stream.try_read(&mut state.read) {
             Ok(0) => return First::End,
@@ -92,21 +88,10 @@ impl Worker {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return First::Nothing,
             Err(_) => return First::End,
         };
-        let http = |considered| First::Http {
-            read: Bytes::copy_from_slice(read),
-            considered,
-        };
-        let Some((length, request)) = upgrade::whole(read) else {
-            return http(None);
-        };
-        match upgrade::consider(&self.outfit.services, peer, &request) {
-            Considered::Upgrade { response, ticket } => First::Upgrade {
-                answer: upgrade::encode(&response),
-                ticket,
-                behind: read[length..].to_vec(),
-            },
-            Considered::Other => http(None),
-            refused @ Considered::Refused(_) => http(Some(refused)),
+        let bytes = Bytes::copy_from_slice(read);
+        match upgrade::whole(read) {
+            Some((length, request)) => First::Upgrade(bytes, length, request),
+            None => First::Other(bytes),
         }
     }
 }

@@ -41,13 +41,18 @@ impl Worker {
         let considered = Cell::new(considered);
         let service = service_fn(|mut request: Request<Incoming>| {
             answered.set(true);
-            let considered = considered
-                .take()
-                .unwrap_or_else(|| http::upgrade::consider(services, peer, &request));
-            let waiting =
-                matches!(considered, Considered::Upgrade { .. }).then(|| upgrade::on(&mut request));
+            let considered = considered.take();
             let upgraded = &upgraded;
             async move {
+                let considered = match considered {
+                    Some(considered) => considered,
+                    None => {
+                        http::upgrade::prepare(services, &request).await;
+                        http::upgrade::consider(services, peer, &request)
+                    }
+                };
+                let waiting = matches!(considered, Considered::Upgrade { .. })
+                    .then(|| upgrade::on(&mut request));
                 Ok::<_, Infallible>(match considered {
                     Considered::Other => http::handle(services, peer, request).await,
                     Considered::Refused(response) => response,
