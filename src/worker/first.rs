@@ -18,7 +18,7 @@ use crate::http::upgrade::{self, Considered};
 /// What the first bytes amount to.
 enum First {
     /// An upgrade, whose head is so long.
-    Upgrade(Bytes, usize, Request<()>),
+    Upgrade(Bytes, usize, Box<Request<()>>),
     /// Another request, or a part of one.
     Other(Bytes),
     /// Nothing is there yet.
@@ -65,8 +65,8 @@ impl Worker {
                 First::Other(read) => (read, None),
                 First::Upgrade(read, length, request) => {
                     let services = &self.outfit.services;
-                    upgrade::prepare(services, &request).await;
-                    match upgrade::consider(services, peer, &request) {
+                    upgrade::prepare(services, &*request).await;
+                    match upgrade::consider(services, peer, &*request) {
                         Considered::Upgrade { response, ticket } => {
                             let answer = upgrade::encode(&response);
                             return self.adopt(stream, &answer, &read[length..], *ticket, load);
@@ -90,7 +90,7 @@ impl Worker {
         };
         let bytes = Bytes::copy_from_slice(read);
         match upgrade::whole(read) {
-            Some((length, request)) => First::Upgrade(bytes, length, request),
+            Some((length, request)) => First::Upgrade(bytes, length, Box::new(request)),
             None => First::Other(bytes),
         }
     }
