@@ -9,6 +9,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::unix::AsyncFd;
 
 use crate::admission::is_trusted;
+use crate::descriptors::Room;
 use crate::http::Services;
 use crate::router::Router;
 use crate::worker::mailbox::{Accepted, Control};
@@ -36,13 +37,13 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts until it is dropped. Past `sockets_max` sockets on all workers, new ones are closed at
-/// once: there would be no descriptor left for files.
+/// Accepts until it is dropped. Past the sockets that so many descriptors have room for, on all
+/// workers, new ones are closed at once: there would be none left for files.
 pub async fn run(
     listener: TcpListener,
     router: Arc<Router>,
     services: Arc<Services>,
-    sockets_max: usize,
+    descriptors: usize,
 ) -> io::Error {
     // SAFETY: `AsyncFd` owns the listener, whose descriptor stays the same until it is dropped.
     #[allow(unsafe_code)]
@@ -59,7 +60,7 @@ pub async fn run(
         for _ in 0..BATCH {
             match ready.try_io(accept) {
                 Err(_would_block) => break,
-                Ok(Ok((stream, peer))) => place(&router, &services, stream, peer, sockets_max),
+                Ok(Ok((stream, peer))) => place(&router, &services, stream, peer, descriptors),
                 Ok(Err(error)) => {
                     // ECONNABORTED and the like are the peer's doing; the rest passes or repeats.
                     if matches!(
@@ -98,15 +99,17 @@ fn place(
     services: &Services,
     stream: TcpStream,
     peer: SocketAddr,
-    sockets_max: usize,
+    descriptors: usize,
 ) {
-    if router.load() >= sockets_max {
+    let config = services.config();
+    let room = Room::of(descriptors, config.limits.connections);
+    if router.load() >= room.sockets {
         services.counters.limited.increment("connections");
         return;
     }
     // A proxy's sockets are those of many clients.
-    let proxies = &services.config.server.trusted_proxies;
-    let permit = if is_trusted(peer.ip(), proxies) {
+    let is_proxy = is_trusted(peer.ip(), &config.server.trusted_proxies);
+    let permit = if is_proxy {
         None
     } else {
         match services.admission.accept_plain(peer.ip()) {

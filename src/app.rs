@@ -1,5 +1,7 @@
 //! The life of the server: builds the parts in order, owns them, drains them in reverse.
 
+mod reload;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -8,24 +10,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
 use crate::access_backend::AccessBackend;
-use crate::auth::keys;
+use crate::auth::{api_key, keys};
 use crate::broker::Broker as _;
 use crate::broker::embedded::{self, Embedded};
 use crate::clock::{Clock, millis};
-use crate::config::Config;
-use crate::descriptors::Room;
+use crate::config::{Config, Live, Loaded, Sources};
+use crate::control::{self, Asked, Request};
 use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::CLOSE_TIMEOUT_MS;
-use crate::metrics::{Counters, Observed, console, server};
+use crate::metrics::{Counters, Observed, server};
 use crate::presence::Presence;
 use crate::router::Router;
 use crate::session::Terms;
-use crate::shutdown::Signals;
+use crate::shutdown::{Signals, Wish};
 use crate::worker::mailbox::{Control, Inbound, mailbox};
 use crate::worker::{self, Outfit};
 use crate::{acceptor, descriptors, welcome};
+use reload::{Reload, Surroundings};
 
 /// How often it is looked whether the workers still live.
 const WORKER_CHECK: Duration = Duration::from_secs(1);
@@ -91,7 +97,7 @@ struct App {
     router: Arc<Router>,
     workers: Vec<JoinHandle<()>>,
     metrics: server::Handle,
-    console: Option<console::Console>,
+    observed: Arc<Observed>,
     event_log: EventLog,
     /// Dropped last: writes out what was recorded.
     _event_log_guard: event_log::Guard,
@@ -101,7 +107,7 @@ struct App {
 ///
 /// # Errors
 /// Whatever keeps it from starting.
-pub fn serve(mut config: Config, clock: Clock) -> Result<(), Failure> {
+pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -111,23 +117,24 @@ pub fn serve(mut config: Config, clock: Clock) -> Result<(), Failure> {
         let _entered = runtime.enter();
         Signals::listen().map_err(Failure::Thread)?
     };
-    let room = Room::of(descriptors::raise_limit(), config.limits.connections);
-    if room.connections < config.limits.connections {
-        let (asked, connections) = (config.limits.connections, room.connections);
-        tracing::warn!(
-            asked,
-            connections,
-            "limits.connections: there are too few file descriptors"
-        );
-    }
-    config.limits.connections = room.connections;
-    let dev_key = config
-        .dev
-        .then(|| welcome::dev_api_key(&mut config.auth.api_keys));
+    let Loaded {
+        mut config,
+        changed: settings,
+        ..
+    } = loaded;
+    let dev_key = config.dev.then(welcome::dev_api_key);
+    let surroundings = Surroundings {
+        descriptors: descriptors::raise_limit(),
+        dev_api_key: dev_key
+            .as_ref()
+            .map(|key| api_key::fingerprint(key.as_bytes())),
+    };
+    surroundings.fit(&mut config);
 
     let listener = bind("server.listen", config.server.listen)?;
     let address = listener.local_addr().unwrap_or(config.server.listen);
     let (app, _entered) = (build(config, clock, &runtime)?, runtime.enter());
+    let reload = Reload::new(sources, settings, surroundings, &app).map_err(Failure::Thread)?;
     let said = welcome::Said {
         address,
         metrics: app.metrics.local_addr(),
@@ -141,7 +148,7 @@ pub fn serve(mut config: Config, clock: Clock) -> Result<(), Failure> {
             ..Data::default()
         },
     );
-    runtime.block_on(app.run(listener, signals, room.sockets))
+    runtime.block_on(app.run(listener, signals, reload))
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -154,7 +161,8 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> 
 
 fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Result<App, Failure> {
     let started = clock.now();
-    let config = Arc::new(config);
+    let live = Live::new(config);
+    let config = live.current();
     create_data_dir(&config.data_dir)?;
     let secret = keys::secret(&config.auth, &config.data_dir)?;
     let (event_log, event_log_guard) =
@@ -180,22 +188,14 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     let router = Arc::new(Router::new(mailboxes, counters.clone()));
     let presence = Presence::new(
         store.clone(),
-        config.channels.clone(),
+        live.clone(),
         counters.clone(),
         clock.clone(),
         runtime.handle().clone(),
     );
-    let access_backend = config
-        .access_backend
-        .as_ref()
-        .map(|backend| {
-            let runtime = runtime.handle().clone();
-            AccessBackend::new(backend, clock.clone(), counters.clone(), runtime)
-        })
-        .transpose()
-        .map_err(Failure::AccessBackend)?;
+    let access_backend = access_backend(&config, &clock, &counters, runtime.handle())?;
     let services = Arc::new(Services::new(Parts {
-        config: config.clone(),
+        live,
         secret,
         clock: clock.clone(),
         broker: store.clone(),
@@ -239,11 +239,6 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         address,
         source,
     })?;
-    let console = config
-        .console_interval
-        .map(|interval| console::start(observed, interval, io::stdout()))
-        .transpose()
-        .map_err(Failure::Thread)?;
     Ok(App {
         clock,
         store,
@@ -251,7 +246,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         router,
         workers,
         metrics,
-        console,
+        observed,
         event_log,
         _event_log_guard: event_log_guard,
     })
@@ -262,12 +257,7 @@ fn spawn_workers(
     services: &Arc<Services>,
     router: &Arc<Router>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let config = &services.config;
-    let terms = Arc::new(Terms {
-        channels: config.channels.clone(),
-        limits: config.limits.clone(),
-        node: services.node.clone(),
-    });
+    let terms = Arc::new(Terms::of(&services.config(), services.node.clone()));
     let serials = Arc::new(AtomicU64::new(1));
     inbounds
         .into_iter()
@@ -292,20 +282,22 @@ impl App {
         self,
         listener: TcpListener,
         mut signals: Signals,
-        sockets_max: usize,
+        mut reload: Reload,
     ) -> Result<(), Failure> {
         let (router, services) = (self.router.clone(), self.services.clone());
+        let commands = self.commands();
+        let descriptors = reload.descriptors();
         let until = tokio::select! {
-            error = acceptor::run(listener, router, services, sockets_max) => {
+            error = acceptor::run(listener, router, services, descriptors) => {
                 Err(Failure::Thread(error))
             }
             () = one_ends(&self.workers) => Err(Failure::Worker),
-            by = signals.stop() => Ok(by),
+            by = self.heed(&mut signals, commands, &mut reload) => Ok(by),
         };
         let by = match until {
             Ok(by) => by,
             Err(failure) => {
-                self.end().await;
+                self.end(reload).await;
                 return Err(failure);
             }
         };
@@ -316,13 +308,51 @@ impl App {
             () = self.drain() => {}
             again = signals.stop() => tracing::warn!(by = again, "stopping at once"),
         }
-        self.end().await;
+        self.end(reload).await;
         Ok(())
+    }
+
+    /// What commands of this machine ask for.
+    fn commands(&self) -> mpsc::Receiver<Asked> {
+        let data_dir = &self.services.config().data_dir;
+        match control::Listener::bind(data_dir) {
+            Ok(listener) => listener.serve(),
+            Err(error) => {
+                let data_dir = data_dir.display();
+                tracing::warn!(%error, %data_dir, "no control socket: commands cannot reach this server");
+                mpsc::channel(1).1
+            }
+        }
+    }
+
+    /// Does what signals and commands ask for, until one says to stop; its name.
+    async fn heed(
+        &self,
+        signals: &mut Signals,
+        mut commands: mpsc::Receiver<Asked>,
+        reload: &mut Reload,
+    ) -> &'static str {
+        loop {
+            tokio::select! {
+                wish = signals.next() => match wish {
+                    Wish::Stop(by) => return by,
+                    // What is wrong has been said.
+                    Wish::Reload => drop(reload.now(self)),
+                },
+                Some(Asked { request, reply }) = commands.recv() => {
+                    let answer = match request {
+                        Request::Reload => reload.answer(self),
+                    };
+                    // Whoever asked may have given up.
+                    let _ = reply.send(answer);
+                }
+            }
+        }
     }
 
     /// Ends all connections, spread over the grace period.
     async fn drain(&self) {
-        let grace_ms = millis(self.services.config.server.shutdown_grace);
+        let grace_ms = millis(self.services.config().server.shutdown_grace);
         let until_ms = self.clock.now().mono_ms + grace_ms;
         for mailbox in self.router.mailboxes() {
             // A worker that has ended has nothing to drain.
@@ -338,7 +368,7 @@ impl App {
     }
 
     /// Stops what still runs: workers, broker and store, console, metrics, event log.
-    async fn end(self) {
+    async fn end(self, reload: Reload) {
         for mailbox in self.router.mailboxes() {
             let _ = mailbox.control(Control::Stop);
         }
@@ -363,7 +393,7 @@ impl App {
             Ok(Err(error)) => tracing::error!(%error, "the store did not close well"),
             Err(_) => tracing::error!("the store did not close in time"),
         }
-        drop(self.console);
+        drop(reload);
         self.event_log.record(
             Kind::Server,
             &Data {
@@ -382,6 +412,25 @@ async fn one_ends(workers: &[JoinHandle<()>]) {
     while !workers.iter().any(JoinHandle::is_finished) {
         tokio::time::sleep(WORKER_CHECK).await;
     }
+}
+
+/// Whom the rule `backend` asks, if anybody.
+fn access_backend(
+    config: &Config,
+    clock: &Clock,
+    counters: &Arc<Counters>,
+    runtime: &Handle,
+) -> Result<Option<AccessBackend>, Failure> {
+    let backend = config.access_backend.as_ref().map(|backend| {
+        AccessBackend::new(backend, clock.clone(), counters.clone(), runtime.clone())
+    });
+    backend.transpose().map_err(Failure::AccessBackend)
+}
+
+/// An error with everything that led to it, on one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The database and the key are nobody else's business.

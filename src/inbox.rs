@@ -14,7 +14,7 @@ use crate::broker::{
     NotificationQuery, Publication, ReadMark, Retention, Store,
 };
 use crate::clock;
-use crate::config::ChannelRules;
+use crate::config::Live;
 use crate::event_log::{Data, EventLog, Kind};
 use crate::metrics::Counters;
 use crate::patience::{ANSWER_TIMEOUT, AT_ONCE, EVENT_TIMEOUT, together, within};
@@ -29,7 +29,7 @@ pub struct Inbox {
     broker: Arc<dyn Broker>,
     counters: Arc<Counters>,
     event_log: EventLog,
-    retention: Option<Retention>,
+    config: Live,
 }
 
 impl Inbox {
@@ -39,14 +39,14 @@ impl Inbox {
         broker: Arc<dyn Broker>,
         counters: Arc<Counters>,
         event_log: EventLog,
-        rules: &ChannelRules,
+        config: Live,
     ) -> Self {
         Self {
             store,
             broker,
             counters,
             event_log,
-            retention: rules.rule("notifications").and_then(|rule| rule.history),
+            config,
         }
     }
 
@@ -141,12 +141,18 @@ impl Inbox {
         Ok(changed)
     }
 
+    fn retention(&self) -> Option<Retention> {
+        let config = self.config.current();
+        let rule = config.channels.rule("notifications");
+        rule.and_then(|rule| rule.history)
+    }
+
     /// Whether it could be told.
     async fn tell(&self, user_id: &str, change: &Change<'_>) -> bool {
         let publication = Publication {
             channel: ChannelKey::notifications_of(user_id),
             event: change.event(),
-            retention: self.retention,
+            retention: self.retention(),
             idempotency_key: None,
         };
         match within(EVENT_TIMEOUT, self.broker.publish(publication)).await {

@@ -11,6 +11,7 @@ pub mod bench;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod counter;
 pub mod descriptors;
 pub mod event_log;

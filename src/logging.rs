@@ -3,12 +3,13 @@
 //! Not for what clients did (`event_log`) nor for numbers (`metrics`).
 
 use std::io::{self, IsTerminal as _};
+use std::sync::OnceLock;
 
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, ParseError, filter_fn};
 use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer as _, fmt};
+use tracing_subscriber::{Layer as _, Registry, fmt, reload};
 
 /// Libraries that show what they read and write below `INFO`: tokens are in there, in headers,
 /// queries and messages. No filter can raise them. (Records of the `log` crate are not shown at all.)
@@ -21,21 +22,14 @@ const CAPPED: [&str; 6] = [
     "tungstenite",
 ];
 
+/// Where the filter in force is replaced; empty before [`init`].
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// Begins to log: what `FANFARE_LOG`, else `RUST_LOG`, asks for (`warn`, `info,fanfare=debug`), else
-/// `info`, in `dev` with our own `debug`. Colours on a terminal only. A second call does nothing.
-pub fn init(dev: bool) {
-    let default = if dev { "info,fanfare=debug" } else { "info" };
-    let wanted = ["FANFARE_LOG", "RUST_LOG"]
-        .iter()
-        .filter_map(|name| Some((name, std::env::var(name).ok()?)))
-        .find(|(_, value)| !value.trim().is_empty());
-    let (filter, mistake) = match &wanted {
-        None => (EnvFilter::new(default), None),
-        Some((name, value)) => match EnvFilter::try_new(value) {
-            Ok(filter) => (filter, None),
-            Err(error) => (EnvFilter::new(default), Some((name, error))),
-        },
-    };
+/// `level` (`logs.level`). Colours on a terminal only. A second call does nothing.
+pub fn init(level: &str) {
+    let (filter, mistake) = filter(level);
+    let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
@@ -44,17 +38,39 @@ pub fn init(dev: bool) {
         .with(lines)
         .try_init()
         .is_ok()
-        && let Some((name, error)) = mistake
     {
-        tracing::warn!("{name}: {error}; using \"{default}\"");
+        let _ = FILTER.set(handle);
+        if let Some((name, error)) = mistake {
+            tracing::warn!("{name}: {error}; using \"{level}\"");
+        }
+    }
+}
+
+/// Shows what `level` says from now on, unless the environment says otherwise.
+pub fn renew(level: &str) {
+    if let Some(handle) = FILTER.get() {
+        // It fails only when the subscriber is gone, and then nobody would hear of it.
+        let _ = handle.reload(filter(level).0);
+    }
+}
+
+/// The filter to use, and why it is not the one that the environment asks for.
+fn filter(level: &str) -> (EnvFilter, Option<(&'static str, ParseError)>) {
+    let wanted = ["FANFARE_LOG", "RUST_LOG"]
+        .iter()
+        .filter_map(|name| Some((*name, std::env::var(name).ok()?)))
+        .find(|(_, value)| !value.trim().is_empty());
+    match wanted {
+        None => (EnvFilter::new(level), None),
+        Some((name, value)) => match EnvFilter::try_new(value) {
+            Ok(filter) => (filter, None),
+            Err(error) => (EnvFilter::new(level), Some((name, error))),
+        },
     }
 }
 
 /// The filter that was asked for, without what must not be shown.
-fn safe<S: Subscriber>(filter: EnvFilter) -> impl Filter<S>
-where
-    EnvFilter: Filter<S>,
-{
+fn safe<S: Subscriber>(filter: impl Filter<S>) -> impl Filter<S> {
     filter.and(filter_fn(is_harmless))
 }
 

@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     let Cli { command, settings } = Cli::parse();
     let sources = settings.sources();
     let outcome = match command.unwrap_or(Command::Serve) {
-        Command::Serve => cli::serve::run(&sources),
+        Command::Serve => cli::serve::run(sources),
+        Command::Reload(reload) => reload.run(&sources),
         Command::Check(check) => check.run(&sources),
         Command::Token(token) => token.run(sources),
         Command::Bench(bench) => bench.run(sources),

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::broker::{Broker, Error, Present, Publication};
 use crate::clock::Clock;
-use crate::config::ChannelRules;
+use crate::config::Live;
 use crate::limits::PRESENCE_USERS_MAX;
 use crate::metrics::Counters;
 use crate::patience::{ANSWER_TIMEOUT, EVENT_TIMEOUT, within};
@@ -35,7 +35,7 @@ pub struct Presence(Arc<Shared>);
 
 struct Shared {
     broker: Arc<dyn Broker>,
-    rules: ChannelRules,
+    config: Live,
     counters: Arc<Counters>,
     /// Where the steps are taken.
     runtime: Handle,
@@ -81,14 +81,14 @@ impl Presence {
     /// Nobody is anywhere. Steps are taken on `runtime`.
     pub fn new(
         broker: Arc<dyn Broker>,
-        rules: ChannelRules,
+        config: Live,
         counters: Arc<Counters>,
         clock: Clock,
         runtime: Handle,
     ) -> Self {
         Self(Arc::new(Shared {
             broker,
-            rules,
+            config,
             counters,
             runtime,
             clock,
@@ -97,21 +97,17 @@ impl Presence {
         }))
     }
 
-    /// One more socket of a user subscribes. Nothing happens where the channel has no presence.
+    /// One more socket of a user subscribes, in a channel that has presence.
     pub fn enter(&self, channel: &ChannelKey, user_id: &Arc<str>) {
-        if self.is_kept(channel) {
-            self.change(channel, user_id, |seat| seat.sockets += 1);
-        }
+        self.change(channel, user_id, |seat| seat.sockets += 1);
     }
 
     /// A socket that entered is gone. Exactly one for each [`Presence::enter`].
     pub fn leave(&self, channel: &ChannelKey, user_id: &Arc<str>) {
-        if self.is_kept(channel) {
-            self.change(channel, user_id, |seat| {
-                debug_assert!(seat.sockets > 0, "left more often than entered");
-                seat.sockets = seat.sockets.saturating_sub(1);
-            });
-        }
+        self.change(channel, user_id, |seat| {
+            debug_assert!(seat.sockets > 0, "left more often than entered");
+            seat.sockets = seat.sockets.saturating_sub(1);
+        });
     }
 
     /// Waits until the broker was told of what this user has done in this channel, or could not be.
@@ -132,12 +128,6 @@ impl Presence {
     pub async fn list(&self, channel: &ChannelKey) -> Result<Present, Error> {
         let present = self.0.broker.present(channel, PRESENCE_USERS_MAX);
         within(ANSWER_TIMEOUT, present).await
-    }
-
-    /// Whether channels of this type have presence.
-    pub fn is_kept(&self, channel: &ChannelKey) -> bool {
-        let rule = self.0.rules.rule(channel.kind());
-        rule.is_some_and(|rule| rule.presence)
     }
 
     fn change(&self, channel: &ChannelKey, user_id: &Arc<str>, change: impl FnOnce(&mut Seat)) {
@@ -228,7 +218,8 @@ impl Shared {
 
     /// A live event without history, where the channel asks for it.
     async fn announce(&self, (channel, user_id): &Seated, step: Step) {
-        let rule = self.rules.rule(channel.kind());
+        let config = self.config.current();
+        let rule = config.channels.rule(channel.kind());
         if !rule.is_some_and(|rule| rule.join_leave) {
             return;
         }

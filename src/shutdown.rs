@@ -1,4 +1,4 @@
-//! Signals: what stops the process, and what does not.
+//! Signals: what stops the process, and what it does at somebody's word.
 
 use std::io;
 
@@ -10,6 +10,15 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// To stop, by the signal with this name.
+    Stop(&'static str),
+    /// SIGHUP: to read the configuration again.
+    Reload,
 }
 
 impl Signals {
@@ -25,16 +34,20 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT and names it. SIGHUP is answered with a line: this version reads
-    /// its configuration at the start only.
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// Waits for SIGTERM or SIGINT and names it; what else comes is too late.
     pub async fn stop(&mut self) -> &'static str {
         loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: to read the configuration again, restart the server");
-                }
+            if let Wish::Stop(by) = self.next().await {
+                return by;
             }
         }
     }

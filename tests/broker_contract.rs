@@ -29,6 +29,8 @@ mod paging;
 mod presence;
 #[path = "broker_contract/relaxed.rs"]
 mod relaxed;
+#[path = "broker_contract/revocations.rs"]
+mod revocations;
 #[path = "broker_contract/users.rs"]
 mod users;
 
@@ -54,6 +56,7 @@ macro_rules! every_contract {
                 events_arrive_once_in_one_order
                 an_event_without_history_has_no_position
                 channels_do_not_mix
+                a_notice_reaches_the_node_that_tells_it
                 after_closing_everything_is_closed;
             history:
                 offsets_are_dense_and_survive
@@ -92,6 +95,11 @@ macro_rules! every_contract {
                 a_wallet_has_one_user
                 a_wallet_moves_to_its_new_owner
                 a_change_leaves_the_rest;
+            revocations:
+                a_revocation_comes_back
+                revoking_again_only_adds
+                revocations_come_in_pages
+                revocations_end;
             notifications:
                 a_notification_comes_back_whole
                 unread_ones_are_counted

@@ -30,7 +30,7 @@ const LAYERS: &[&[&str]] = &[
     &["session", "ws"],
     &["protocol"],
     &["config"],
-    &["event_log", "logging", "shutdown", "descriptors"],
+    &["control", "event_log", "logging", "shutdown", "descriptors"],
     &["limits", "clock", "counter", "sparing"],
 ];
 

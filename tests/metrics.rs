@@ -139,6 +139,7 @@ fn what_is_counted_is_shown() {
         worker.closes.increment("4102 too slow");
         worker.deliveries.add(1_000 * n);
         worker.gaps.add(5 * n);
+        worker.dropped.add(7 * n);
     }
     counters.auth_failures.increment("expired");
     counters.auth_failures.increment("origin");
@@ -176,6 +177,7 @@ fn what_is_counted_is_shown() {
         ("subscriptions", serde_json::json!(5)),
         ("deliveries", serde_json::json!(3_000)),
         ("gaps", serde_json::json!(15)),
+        ("dropped", serde_json::json!(21)),
         ("closesByReason", serde_json::json!({"4102 too slow": 2})),
         (
             "authFailuresByCheck",

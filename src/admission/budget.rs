@@ -37,7 +37,6 @@ impl Rate {
 
 /// The buckets of many keys, which are hashes already.
 pub struct Budgets {
-    rate: Option<Rate>,
     keys_per_shard: usize,
     /// Key to the time, in nanoseconds, at which its bucket is full.
     shards: Box<[Mutex<HashMap<u64, u64, Prehashed>>]>,
@@ -45,26 +44,26 @@ pub struct Budgets {
 
 impl Budgets {
     /// One bucket per key.
-    pub fn per_key(rate: Option<Rate>) -> Self {
-        Self::of(rate, SHARDS, MAX_KEYS / SHARDS)
+    pub fn per_key() -> Self {
+        Self::of(SHARDS, MAX_KEYS / SHARDS)
     }
 
     /// One bucket.
-    pub fn single(rate: Option<Rate>) -> Self {
-        Self::of(rate, 1, 1)
+    pub fn single() -> Self {
+        Self::of(1, 1)
     }
 
-    fn of(rate: Option<Rate>, shards: usize, keys_per_shard: usize) -> Self {
+    fn of(shards: usize, keys_per_shard: usize) -> Self {
         Self {
-            rate,
             keys_per_shard,
             shards: (0..shards).map(|_| Mutex::default()).collect(),
         }
     }
 
-    /// Takes one from the bucket of `key`; `Err`: in how many nanoseconds there will be one.
-    pub fn spend(&self, key: u64, now_ns: u64) -> Result<(), u64> {
-        let Some(rate) = self.rate else {
+    /// Takes one from the bucket of `key`, which fills at this rate; `Err`: in how many nanoseconds
+    /// there will be one.
+    pub fn spend(&self, rate: Option<Rate>, key: u64, now_ns: u64) -> Result<(), u64> {
+        let Some(rate) = rate else {
             return Ok(());
         };
         let shard = &self.shards[(key >> 32) as usize % self.shards.len()];
@@ -73,7 +72,9 @@ impl Budgets {
             make_room(&mut full_at, self.keys_per_shard, now_ns);
         }
         let bucket = full_at.entry(key).or_insert(now_ns);
-        let after = (*bucket).max(now_ns).saturating_add(rate.interval_ns);
+        // Nobody is emptier than empty: who spent at another rate owes no more than this one's burst.
+        let from = (*bucket).clamp(now_ns, now_ns.saturating_add(rate.burst_ns));
+        let after = from.saturating_add(rate.interval_ns);
         match (after - now_ns).checked_sub(rate.burst_ns) {
             None | Some(0) => {
                 *bucket = after;
@@ -105,22 +106,35 @@ mod tests {
     fn a_flood_of_addresses_neither_grows_the_table_nor_frees_a_spender() {
         const SPENDER: u64 = 7 << 32;
         let rate = Rate::new(10, Duration::from_secs(60), 10);
-        let budgets = Budgets::of(rate, 1, 100);
+        let budgets = Budgets::of(1, 100);
         for _ in 0..10 {
-            assert_eq!(budgets.spend(SPENDER, 0), Ok(()));
+            assert_eq!(budgets.spend(rate, SPENDER, 0), Ok(()));
         }
         for stranger in 0..10_000u64 {
-            assert_eq!(budgets.spend(stranger, 1), Ok(()));
+            assert_eq!(budgets.spend(rate, stranger, 1), Ok(()));
             assert!(budgets.shards[0].lock().unwrap().len() <= 100);
         }
-        assert!(budgets.spend(SPENDER, 2).is_err());
+        assert!(budgets.spend(rate, SPENDER, 2).is_err());
+    }
+
+    #[test]
+    fn another_rate_counts_at_once() {
+        let minute = Duration::from_secs(60);
+        let (slow, fast) = (Rate::new(2, minute, 2), Rate::new(600, minute, 600));
+        let budgets = Budgets::single();
+        assert_eq!(budgets.spend(slow, 0, 0), Ok(()));
+        assert_eq!(budgets.spend(slow, 0, 0), Ok(()));
+        assert_eq!(budgets.spend(slow, 0, 0), Err(30_000_000_000));
+        // A tenth of a second brings one, and what was spent slowly is no debt.
+        assert_eq!(budgets.spend(fast, 0, 100_000_000), Ok(()));
+        assert_eq!(budgets.spend(None, 0, 100_000_000), Ok(()));
     }
 
     #[test]
     fn a_rate_larger_than_the_clock_can_tell_is_still_a_rate() {
         let rate = Rate::new(u32::MAX - 1, Duration::from_secs(1), u32::MAX).unwrap();
         assert_eq!(rate.interval_ns, 1);
-        let budgets = Budgets::single(Some(rate));
-        assert_eq!(budgets.spend(0, u64::MAX), Ok(()));
+        let budgets = Budgets::single();
+        assert_eq!(budgets.spend(Some(rate), 0, u64::MAX), Ok(()));
     }
 }

@@ -11,7 +11,6 @@ const SHARDS: usize = 16;
 /// Counts per key. An entry exists while somebody holds a permit, so permits bound the table.
 #[derive(Debug)]
 pub struct Census {
-    most: usize,
     shards: [Mutex<HashMap<u64, usize, Prehashed>>; SHARDS],
 }
 
@@ -24,22 +23,21 @@ pub struct Permit {
 }
 
 impl Census {
-    /// Nobody is in; at most `most` of a key may come.
-    pub fn new(most: usize) -> Arc<Self> {
+    /// Nobody is in.
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            most,
             shards: Default::default(),
         })
     }
 
-    /// One more of `key`, unless there are as many as may be.
-    pub fn enter(this: &Arc<Self>, key: u64) -> Option<Permit> {
+    /// One more of `key`, unless there are `most` or more.
+    pub fn enter(this: &Arc<Self>, key: u64, most: usize) -> Option<Permit> {
         let mut counts = this
             .shard(key)
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(key).or_default();
-        if *count >= this.most {
+        if *count >= most {
             if *count == 0 {
                 counts.remove(&key);
             }
@@ -108,11 +106,11 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_who_has_gone() {
-        let census = Census::new(1);
+        let census = Census::new();
         for key in 0..1_000u64 {
-            let permit = Census::enter(&census, key << 32);
+            let permit = Census::enter(&census, key << 32, 1);
             assert!(permit.is_some());
-            assert!(Census::enter(&census, key << 32).is_none());
+            assert!(Census::enter(&census, key << 32, 1).is_none());
         }
         let left: usize = census
             .shards
@@ -124,12 +122,12 @@ mod tests {
 
     #[test]
     fn many_threads_never_exceed_the_limit() {
-        let census = Census::new(10);
+        let census = Census::new();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..5_000 {
-                        let permit = Census::enter(&census, 1);
+                        let permit = Census::enter(&census, 1, 10);
                         assert!(census.count(1) <= 10);
                         drop(permit);
                     }

@@ -13,6 +13,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 pub use address::{AddressGroup, client_address, is_trusted};
 pub use census::Permit;
 
@@ -28,6 +30,7 @@ const REQUEST_BURST_SECONDS: u32 = 2;
 pub struct Admission {
     clock: Clock,
     hasher: RandomState,
+    bounds: ArcSwap<Bounds>,
     sign_ins: Budgets,
     requests: Budgets,
     accepts: Budgets,
@@ -35,6 +38,16 @@ pub struct Admission {
     plain_by_address: Arc<Census>,
     by_address: Arc<Census>,
     by_user: Arc<Census>,
+}
+
+/// What is allowed at the moment.
+struct Bounds {
+    sign_ins: Option<Rate>,
+    requests: Option<Rate>,
+    accepts: Option<Rate>,
+    on_node: usize,
+    by_address: usize,
+    by_user: usize,
 }
 
 /// How long to wait, in whole seconds, at least 1: the value of `Retry-After`.
@@ -56,69 +69,65 @@ impl fmt::Display for RetryAfter {
 impl Admission {
     /// An empty house with these limits.
     pub fn new(limits: &Limits, clock: Clock) -> Self {
-        let second = Duration::from_secs(1);
-        let minute = Duration::from_secs(60);
         Self {
             clock,
             hasher: RandomState::new(),
-            sign_ins: Budgets::per_key(Rate::new(
-                limits.sign_in_per_minute,
-                minute,
-                limits.sign_in_per_minute,
-            )),
-            requests: Budgets::per_key(Rate::new(
-                limits.requests_per_second,
-                second,
-                limits
-                    .requests_per_second
-                    .saturating_mul(REQUEST_BURST_SECONDS),
-            )),
-            accepts: Budgets::single(Rate::new(
-                limits.accepts_per_second,
-                second,
-                limits.accepts_per_second,
-            )),
-            on_node: Census::new(limits.connections),
-            plain_by_address: Census::new(limits.connections_per_address),
-            by_address: Census::new(limits.connections_per_address),
-            by_user: Census::new(limits.connections_per_user),
+            bounds: ArcSwap::from_pointee(Bounds::of(limits)),
+            sign_ins: Budgets::per_key(),
+            requests: Budgets::per_key(),
+            accepts: Budgets::single(),
+            on_node: Census::new(),
+            plain_by_address: Census::new(),
+            by_address: Census::new(),
+            by_user: Census::new(),
         }
+    }
+
+    /// Other limits from now on. Who is in stays, even if there are more than may be now.
+    pub fn rebound(&self, limits: &Limits) {
+        self.bounds.store(Arc::new(Bounds::of(limits)));
     }
 
     /// Spends one of `limits.sign_in_per_minute`.
     pub fn sign_in(&self, from: IpAddr) -> Result<(), RetryAfter> {
-        self.spend(&self.sign_ins, self.address_key(from))
+        let rate = self.bounds.load().sign_ins;
+        self.spend(&self.sign_ins, rate, self.address_key(from))
     }
 
     /// Spends one of `limits.requests_per_second`.
     pub fn request(&self, from: IpAddr) -> Result<(), RetryAfter> {
-        self.spend(&self.requests, self.address_key(from))
+        let rate = self.bounds.load().requests;
+        self.spend(&self.requests, rate, self.address_key(from))
     }
 
     /// Spends one of the node's `limits.accepts_per_second`: for every upgrade, good or not.
     pub fn accept(&self) -> Result<(), RetryAfter> {
-        self.spend(&self.accepts, 0)
+        let rate = self.bounds.load().accepts;
+        self.spend(&self.accepts, rate, 0)
     }
 
     /// Takes one of the node's `limits.connections`; `None`: there is none left (503).
     pub fn connect_node(&self) -> Option<Permit> {
-        Census::enter(&self.on_node, 0)
+        Census::enter(&self.on_node, 0, self.bounds.load().on_node)
     }
 
     /// Takes one of this address's `limits.connections_per_address`; `None`: none left (429).
     pub fn connect(&self, from: IpAddr) -> Option<Permit> {
-        Census::enter(&self.by_address, self.address_key(from))
+        let most = self.bounds.load().by_address;
+        Census::enter(&self.by_address, self.address_key(from), most)
     }
 
     /// Takes one of as many sockets that are no WebSockets (yet), of which this address may have
     /// `limits.connections_per_address`, too; `None`: none left (429).
     pub fn accept_plain(&self, from: IpAddr) -> Option<Permit> {
-        Census::enter(&self.plain_by_address, self.address_key(from))
+        let most = self.bounds.load().by_address;
+        Census::enter(&self.plain_by_address, self.address_key(from), most)
     }
 
     /// Takes one of this user's `limits.connections_per_user`; `None`: none left (close 4302).
     pub fn connect_user(&self, user_id: &str) -> Option<Permit> {
-        Census::enter(&self.by_user, self.hasher.hash_one(user_id))
+        let most = self.bounds.load().by_user;
+        Census::enter(&self.by_user, self.hasher.hash_one(user_id), most)
     }
 
     /// Connections that hold a permit of the node.
@@ -130,9 +139,30 @@ impl Admission {
         self.hasher.hash_one(AddressGroup::of(from))
     }
 
-    fn spend(&self, budgets: &Budgets, key: u64) -> Result<(), RetryAfter> {
+    fn spend(&self, budgets: &Budgets, rate: Option<Rate>, key: u64) -> Result<(), RetryAfter> {
         let now_ns = self.clock.now().mono_ms.saturating_mul(1_000_000);
-        budgets.spend(key, now_ns).map_err(RetryAfter::from_nanos)
+        let spent = budgets.spend(rate, key, now_ns);
+        spent.map_err(RetryAfter::from_nanos)
+    }
+}
+
+impl Bounds {
+    fn of(limits: &Limits) -> Self {
+        let second = Duration::from_secs(1);
+        let minute = Duration::from_secs(60);
+        let requests = limits.requests_per_second;
+        Self {
+            sign_ins: Rate::new(limits.sign_in_per_minute, minute, limits.sign_in_per_minute),
+            requests: Rate::new(
+                requests,
+                second,
+                requests.saturating_mul(REQUEST_BURST_SECONDS),
+            ),
+            accepts: Rate::new(limits.accepts_per_second, second, limits.accepts_per_second),
+            on_node: limits.connections,
+            by_address: limits.connections_per_address,
+            by_user: limits.connections_per_user,
+        }
     }
 }
 
@@ -155,6 +185,7 @@ mod tests {
             channels_per_connection: 0,
             channel_key_bytes: 0,
             queue_bytes: 0,
+            queue_age: Duration::from_secs(30),
             header_timeout: Duration::ZERO,
             body_timeout: Duration::ZERO,
             notifications_per_user: 0,
@@ -238,6 +269,23 @@ mod tests {
         assert_eq!((node.len(), admission.connections()), (5, 5));
         drop(node);
         assert_eq!(admission.connections(), 0);
+    }
+
+    #[test]
+    fn other_limits_count_from_the_next_one_who_comes() {
+        let admission = Admission::new(&limits(), Clock::manual(0));
+        let held: Vec<Permit> = (0..9).map_while(|_| admission.connect_node()).collect();
+        assert_eq!(held.len(), 5);
+        let mut fewer = limits();
+        fewer.connections = 2;
+        admission.rebound(&fewer);
+        assert_eq!(admission.connections(), 5);
+        assert!(admission.connect_node().is_none());
+        drop(held);
+        let held: Vec<Permit> = (0..9).map_while(|_| admission.connect_node()).collect();
+        assert_eq!(held.len(), 2);
+        admission.rebound(&limits());
+        assert!(admission.connect_node().is_some());
     }
 
     #[test]

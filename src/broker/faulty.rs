@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     Added, Answer, Broker, Changed, Deliver, Entry, Error, Health, NewNotification,
     NotificationPage, NotificationQuery, Present, Publication, Published, ReadMark, Recovery,
-    Store, StoreFigures, Stored, User, UserChange,
+    Revocation, RevocationPage, Store, StoreFigures, Stored, User, UserChange,
 };
 use crate::protocol::{ChannelKey, Position};
 
@@ -108,6 +108,10 @@ impl Broker for Silent {
         Box::pin(pending())
     }
 
+    fn announce(&self, _: Bytes) -> Answer<'_, ()> {
+        Box::pin(pending())
+    }
+
     fn health(&self) -> Health {
         Health::Up
     }
@@ -177,6 +181,14 @@ impl Store for Silent {
         Box::pin(pending())
     }
 
+    fn revoke(&self, _: Revocation) -> Answer<'_, ()> {
+        Box::pin(pending())
+    }
+
+    fn revocations(&self, _: Option<String>, _: usize) -> Answer<'_, RevocationPage> {
+        Box::pin(pending())
+    }
+
     fn health(&self) -> Health {
         Health::Up
     }
@@ -234,6 +246,10 @@ impl<T: Broker> Broker for FailsAfter<T> {
 
     fn present(&self, channel: &ChannelKey, limit: usize) -> Answer<'_, Present> {
         self.pass(|inner| inner.present(channel, limit))
+    }
+
+    fn announce(&self, notice: Bytes) -> Answer<'_, ()> {
+        self.pass(|inner| inner.announce(notice))
     }
 
     fn health(&self) -> Health {
@@ -311,6 +327,14 @@ impl<T: Store> Store for FailsAfter<T> {
 
     fn clear_read_notifications(&self, user_id: &str) -> Answer<'_, Changed> {
         self.pass(|inner| inner.clear_read_notifications(user_id))
+    }
+
+    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
+        self.pass(|inner| inner.revoke(revocation))
+    }
+
+    fn revocations(&self, cursor: Option<String>, limit: usize) -> Answer<'_, RevocationPage> {
+        self.pass(|inner| inner.revocations(cursor, limit))
     }
 
     fn health(&self) -> Health {

@@ -7,6 +7,7 @@
 
 pub mod embedded;
 pub mod faulty;
+mod revocation;
 
 use std::fmt;
 use std::future::Future;
@@ -21,6 +22,10 @@ use crate::protocol::{ChannelKey, Event, Position};
 
 pub use crate::config::{Durability, Retention};
 pub use crate::protocol::history::{Entry, Recovery, Unrecoverable};
+pub use revocation::{Revocation, RevocationPage, Revoked};
+
+/// The size of the largest notice ([`Broker::announce`]). A larger one is a fault of the program.
+pub const NOTICE_BYTES_MAX: usize = 16 * 1024;
 
 /// What an asynchronous method of a contract returns. May be dropped before it is ready: a write
 /// that was begun is then carried out or not, and nobody is told.
@@ -78,6 +83,11 @@ pub trait Deliver: Send + Sync {
 
     /// Events of `channel` (of every channel if `None`) may have been lost on the way to this node.
     fn gap(&self, channel: Option<&ChannelKey>);
+
+    /// Takes what a node has told all nodes ([`Broker::announce`]). One that cannot be read, or is of
+    /// an unknown type, is passed over: a newer node may have sent it. Never blocks, must not call
+    /// the broker.
+    fn notice(&self, notice: Bytes);
 }
 
 /// One event on its way to this node's subscribers.
@@ -183,6 +193,12 @@ pub trait Broker: Send + Sync {
     /// Who is in a channel, on all nodes: the first `limit` of them. Sees every `enter` and `leave`
     /// of this node that was answered before.
     fn present(&self, channel: &ChannelKey, limit: usize) -> Answer<'_, Present>;
+
+    /// Tells every node, this one included, something that is no event: a JSON object with a string
+    /// `type`, of [`NOTICE_BYTES_MAX`] at most. At most once, and not stored: a node that is not there
+    /// or has lost its link does not hear it, so whatever matters is in the [`Store`] first. `Ok`: this
+    /// node has heard it or will in a moment, and it is on its way to the others.
+    fn announce(&self, notice: Bytes) -> Answer<'_, ()>;
 
     /// Whether publishing works now. Cheap; never waits.
     fn health(&self) -> Health;
@@ -343,7 +359,7 @@ pub struct StoreFigures {
     pub history_bytes: u64,
 }
 
-/// Records: keys with a time to live, users, notifications.
+/// Records: keys with a time to live, users, notifications, revocations.
 ///
 /// Guarantees of every implementation:
 /// - `Ok` of a write means it survives the loss of the process (embedded: on disk; Redis: acknowledged).
@@ -406,6 +422,16 @@ pub trait Store: Send + Sync {
 
     /// Deletes all read notifications of a user.
     fn clear_read_notifications(&self, user_id: &str) -> Answer<'_, Changed>;
+
+    /// Remembers that tokens are taken back, until `keep_until_ms`. Revoking again only ever adds: the
+    /// later `keep_until_ms` and the later `before_ms` count. Goes on for a while after other writes
+    /// are refused with [`Error::Full`]. Nobody is told: that is for [`Broker::announce`], afterwards.
+    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()>;
+
+    /// A page of the revocations that are not past their time, `limit` of them at most: from the start,
+    /// or after the page that gave the `cursor`. All pages together hold each one that was there when
+    /// the first was asked for, some of them perhaps twice; what came since may be in them or not.
+    fn revocations(&self, cursor: Option<String>, limit: usize) -> Answer<'_, RevocationPage>;
 
     /// Whether writing works now. Cheap; never waits.
     fn health(&self) -> Health;

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod check;
+pub mod reload;
 pub mod serve;
 pub mod token;
 
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use fanfare::config::{Flag, Mistakes, Sources};
+use fanfare::config::{Config, Flag, Mistakes, Sources};
 
 /// `EX_CONFIG` of sysexits.h: a supervisor that sees it need not try again.
 const EXIT_CONFIGURATION: u8 = 78;
@@ -50,6 +51,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the server. This is what happens without a command, too
     Serve,
+    /// Have the running server read its configuration again, and say what that changes
+    Reload(reload::Reload),
     /// Say what is wrong with the configuration, or what it changes and where
     Check(check::Check),
     /// Issue an access token for a user, signed with this server's secret
@@ -176,6 +179,21 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Other(error.into())
     }
+}
+
+/// Why the server of this configuration could not be asked.
+pub fn unreachable(config: &Config, error: &io::Error) -> Failure {
+    let folder = config.data_dir.display();
+    Failure::Other(match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            format!("no server runs with data_dir {folder}").into()
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("the server in {folder} is another user's; try it as that one, or as root")
+                .into()
+        }
+        _ => format!("the server in {folder} does not answer: {error}").into(),
+    })
 }
 
 /// `could not open the store: permission denied`

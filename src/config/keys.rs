@@ -10,7 +10,7 @@ use crate::protocol::channel;
 pub const MANUAL: &str = include_str!("../../config.toml");
 
 /// The keys of a `[channels.TYPE]` table, with the defaults of a type that is not built in.
-pub(super) const CHANNEL: [(&str, &str); 7] = [
+pub(super) const CHANNEL: [(&str, &str); 8] = [
     ("subscribe", "none"),
     ("publish", "none"),
     ("history", "100"),
@@ -18,6 +18,7 @@ pub(super) const CHANNEL: [(&str, &str); 7] = [
     ("durability", "commit"),
     ("presence", "false"),
     ("join_leave", "false"),
+    ("slow", "close"),
 ];
 
 /// A section that stands where channel types do. So no type has this name.
@@ -123,6 +124,14 @@ pub(super) fn channel_type(table: &str) -> Option<&str> {
 pub(super) fn is_within(key: &str, section: &str) -> bool {
     key.strip_prefix(section)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether a running server cannot change it: what is bound, opened or started once.
+pub(super) fn is_fixed(key: &str) -> bool {
+    matches!(
+        key,
+        "server.listen" | "server.workers" | "data_dir" | "metrics.listen"
+    ) || is_within(key, "broker")
 }
 
 /// Whether the value may not be shown. A Redis URL may hold a password.

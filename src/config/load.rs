@@ -12,7 +12,7 @@ use super::reader::{Reader, Setting};
 use super::sources::Sources;
 use super::{
     Access, AccessBackend, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs,
-    Metrics, Retention, Server, WalletProof,
+    Metrics, Retention, Server, Slow, WalletProof,
 };
 use super::{urls, values};
 use crate::limits::WORKERS_MAX;
@@ -37,6 +37,12 @@ const WALLET_PROOFS: [(&str, WalletProof); 2] = [
 const DURABILITIES: [(&str, Durability); 2] = [
     ("commit", Durability::Commit),
     ("relaxed", Durability::Relaxed),
+];
+
+const SLOW: [(&str, Slow); 3] = [
+    ("close", Slow::Close),
+    ("drop_oldest", Slow::DropOldest),
+    ("latest_only", Slow::LatestOnly),
 ];
 
 const ACCESSES: [(&str, Access); 5] = [
@@ -206,9 +212,11 @@ fn broker(reader: &mut Reader) {
 fn logs(reader: &mut Reader) -> Option<Logs> {
     let dir = reader.read("logs.dir", values::folder);
     let keep_days = reader.read("logs.keep_days", values::count(1, KEEP_DAYS));
+    let level = reader.read("logs.level", values::log_filter);
     Some(Logs {
         dir: dir?,
         keep_days: u32::try_from(keep_days?).unwrap_or(u32::MAX),
+        level: level?,
     })
 }
 
@@ -234,6 +242,7 @@ fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
     let durability = reader.read(&key("durability"), values::word(&DURABILITIES));
     let presence = reader.read(&key("presence"), values::boolean);
     let join_leave = reader.read(&key("join_leave"), values::boolean);
+    let slow = reader.read(&key("slow"), values::word(&SLOW));
     if (presence, join_leave) == (Some(false), Some(true)) {
         let accepted = format!("{} = true beside it", key("presence"));
         let fault = Fault::new("tells who comes and goes, which is not known", accepted);
@@ -250,6 +259,7 @@ fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
         }),
         presence: presence?,
         join_leave: join_leave?,
+        slow: slow?,
     })
 }
 
@@ -310,6 +320,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     let channels = reader.read("limits.channels_per_connection", values::limit);
     let channel_key_bytes = reader.read("limits.channel_key_bytes", values::size_in_memory);
     let queue_bytes = reader.read("limits.queue_bytes", values::size_in_memory);
+    let queue_age = reader.read("limits.queue_age", values::timeout);
     let header_timeout = reader.read("limits.header_timeout", values::timeout);
     let body_timeout = reader.read("limits.body_timeout", values::timeout);
     let notifications = reader.read("limits.notifications_per_user", values::limit);
@@ -329,6 +340,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
         channels_per_connection: channels?,
         channel_key_bytes: channel_key_bytes?,
         queue_bytes: queue_bytes?,
+        queue_age: queue_age?,
         header_timeout: header_timeout?,
         body_timeout: body_timeout?,
         notifications_per_user: notifications?,

@@ -3,8 +3,10 @@
 //! [`load`] makes it in two passes from [`Sources`]: `raw` takes down what is written where, `load`
 //! finds out what it means. The manual, `config.toml`, is built in and is the layer of defaults.
 
+mod difference;
 mod keys;
 mod layers;
+mod live;
 mod load;
 mod mistake;
 mod raw;
@@ -26,7 +28,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use difference::{Change, Difference};
 pub use keys::MANUAL;
+pub use live::Live;
 pub use load::{Loaded, inspect, load};
 pub use mistake::{Mistake, Mistakes};
 pub use raw::Origin;
@@ -130,16 +134,18 @@ pub struct Metrics {
 }
 
 /// `logs.*`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logs {
     /// Folder of the daily event logs.
     pub dir: PathBuf,
     /// Days that are kept, today included; at least 1.
     pub keep_days: u32,
+    /// What diagnostics on stderr show, as `tracing_subscriber::EnvFilter` reads it.
+    pub level: String,
 }
 
 /// `channels.*`: a rule per channel type.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelRules(pub BTreeMap<String, ChannelRule>);
 
 /// What clients may do with the channels of one type, and what these keep.
@@ -155,6 +161,20 @@ pub struct ChannelRule {
     pub presence: bool,
     /// Whether subscribers are told who comes and goes. Only with `presence`.
     pub join_leave: bool,
+    /// What becomes of events that a subscriber does not take.
+    pub slow: Slow,
+}
+
+/// What becomes of a channel's events when a subscriber's socket takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Slow {
+    /// They wait, and whoever lets too much wait is closed with 4102.
+    #[default]
+    Close,
+    /// They wait; of what is too much or too old the oldest go, and the client is told of the gap.
+    DropOldest,
+    /// Only the newest waits, and the client is told of the gap.
+    LatestOnly,
 }
 
 /// How much history a channel keeps. No `Retention` means none.
@@ -195,7 +215,7 @@ pub enum Access {
 }
 
 /// `channels.backend.*`: whom the rule `backend` asks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessBackend {
     /// `http` or `https`, without credentials.
     pub url: String,
@@ -211,6 +231,16 @@ impl ChannelRules {
     /// The rule for channels of this type, if it is built in or configured.
     pub fn rule(&self, kind: &str) -> Option<&ChannelRule> {
         self.0.get(kind)
+    }
+
+    /// What becomes of events of the channels of this type that a subscriber does not take.
+    pub fn slow(&self, kind: &str) -> Slow {
+        self.rule(kind).map_or(Slow::Close, |rule| rule.slow)
+    }
+
+    /// Whether it is known who is in the channels of this type.
+    pub fn has_presence(&self, kind: &str) -> bool {
+        self.rule(kind).is_some_and(|rule| rule.presence)
     }
 }
 
@@ -243,6 +273,8 @@ pub struct Limits {
     pub channel_key_bytes: usize,
     /// Outgoing bytes that wait for one socket.
     pub queue_bytes: usize,
+    /// How long anything may wait for one socket.
+    pub queue_age: Duration,
     /// For the head of a request.
     pub header_timeout: Duration,
     /// For its body.

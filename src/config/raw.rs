@@ -160,6 +160,11 @@ impl Layer {
 }
 
 impl Value {
+    /// Something that is the same for the same value only.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        format!("{self:?}").into_bytes()
+    }
+
     fn from_toml(value: &Spanned<DeValue<'_>>) -> Self {
         match value.get_ref() {
             DeValue::String(text) => Self::Text(text.to_string()),

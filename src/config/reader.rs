@@ -28,6 +28,8 @@ pub struct Setting {
     pub value: String,
     /// Who set it.
     pub origin: Origin,
+    /// What it comes down to, the content of a secret's file included: two are the same if this is.
+    pub(super) content: Secret,
 }
 
 /// The second pass over [`Layers`].
@@ -67,7 +69,8 @@ impl Reader {
             }
         };
         if parse(&default.value).ok().as_ref() != Some(&value) {
-            self.note(key, &given);
+            let content = given.value.to_bytes();
+            self.note(key, &given, content);
         }
         Some(value)
     }
@@ -151,13 +154,14 @@ impl Reader {
             return None;
         }
         if has_file && (!has_direct || file.origin.rank() > direct.origin.rank()) {
-            self.note(&file_key, &file);
-            return self.credential_file(&file_key, &file).map(Some);
+            let found = self.credential_file(&file_key, &file)?;
+            self.note(&file_key, &file, found.1.clone());
+            return Some(Some(found));
         }
         if !has_direct {
             return Some(None);
         }
-        self.note(key, &direct);
+        self.note(key, &direct, direct.value.to_bytes());
         match as_file(&direct.value) {
             Ok(bytes) => Some(Some((direct.origin, bytes))),
             Err(fault) => {
@@ -197,7 +201,7 @@ impl Reader {
         found
     }
 
-    fn note(&mut self, key: &str, given: &Given) {
+    fn note(&mut self, key: &str, given: &Given, content: Vec<u8>) {
         let secret = keys::is_secret(key);
         self.changed.push(Setting {
             key: key.to_owned(),
@@ -207,6 +211,7 @@ impl Reader {
                 given.value.to_string()
             },
             origin: given.origin.clone(),
+            content: Secret::new(content),
         });
     }
 }

@@ -72,6 +72,8 @@ impl Sources {
         if self.dev {
             layer.put("auth.wallet_proof", Value::Text("none".into()), Origin::Dev);
             layer.put("server.test_page", Value::Boolean(true), Origin::Dev);
+            let level = Value::Text("info,fanfare=debug".into());
+            layer.put("logs.level", level, Origin::Dev);
         }
         layer
     }

@@ -278,10 +278,12 @@ fn zero_is_unlimited_but_for_connections() {
         .lines()
         .skip_while(|line| *line != "[limits]")
         .filter_map(|line| line.strip_prefix('#')?.split_once(" = "))
-        .map(|(key, _)| match key.ends_with("_timeout") {
-            true => format!("{key} = \"0s\"\n"),
-            false => format!("{key} = 0\n"),
-        })
+        .map(
+            |(key, _)| match key.ends_with("_timeout") || key.ends_with("_age") {
+                true => format!("{key} = \"0s\"\n"),
+                false => format!("{key} = 0\n"),
+            },
+        )
         .collect();
     let limits = toml(&format!("[limits]\n{text}")).unwrap().limits;
     assert_eq!(limits.connections, 0);
@@ -309,7 +311,9 @@ fn zero_is_unlimited_but_for_connections() {
         (u64::MAX, u64::MAX)
     );
     let day = Duration::from_secs(24 * 60 * 60);
-    assert!(limits.header_timeout > day && limits.body_timeout > day);
+    for unlimited in [limits.header_timeout, limits.body_timeout, limits.queue_age] {
+        assert!(unlimited > day);
+    }
 }
 
 #[test]

@@ -172,6 +172,26 @@ pub(super) fn name(value: &Value) -> Result<String, Fault> {
     }
 }
 
+/// What diagnostics show: a level, and levels of modules.
+pub(super) fn log_filter(value: &Value) -> Result<String, Fault> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let text = text(value)?;
+    let is_module = |name: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-');
+        !name.is_empty() && name.chars().all(known)
+    };
+    let is_right = text.split(',').map(str::trim).all(|part| {
+        let (module, level) = part.split_once('=').unwrap_or(("fanfare", part));
+        is_module(module) && LEVELS.contains(&level)
+    });
+    if is_right {
+        return Ok(text);
+    }
+    let accepted = "one of off, error, warn, info, debug and trace, or several parts with commas: \
+                    \"info,fanfare=debug\"";
+    Err(Fault::new("is no such filter", accepted))
+}
+
 /// The path of a folder.
 pub(super) fn folder(value: &Value) -> Result<PathBuf, Fault> {
     name(value)

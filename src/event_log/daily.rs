@@ -8,7 +8,8 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -51,14 +52,58 @@ impl Tally {
     }
 }
 
-/// The writer behind the queue.
-pub(super) struct Daily {
+/// A folder with the file of a day that can be written.
+#[derive(Debug)]
+pub(super) struct Opened {
     dir: PathBuf,
     keep_days: u32,
-    tally: Arc<Tally>,
     /// The day whose file is open or, after a failure, should be.
     day: Day,
     file: Option<File>,
+}
+
+impl Opened {
+    /// Creates the directory and opens the file of the day.
+    pub fn today(dir: &Path, keep_days: u32, unix_ms: u64) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o750).create(dir)?;
+        let day = Day::parse(clock::date(unix_ms).as_bytes()).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            keep_days,
+            day,
+            file: Some(open_for_append(&day.path(dir))?),
+        })
+    }
+}
+
+/// What the writing thread is told by others.
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    is_changed: AtomicBool,
+    next: Mutex<Option<Opened>>,
+}
+
+impl Course {
+    /// Has the thread go on there, with the next line or when the queue is empty.
+    pub fn change(&self, to: Opened) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
+        self.is_changed.store(true, Ordering::Release);
+    }
+
+    fn changed(&self) -> Option<Opened> {
+        if !self.is_changed.swap(false, Ordering::Acquire) {
+            return None;
+        }
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.take()
+    }
+}
+
+/// The writer behind the queue.
+pub(super) struct Daily {
+    at: Opened,
+    tally: Arc<Tally>,
+    course: Arc<Course>,
     /// Opening failed since the queue was last empty: not tried again for every line.
     given_up: bool,
     /// Whole lines on their way to `file`.
@@ -69,42 +114,53 @@ pub(super) struct Daily {
 }
 
 impl Daily {
-    /// Creates the directory, opens the file of the day and puts older ones away.
-    pub fn open(dir: &Path, keep_days: u32, unix_ms: u64, tally: Arc<Tally>) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o750).create(dir)?;
-        let day = Day::parse(clock::date(unix_ms).as_bytes()).ok_or(io::ErrorKind::InvalidInput)?;
+    /// Goes on in this file and puts older ones away.
+    pub fn open(at: Opened, tally: Arc<Tally>, course: Arc<Course>) -> Self {
         let daily = Self {
-            dir: dir.to_path_buf(),
-            keep_days,
+            at,
             tally,
-            day,
-            file: Some(open_for_append(&day.path(dir))?),
+            course,
             given_up: false,
             batch: Vec::with_capacity(BATCH_BYTES),
             batch_lines: 0,
             admitted: 0,
         };
         daily.put_older_away();
-        Ok(daily)
+        daily
+    }
+
+    fn follow_course(&mut self) {
+        if let Some(to) = self.course.changed() {
+            self.spill();
+            self.at = to;
+            self.given_up = false;
+            self.put_older_away();
+        }
     }
 
     fn turn_to(&mut self, day: Day) {
         self.spill();
-        self.day = day;
-        self.file = None;
+        self.at.day = day;
+        self.at.file = None;
         self.given_up = false;
         self.put_older_away();
     }
 
     /// Compressing a day can take seconds: on a thread of its own.
     fn put_older_away(&self) {
-        let (dir, today, keep_days) = (self.dir.clone(), self.day, self.keep_days);
+        let Opened {
+            dir,
+            day: today,
+            keep_days,
+            ..
+        } = &self.at;
+        let (dir, today, keep_days) = (dir.clone(), *today, *keep_days);
         let tally = Arc::clone(&self.tally);
         let spawned = std::thread::Builder::new()
             .name(String::from("event-log-gzip"))
             .spawn(move || archive::put_away(&dir, today, keep_days, &tally));
         if let Err(error) = spawned {
-            self.tally.failed("start a thread", &self.dir, &error);
+            self.tally.failed("start a thread", &self.at.dir, &error);
         }
     }
 
@@ -129,22 +185,22 @@ impl Daily {
 
     /// Whether it is in the file as a whole; if not, none of it is.
     fn write_batch(&mut self) -> bool {
-        let path = self.day.path(&self.dir);
+        let path = self.at.day.path(&self.at.dir);
         // Someone may have moved or deleted the file: nobody would ever read what is written to it.
         let unlinked = |file: &File| file.metadata().is_ok_and(|file| file.nlink() == 0);
-        if self.file.as_ref().is_some_and(unlinked) {
-            self.file = None;
+        if self.at.file.as_ref().is_some_and(unlinked) {
+            self.at.file = None;
         }
-        if self.file.is_none() && !self.given_up {
+        if self.at.file.is_none() && !self.given_up {
             match open_for_append(&path) {
-                Ok(file) => self.file = Some(file),
+                Ok(file) => self.at.file = Some(file),
                 Err(error) => {
                     self.given_up = true;
                     self.tally.failed("open", &path, &error);
                 }
             }
         }
-        let Some(file) = &mut self.file else {
+        let Some(file) = &mut self.at.file else {
             return false;
         };
         match append(file, &self.batch) {
@@ -160,7 +216,7 @@ impl Daily {
     /// that it belongs to the open file.
     fn admit_losses(&mut self, timestamp: &[u8]) {
         let missing = self.tally.missing_lines();
-        let (Some(file), true) = (&mut self.file, missing > self.admitted) else {
+        let (Some(file), true) = (&mut self.at.file, missing > self.admitted) else {
             return;
         };
         let message = format!("dropped {} lines", missing - self.admitted);
@@ -175,7 +231,7 @@ impl Daily {
         match append(file, &line) {
             Ok(()) => self.admitted = missing,
             Err(error) => {
-                let path = self.day.path(&self.dir);
+                let path = self.at.day.path(&self.at.dir);
                 self.tally.failed("write", &path, &error);
             }
         }
@@ -189,8 +245,9 @@ const GATHER: std::time::Duration = std::time::Duration::from_millis(5);
 impl Write for Daily {
     /// Takes one whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.follow_course();
         match line.get(line::DAY).and_then(Day::parse) {
-            Some(day) if day != self.day => self.turn_to(day),
+            Some(day) if day != self.at.day => self.turn_to(day),
             _ => {}
         }
         self.batch.extend_from_slice(line);
@@ -205,6 +262,7 @@ impl Write for Daily {
     /// thread cost a connecting client as much as its token check.
     fn flush(&mut self) -> io::Result<()> {
         self.spill();
+        self.follow_course();
         self.given_up = false;
         std::thread::sleep(GATHER);
         Ok(())

@@ -17,7 +17,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 pub use line::{Data, Kind};
 
 use crate::clock::Clock;
-use daily::{Daily, Tally};
+use daily::{Course, Daily, Opened, Tally};
 
 /// Lines that wait for the disk; about 2 MiB. More are dropped and counted.
 const WAITING_LINES: usize = 8_192;
@@ -34,6 +34,8 @@ struct Open {
     queue: Mutex<NonBlocking>,
     overflow: ErrorCounter,
     tally: Arc<Tally>,
+    /// How the writing thread is told to go on.
+    course: Arc<Course>,
 }
 
 /// Keeps the writing thread; when dropped, waits up to a second until everything recorded is on
@@ -63,7 +65,12 @@ impl EventLog {
     /// When the directory or today's file cannot be created or written.
     pub fn open(dir: &Path, keep_days: u32, clock: Clock) -> io::Result<(Self, Guard)> {
         let tally = Arc::new(Tally::default());
-        let daily = Daily::open(dir, keep_days, clock.unix_ms(), Arc::clone(&tally))?;
+        let course = Arc::new(Course::default());
+        let daily = Daily::open(
+            Opened::today(dir, keep_days, clock.unix_ms())?,
+            Arc::clone(&tally),
+            Arc::clone(&course),
+        );
         let (queue, worker) = NonBlockingBuilder::default()
             .buffered_lines_limit(WAITING_LINES)
             .lossy(true)
@@ -76,8 +83,22 @@ impl EventLog {
             queue: Mutex::new(queue),
             overflow,
             tally,
+            course,
         };
         Ok((Self(Some(Arc::new(open))), Guard { _worker: worker }))
+    }
+
+    /// Goes on in this folder, which may be the same, and keeps so many days of it. What was recorded
+    /// before may still come to the old one.
+    ///
+    /// # Errors
+    /// As [`EventLog::open`]; then it goes on as it was.
+    pub fn renew(&self, dir: &Path, keep_days: u32) -> io::Result<()> {
+        if let Some(open) = &self.0 {
+            let opened = Opened::today(dir, keep_days, open.clock.unix_ms())?;
+            open.course.change(opened);
+        }
+        Ok(())
     }
 
     /// One that records nothing.

@@ -34,8 +34,9 @@ const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn presence(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     require_backend(services, call)?;
     let named = call.query("channel").map_or(Value::Null, Value::String);
-    let channel = addressee(&named, &services.config)?;
-    if !services.presence.is_kept(&channel) {
+    let config = services.config();
+    let channel = addressee(&named, &config)?;
+    if !config.channels.has_presence(channel.kind()) {
         return Err(ApiError::bad_request(
             "no_presence",
             "The channel keeps no presence",

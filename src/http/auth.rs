@@ -32,7 +32,7 @@ pub async fn sign_in(services: &Services, call: &Call) -> Result<Reply, ApiError
     if !wallet::is_address(&address) {
         return Err(invalid_wallet());
     }
-    if services.config.auth.wallet_proof == WalletProof::Signature {
+    if services.config().auth.wallet_proof == WalletProof::Signature {
         identity::note_failure(services, call.ip, "no_signature");
         return Err(ApiError::unauthorized(
             "signature_required",
@@ -40,7 +40,7 @@ pub async fn sign_in(services: &Services, call: &Call) -> Result<Reply, ApiError
         ));
     }
     let user = account(services, &address).await?;
-    let issued = services.authority.issue(
+    let issued = services.authority().issue(
         &TokenSubject {
             user_id: user.id.clone(),
             wallet: Some(address.clone()),
@@ -85,7 +85,7 @@ pub fn verify(services: &Services, call: &Call) -> Result<Reply, ApiError> {
 
 /// The user of this wallet, made now if that is allowed.
 async fn account(services: &Services, address: &str) -> Result<User, ApiError> {
-    if services.config.auth.auto_provision {
+    if services.config().auth.auto_provision {
         let made = services.store.provision_user(address);
         return Ok(within(ANSWER_TIMEOUT, made).await?);
     }

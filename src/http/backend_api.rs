@@ -26,7 +26,7 @@ const MAX_NICKNAME_BYTES: usize = 255;
 pub async fn publish(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     require_backend(services, call)?;
     let body: PublishBody<'_> = call.json()?;
-    let config = &services.config;
+    let config = &*services.config();
     let channel = addressee(&body.channel.unwrap_or_default(), config)?;
     let event = event(body.event, config)?;
     let key = call.idempotency_key()?;
@@ -39,7 +39,7 @@ pub async fn publish(services: &Services, call: &Call) -> Result<Reply, ApiError
 pub async fn broadcast(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     require_backend(services, call)?;
     let body: BroadcastBody<'_> = call.json()?;
-    let config = &services.config;
+    let config = &*services.config();
     let channels = addressees(body.channels, config)?;
     let event = event(body.event, config)?;
     let key = call.idempotency_key()?;
@@ -73,7 +73,7 @@ pub async fn broadcast(services: &Services, call: &Call) -> Result<Reply, ApiErr
 /// `PUT /api/users`
 pub async fn put_user(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     require_backend(services, call)?;
-    let key_bytes = services.config.limits.channel_key_bytes;
+    let key_bytes = services.config().limits.channel_key_bytes;
     let (id, change) = call.json::<UserBody>()?.check(key_bytes)?;
     let user = within(ANSWER_TIMEOUT, services.store.put_user(&id, change)).await?;
     #[derive(Serialize)]

@@ -26,7 +26,7 @@ const BYTES_MAX: usize = 4 << 20;
 pub async fn read(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     require_backend(services, call)?;
     let body: Body = call.json()?;
-    let config = &services.config;
+    let config = &*services.config();
     let channel = addressee(&body.channel.unwrap_or_default(), config)?;
     let limit = whole(body.limit.as_ref(), 1, EVENTS_MAX, "limit", "invalid_limit")?;
     let before = whole(

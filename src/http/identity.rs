@@ -24,7 +24,7 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// The key of a backend, if the request shows one that is right.
 pub fn is_backend(services: &Services, headers: &HeaderMap) -> bool {
-    presented_key(headers).is_some_and(|key| services.authority.is_api_key(key))
+    presented_key(headers).is_some_and(|key| services.authority().is_api_key(key))
 }
 
 /// Refuses everybody but backends.
@@ -52,7 +52,7 @@ pub fn require_token(services: &Services, call: &Call) -> Result<Identity, ApiEr
 /// The user whose notifications are meant: by token; then, if `auth.legacy_wallet_identity` says
 /// so, by `x-user-wallet`; then by `?wallet=`.
 pub async fn require_user(services: &Services, call: &Call) -> Result<String, ApiError> {
-    let legacy = services.config.auth.legacy_wallet_identity;
+    let legacy = services.config().auth.legacy_wallet_identity;
     let address = match Claim::of(&call.headers, call.query("wallet"), legacy) {
         Claim::Token(token) => {
             let identity = verify(services, call.ip, Ok(token))?;
@@ -107,7 +107,7 @@ fn verify(
 ) -> Result<Identity, ApiError> {
     presented
         .and_then(|token| std::str::from_utf8(token).map_err(|_| Refusal::Invalid("malformed")))
-        .and_then(|token| services.authority.verify(token, services.clock.unix_ms()))
+        .and_then(|token| services.authority().verify(token, services.clock.unix_ms()))
         .map_err(|refusal| {
             note_failure(services, ip, refusal.check());
             refusal.into()

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
@@ -32,7 +33,7 @@ use crate::admission::{Admission, client_address};
 use crate::auth::Authority;
 use crate::broker::{Broker, Store};
 use crate::clock::Clock;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Live, Secret};
 use crate::event_log::{Data, EventLog, Kind};
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
@@ -46,8 +47,8 @@ use routes::{Route, Row};
 
 /// What handlers work with. One per process.
 pub struct Services {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force; see [`Services::config`].
+    pub live: Live,
     /// What time it is.
     pub clock: Clock,
     /// Events.
@@ -55,7 +56,7 @@ pub struct Services {
     /// Records.
     pub store: Arc<dyn Store>,
     /// Tokens and keys.
-    pub authority: Authority,
+    authority: ArcSwap<Authority>,
     /// Notifications.
     pub inbox: Inbox,
     /// Limits on who comes in.
@@ -72,14 +73,13 @@ pub struct Services {
     pub router: Arc<Router>,
     /// Who is in which channel.
     pub presence: Presence,
-    /// Whom the rule `backend` asks.
-    pub access_backend: Option<AccessBackend>,
+    access_backend: ArcSwapOption<AccessBackend>,
 }
 
 /// What [`Services`] are made of.
 pub struct Parts {
-    /// See [`Services::config`].
-    pub config: Arc<Config>,
+    /// See [`Services::live`].
+    pub live: Live,
     /// The HS256 key, from `auth::keys::secret`.
     pub secret: Secret,
     /// See [`Services::clock`].
@@ -98,25 +98,25 @@ pub struct Parts {
     pub router: Arc<Router>,
     /// See [`Services::presence`].
     pub presence: Presence,
-    /// See [`Services::access_backend`].
+    /// See [`Services::access_backend()`].
     pub access_backend: Option<AccessBackend>,
 }
 
 impl Services {
     /// Puts them together.
     pub fn new(parts: Parts) -> Self {
-        let config = parts.config;
+        let config = parts.live.current();
         Self {
-            authority: Authority::new(&parts.secret, &config.auth),
+            authority: ArcSwap::from_pointee(Authority::new(&parts.secret, &config.auth)),
             inbox: Inbox::new(
                 Arc::clone(&parts.store),
                 Arc::clone(&parts.broker),
                 Arc::clone(&parts.counters),
                 parts.event_log.clone(),
-                &config.channels,
+                parts.live.clone(),
             ),
             admission: Admission::new(&config.limits, parts.clock.clone()),
-            config,
+            live: parts.live,
             clock: parts.clock,
             broker: parts.broker,
             store: parts.store,
@@ -126,8 +126,36 @@ impl Services {
             node: parts.node,
             router: parts.router,
             presence: parts.presence,
-            access_backend: parts.access_backend,
+            access_backend: ArcSwapOption::new(parts.access_backend.map(Arc::new)),
         }
+    }
+
+    /// The configuration in force. For what is being done now: the next request may have another.
+    pub fn config(&self) -> Arc<Config> {
+        self.live.current()
+    }
+
+    /// Tokens and keys.
+    pub fn authority(&self) -> Arc<Authority> {
+        self.authority.load_full()
+    }
+
+    /// Whom the rule `backend` asks.
+    pub fn access_backend(&self) -> Option<Arc<AccessBackend>> {
+        self.access_backend.load_full()
+    }
+
+    /// Puts another configuration in force, with what was made of it: everything that is asked for
+    /// from now on goes by it.
+    pub fn renew(&self, config: Arc<Config>, authority: Authority) {
+        self.authority.store(Arc::new(authority));
+        self.admission.rebound(&config.limits);
+        self.live.replace(config);
+    }
+
+    /// Has somebody else, or nobody, asked by the rule `backend`.
+    pub fn ask_access_backend(&self, backend: Option<AccessBackend>) {
+        self.access_backend.store(backend.map(Arc::new));
     }
 
     /// Whether the process is stopping.
@@ -150,7 +178,7 @@ where
     let ip = client_address(
         peer.ip(),
         &head.headers,
-        &services.config.server.trusted_proxies,
+        &services.config().server.trusted_proxies,
     );
     let path = head.uri.path().to_owned();
     let method = head.method.clone();
@@ -214,7 +242,8 @@ where
     let Some(method) = row.method(&head.method) else {
         return Err(ApiError::method(&row.allow()));
     };
-    let limits = &services.config.limits;
+    let config = services.config();
+    let limits = &config.limits;
     let body = match *method {
         Method::POST | Method::PUT | Method::PATCH => {
             request::read_body(&head.headers, body, limits.body_bytes, limits.body_timeout).await?
@@ -267,7 +296,7 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
         (Route::Health, _) => Ok(status::health(services)),
         (Route::Ready, _) => Ok(status::ready(services)),
         (Route::OpenApi, _) => Ok(status::openapi()),
-        (Route::Root, _) if services.config.server.test_page => {
+        (Route::Root, _) if services.config().server.test_page => {
             Ok(reply::redirect(routes::TEST_PAGE))
         }
         (Route::Root | Route::Socket | Route::TestPage, _) => Err(ApiError::upgrade_required()),
@@ -277,7 +306,7 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
 /// A file for the browser, if there are any.
 fn file(services: &Services, path: &str, method: &Method) -> Result<Reply, ApiError> {
     let asset = services
-        .config
+        .config()
         .server
         .test_page
         .then(|| web::asset(path))

@@ -57,7 +57,8 @@ pub async fn list(services: &Services, call: &Call) -> Result<Reply, ApiError> {
 /// `POST`
 pub async fn add(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     require_backend(services, call)?;
-    let limits = &services.config.limits;
+    let config = services.config();
+    let limits = &config.limits;
     let new = call
         .json::<NewBody>()?
         .check(limits.channel_key_bytes, limits.event_bytes)?;

@@ -62,7 +62,8 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
     {
         return Considered::Other;
     }
-    let address = client_address(peer.ip(), headers, &services.config.server.trusted_proxies);
+    let config = services.config();
+    let address = client_address(peer.ip(), headers, &config.server.trusted_proxies);
     match admit(services, address, request) {
         Ok((response, ticket)) => Considered::Upgrade {
             response,
@@ -84,7 +85,7 @@ fn admit<B>(
     request: &Request<B>,
 ) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
     let headers = request.headers();
-    if !origin_allowed(&services.config.server.allowed_origins, headers) {
+    if !origin_allowed(&services.config().server.allowed_origins, headers) {
         note_failure(services, address, "origin");
         let error = ApiError::new(
             StatusCode::FORBIDDEN,
@@ -144,7 +145,9 @@ fn admit<B>(
     let mut of_user = None;
     let client = match offered.token {
         None => Err(Refusal::Missing),
-        Some(token) => services.authority.verify(&token, services.clock.unix_ms()),
+        Some(token) => services
+            .authority()
+            .verify(&token, services.clock.unix_ms()),
     };
     let client = match client {
         Err(refusal) => {

@@ -74,6 +74,8 @@ pub struct WorkerCounters {
     pub writes: Counter,
     /// Events put into a socket's queue.
     pub deliveries: Counter,
+    /// Events of those that were dropped again, because the socket did not take them in time.
+    pub dropped: Counter,
     /// Turns of the worker.
     pub turns: Counter,
     /// Events that did not fit into the mailbox; each is a gap for the worker's members.

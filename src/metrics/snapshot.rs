@@ -74,6 +74,7 @@ impl Observed {
             sent_bytes: counters.sum(|worker| &worker.sent_bytes),
             writes: counters.sum(|worker| &worker.writes),
             deliveries: counters.sum(|worker| &worker.deliveries),
+            dropped: counters.sum(|worker| &worker.dropped),
             turns: counters.sum(|worker| &worker.turns),
             gaps: counters.sum(|worker| &worker.gaps),
             error_replies: counters.sum(|worker| &worker.error_replies),
@@ -143,6 +144,8 @@ pub struct Snapshot {
     pub writes: u64,
     /// Events put into a socket's queue.
     pub deliveries: u64,
+    /// Events of those that were dropped again for slow sockets.
+    pub dropped: u64,
     /// Turns of all workers.
     pub turns: u64,
     /// Events that did not fit into a mailbox.
@@ -209,6 +212,7 @@ impl Default for Snapshot {
             sent_bytes: 0,
             writes: 0,
             deliveries: 0,
+            dropped: 0,
             turns: 0,
             gaps: 0,
             error_replies: 0,

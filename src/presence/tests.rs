@@ -6,7 +6,7 @@ use super::*;
 use crate::broker::embedded::{self, Embedded};
 use crate::broker::faulty::{FailsAfter, Silent};
 use crate::broker::{Deliver, Delivery};
-use crate::config::{Access, ChannelRule};
+use crate::config::{Access, ChannelRule, ChannelRules, Slow};
 
 /// What the channel was told, such as `join u1`.
 #[derive(Default)]
@@ -31,27 +31,31 @@ impl Deliver for Heard {
     fn gap(&self, _: Option<&ChannelKey>) {
         panic!("a gap");
     }
+
+    fn notice(&self, _: Bytes) {
+        panic!("a notice");
+    }
 }
 
 fn rules() -> ChannelRules {
-    let rule = |presence| ChannelRule {
+    let rule = ChannelRule {
         subscribe: Access::Any,
         publish: Access::None,
         history: None,
-        presence,
-        join_leave: presence,
+        presence: true,
+        join_leave: true,
+        slow: Slow::Close,
     };
-    ChannelRules(BTreeMap::from([
-        ("room".to_owned(), rule(true)),
-        ("post".to_owned(), rule(false)),
-    ]))
+    ChannelRules(BTreeMap::from([("room".to_owned(), rule)]))
 }
 
 fn presence(broker: Arc<dyn Broker>) -> Presence {
     let counters = Arc::new(Counters::new(1));
+    let mut config = crate::http::tests::config();
+    config.channels = rules();
     Presence::new(
         broker,
-        rules(),
+        Live::new(config),
         counters,
         Clock::manual(0),
         Handle::current(),
@@ -97,18 +101,6 @@ async fn a_user_is_there_from_the_first_socket_to_the_last() {
     tokio::task::yield_now().await;
     assert_eq!(heard.all(), ["join u1", "leave u1"]);
     assert!(presence.0.seats().is_empty());
-}
-
-#[tokio::test]
-async fn what_has_no_presence_costs_nothing() {
-    let (_folder, broker, heard) = with_broker().await;
-    let presence = presence(broker);
-    let (post, user): (_, Arc<str>) = (channel("post_1"), "u1".into());
-    presence.enter(&post, &user);
-    presence.settled(&post, &user).await;
-    assert!(presence.0.seats().is_empty());
-    assert_eq!(presence.list(&post).await.unwrap().count, 0);
-    assert!(heard.all().is_empty());
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ pub mod interest;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::broker::{Deliver, Delivery};
 use crate::metrics::Counters;
 use crate::protocol::ChannelKey;
@@ -70,6 +72,11 @@ impl Deliver for Router {
                 self.counters.workers[worker].gaps.increment();
             }
         });
+    }
+
+    fn notice(&self, notice: Bytes) {
+        // There are no kinds yet that this node would act on.
+        tracing::debug!(bytes = notice.len(), "a notice of an unknown type");
     }
 
     fn gap(&self, channel: Option<&ChannelKey>) {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::value::to_raw_value;
 
 use super::{
-    Answer, Asked, Effect, Identity, Pending, Refused, Reply, Session, Stage, Terms, Unread,
+    ACCESS_DENIED, Answer, Asked, Effect, Identity, Pending, Refused, Reply, Session, Stage, Terms,
+    Unread,
 };
 use crate::clock::Moment;
 
@@ -29,6 +30,14 @@ impl Session {
             others => others,
         };
         let id = id.as_ref();
+        if let Asked::Subscribe { channel, key, .. } = &asked
+            && self.rule(key, terms, |rule| rule.subscribe).is_err()
+        {
+            // The rules have changed since it asked.
+            effects.push(Effect::Leave(key.clone()));
+            effects.push(ACCESS_DENIED.send(id, Some(channel)));
+            return;
+        }
         match (asked, answer) {
             (
                 Asked::Subscribe {
@@ -155,8 +164,9 @@ impl Session {
         }
     }
 
-    /// A newer token may say less than the one before: what it no longer allows ends here.
-    fn leave_uncovered(&mut self, terms: &Terms, effects: &mut Vec<Effect>) {
+    /// A newer token may say less than the one before, and newer rules: what they no longer allow
+    /// ends here.
+    pub(super) fn leave_uncovered(&mut self, terms: &Terms, effects: &mut Vec<Effect>) {
         let held = std::mem::take(&mut self.subscriptions);
         let (kept, uncovered) = held
             .into_iter()

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::Identity;
 use super::access::Action;
-use crate::config::{ChannelRules, Limits, Retention};
+use crate::config::{ChannelRules, Config, Limits, Retention};
 use crate::protocol::history::{Entry, Unrecoverable};
 use crate::protocol::{ChannelKey, Close, Event, Position, Request};
 
@@ -19,6 +19,17 @@ pub struct Terms {
     pub limits: Limits,
     /// This node's name.
     pub node: Arc<str>,
+}
+
+impl Terms {
+    /// Those of a configuration, on the node with this name.
+    pub fn of(config: &Config, node: Arc<str>) -> Self {
+        Self {
+            channels: config.channels.clone(),
+            limits: config.limits.clone(),
+            node,
+        }
+    }
 }
 
 /// What happens to a session.
@@ -37,6 +48,8 @@ pub enum Input {
     Pong,
     /// [`Session::deadline_ms`](super::Session::deadline_ms) has come.
     Deadline,
+    /// Other terms count from now on: those that come with this input.
+    Terms,
     /// The node stops; the connection ends at this monotonic time.
     Drain {
         /// In milliseconds.

@@ -193,6 +193,7 @@ impl Session {
                     }
                 }
             }
+            Input::Terms => self.leave_uncovered(terms, effects),
             Input::Drain { at_ms } => self.pulse.drain(at_ms),
             Input::End(close) => self.end(Effect::Close(close), effects),
         }

@@ -84,7 +84,7 @@ const fn operation(call: &Call) -> &'static str {
 }
 
 async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<Answer, Error> {
-    let answer_bytes = services.config.limits.queue_bytes / QUEUE_SHARE;
+    let answer_bytes = services.config().limits.queue_bytes / QUEUE_SHARE;
     match call {
         Call::Subscribe {
             channel,
@@ -161,7 +161,7 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
             })
         }
         Call::Authorize { channel, action } => {
-            let Some(backend) = &services.access_backend else {
+            let Some(backend) = services.access_backend() else {
                 return Ok(Answer::Authorized(false));
             };
             let connection_id = connection_id(&services.node, caller.serial);
@@ -171,7 +171,9 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
             ))
         }
         Call::Verify { token } => {
-            let verified = services.authority.verify(&token, services.clock.unix_ms());
+            let verified = services
+                .authority()
+                .verify(&token, services.clock.unix_ms());
             Ok(Answer::Verified(
                 verified.map(Arc::new).map_err(|refusal| refusal.check()),
             ))

@@ -7,9 +7,10 @@ use std::task::Waker;
 
 use tokio::net::TcpStream;
 
+use super::aside::Aside;
 use super::mailbox::Load;
 use crate::admission::Permit;
-use crate::limits::{BLOCKED_MS_MAX, QUEUE_SHARE};
+use crate::limits::QUEUE_SHARE;
 use crate::metrics::WorkerCounters;
 use crate::protocol::Close;
 use crate::session::{Answer, Session};
@@ -41,6 +42,8 @@ pub struct Connection {
     pub life: Life,
     /// Whether and how it waits for a write.
     pub flow: Flow,
+    /// What a slow one has beside its outbox; with something in it, it is `Dirty` or `Blocked`.
+    pub aside: Option<Box<Aside>>,
     /// Tells it from an earlier connection in the same slot; also the number in its name.
     pub serial: u64,
     /// The earliest entry for it in the worker's deadlines; `u64::MAX` without one.
@@ -99,10 +102,7 @@ pub enum Flow {
     /// It is in the worker's dirty list.
     Dirty,
     /// The kernel takes no more; the task waits for writability.
-    Blocked {
-        /// Since when, in monotonic milliseconds.
-        since_ms: u64,
-    },
+    Blocked,
 }
 
 /// What one flush came to.
@@ -124,8 +124,10 @@ impl Connection {
             Life::Closing { until_ms, .. } => until_ms,
             Life::Open => {
                 let session = self.session.as_ref().map_or(u64::MAX, Session::deadline_ms);
-                match self.flow {
-                    Flow::Blocked { since_ms } => session.min(since_ms + BLOCKED_MS_MAX),
+                match &self.aside {
+                    Some(aside) if self.flow == Flow::Blocked => {
+                        session.min(aside.lag.deadline_ms())
+                    }
                     _ => session,
                 }
             }
@@ -157,6 +159,15 @@ impl Connection {
 
     /// Writes what waits, with as few calls as it takes.
     pub fn flush(&mut self, scratch: &mut Vec<u8>, counters: &WorkerCounters) -> Flushed {
+        let waited = self.outbox.bytes();
+        let flushed = self.write(scratch, counters);
+        if let Some(aside) = &mut self.aside {
+            aside.lag.taken(waited - self.outbox.bytes());
+        }
+        flushed
+    }
+
+    fn write(&mut self, scratch: &mut Vec<u8>, counters: &WorkerCounters) -> Flushed {
         use crate::limits::{WRITE_ALONE_BYTES, WRITE_BYTES};
         while !self.outbox.is_empty() {
             let bytes = match self.outbox.first(WRITE_ALONE_BYTES) {

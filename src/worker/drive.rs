@@ -31,20 +31,21 @@ impl Worker {
         load: Load,
     ) {
         let now = self.outfit.services.clock.now();
-        let limits = &self.outfit.terms.limits;
+        let mut state = self.state.borrow_mut();
+        let terms = &state.terms;
         let Ticket {
             address,
             client,
             permits,
         } = ticket;
         let (session, refusal) = match client {
-            Ok(identity) => (Some(Session::new(identity, &self.outfit.terms, now)), None),
+            Ok(identity) => (Some(Session::new(identity, terms, now)), None),
             Err(close) => (None, Some(close)),
         };
         let serial = self.next_serial();
         let connection = Connection {
             stream,
-            engine: Engine::new(limits.message_bytes),
+            engine: Engine::new(terms.limits.message_bytes),
             outbox: Outbox::default(),
             session,
             call: None,
@@ -52,6 +53,7 @@ impl Worker {
             waker: None,
             life: Life::Open,
             flow: Flow::Clean,
+            aside: None,
             serial,
             scheduled_ms: u64::MAX,
             opened_at: now.unix_ms,
@@ -59,7 +61,6 @@ impl Worker {
             permits,
             load,
         };
-        let mut state = self.state.borrow_mut();
         let slot = state.connections.insert(connection) as Slot;
         let worker = self.clone();
         // Polled later; whatever happens until then, the connection has somebody who removes it.
@@ -84,7 +85,10 @@ impl Worker {
 
     /// Hands an input to a connection's session and carries out what it wants.
     pub(super) fn input(&self, state: &mut State, slot: Slot, input: Input, now: Moment) {
-        let Some(connection) = state.connections.get_mut(slot as usize) else {
+        let State {
+            connections, terms, ..
+        } = state;
+        let Some(connection) = connections.get_mut(slot as usize) else {
             return;
         };
         if connection.life != Life::Open {
@@ -94,7 +98,7 @@ impl Worker {
             return;
         };
         let mut effects = std::mem::take(&mut state.effects);
-        session.handle(input, &self.outfit.terms, now, &mut effects);
+        session.handle(input, terms, now, &mut effects);
         for effect in effects.drain(..) {
             self.carry_out(state, slot, effect, now);
             if state.connections[slot as usize].life != Life::Open {
@@ -108,7 +112,7 @@ impl Worker {
 
     /// What a peer sent, up to the end or until the session is busy.
     fn receive(&self, state: &mut State, slot: Slot, bytes: &[u8], now: Moment) {
-        let queue_bytes = self.outfit.terms.limits.queue_bytes;
+        let queue_bytes = state.terms.limits.queue_bytes;
         let mut input = bytes;
         loop {
             let connection = &mut state.connections[slot as usize];
@@ -248,6 +252,7 @@ impl Worker {
         {
             connection.waker = Some(context.waker().clone());
         }
+        let queue_bytes = state.terms.limits.queue_bytes;
         let mut reads = 0;
         loop {
             let connection = &mut state.connections[slot as usize];
@@ -264,7 +269,7 @@ impl Worker {
                 continue;
             }
             // The flush that makes room wakes this task.
-            if connection.is_behind(self.outfit.terms.limits.queue_bytes) {
+            if connection.is_behind(queue_bytes) {
                 break;
             }
             if let Some(unread) = connection.unread.take() {
@@ -285,7 +290,7 @@ impl Worker {
             }
         }
         let connection = &mut state.connections[slot as usize];
-        if matches!(connection.flow, Flow::Blocked { .. })
+        if connection.flow == Flow::Blocked
             && connection.stream.poll_write_ready(context).is_ready()
         {
             connection.flow = Flow::Dirty;

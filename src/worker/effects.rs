@@ -33,9 +33,12 @@ impl Worker {
             }
             Effect::Ping => self.send(state, slot, &Frame::ping(), now),
             Effect::Join(key) => {
-                let first = state.channels.join(&key, slot);
+                let slow = state.terms.channels.slow(key.kind());
+                let first = state.channels.join(&key, slot, slow);
                 router.interest.join(self.outfit.index, &key, first);
-                if let Some(session) = &state.connections[slot as usize].session {
+                if state.terms.channels.has_presence(key.kind())
+                    && let Some(session) = &state.connections[slot as usize].session
+                {
                     let user_id = &session.identity().user_id;
                     self.outfit.services.presence.enter(&key, user_id);
                 }
@@ -76,7 +79,11 @@ impl Worker {
                 self.log(state, slot, Kind::ChannelUnsubscribe, detail);
             }
             Effect::Call(Call::Standing { channel }) => {
-                let position = state.channels.standing(&channel, slot);
+                let aside = &state.connections[slot as usize].aside;
+                let waiting = aside
+                    .as_ref()
+                    .and_then(|aside| aside.backlog.standing(&channel));
+                let position = waiting.or_else(|| state.channels.standing(&channel, slot));
                 let answer = Answer::Subscribed {
                     position,
                     missed: None,
@@ -107,7 +114,7 @@ impl Worker {
         if connection.life != Life::Open || !connection.engine.may_send() {
             return;
         }
-        let bytes_max = self.outfit.terms.limits.queue_bytes;
+        let bytes_max = state.terms.limits.queue_bytes;
         if connection.queue(frame, bytes_max, &mut state.write, &self.outfit.counters) {
             self.mark_dirty(state, slot);
         } else {
@@ -148,6 +155,9 @@ impl Worker {
             .counters
             .closes
             .increment(&format!("{} {}", close.code(), close.reason()));
+        if let Some(aside) = &mut connection.aside {
+            aside.abandon();
+        }
         if close == Close::TooSlow {
             connection.outbox.discard_unsent();
         }
@@ -185,7 +195,12 @@ impl Worker {
         let Some(last_here) = state.channels.leave(key, slot) else {
             return;
         };
-        if let Some(session) = &state.connections[slot as usize].session {
+        if let Some(aside) = &mut state.connections[slot as usize].aside {
+            aside.backlog.forget(key);
+        }
+        if state.terms.channels.has_presence(key.kind())
+            && let Some(session) = &state.connections[slot as usize].session
+        {
             let user_id = &session.identity().user_id;
             self.outfit.services.presence.leave(key, user_id);
         }

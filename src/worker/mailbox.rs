@@ -16,12 +16,15 @@ use tokio::sync::{Notify, oneshot};
 use crate::admission::Permit;
 use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
 use crate::protocol::{ChannelKey, Position};
+use crate::session::Terms;
 
 /// What must reach a worker.
 #[derive(Debug)]
 pub enum Control {
     /// A socket to serve.
     Accept(Accepted),
+    /// Go by these terms from now on.
+    Terms(Arc<Terms>),
     /// Close everything by this monotonic time, spread over it.
     Drain {
         /// In milliseconds.

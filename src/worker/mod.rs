@@ -4,6 +4,7 @@
 //! drains the mailbox, applies it, then writes once to every connection that has something to write.
 //! No lock inside: everything here belongs to the worker's own thread.
 
+mod aside;
 pub mod calls;
 pub mod channels;
 pub mod connection;
@@ -12,7 +13,9 @@ mod effects;
 pub mod mailbox;
 mod roster;
 mod serve;
+mod slow;
 mod stall;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -41,7 +44,7 @@ use mailbox::{Control, Inbound};
 pub struct Outfit {
     /// Its number, from 0.
     pub index: usize,
-    /// What sessions go by.
+    /// What sessions go by at first.
     pub terms: Arc<Terms>,
     /// The node-wide parts.
     pub services: Arc<Services>,
@@ -64,6 +67,8 @@ struct Worker {
 
 /// Everything that turns and tasks change.
 struct State {
+    /// What sessions go by.
+    terms: Arc<Terms>,
     connections: Slab<Connection>,
     channels: Channels,
     /// Connections in [`connection::Flow::Dirty`], each once, the longest waiting first.
@@ -116,6 +121,7 @@ impl Worker {
     fn new(outfit: Outfit, inbound: Inbound) -> Self {
         use std::hash::{BuildHasher, RandomState};
         let state = State {
+            terms: outfit.terms.clone(),
             connections: Slab::new(),
             channels: Channels::default(),
             dirty: VecDeque::new(),
@@ -148,6 +154,7 @@ impl Worker {
             while let Ok(message) = self.inbound.control.try_recv() {
                 match message {
                     Control::Accept(accepted) => self.clone().accept(accepted),
+                    Control::Terms(terms) => self.renew(terms),
                     Control::Drain { until_ms } => self.drain(until_ms),
                     // Whoever asked may have given up.
                     Control::List { wanted, reply } => {

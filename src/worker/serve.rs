@@ -63,7 +63,7 @@ impl Worker {
                 })
             }
         });
-        let patience = services.config.limits.header_timeout;
+        let patience = services.config().limits.header_timeout;
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(patience)

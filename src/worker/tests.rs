@@ -3,6 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
@@ -40,6 +41,10 @@ impl Broker for Explosive {
     fn publish(&self, publication: Publication) -> Answer<'_, Published> {
         assert!(publication.channel.as_str() == "live_1", "a fault of ours");
         Box::pin(std::future::ready(Err(Error::storage("a cause"))))
+    }
+
+    fn announce(&self, notice: Bytes) -> Answer<'_, ()> {
+        Silent.announce(notice)
     }
 
     fn position(&self, channel: &ChannelKey) -> Answer<'_, Position> {
@@ -91,14 +96,9 @@ struct Bench {
 }
 
 fn outfit(services: &Arc<Services>, router: &Arc<Router>) -> Outfit {
-    let config = &services.config;
     Outfit {
         index: 0,
-        terms: Arc::new(Terms {
-            channels: config.channels.clone(),
-            limits: config.limits.clone(),
-            node: services.node.clone(),
-        }),
+        terms: Arc::new(Terms::of(&services.config(), services.node.clone())),
         services: services.clone(),
         router: router.clone(),
         counters: services.counters.workers[0].clone(),
@@ -124,9 +124,10 @@ impl Bench {
         let idle = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
+        let live = crate::config::Live::new(config);
         let presence = crate::presence::Presence::new(
             broker.clone(),
-            config.channels.clone(),
+            live.clone(),
             counters.clone(),
             clock.clone(),
             idle.handle().clone(),
@@ -135,7 +136,7 @@ impl Bench {
             presence,
             router: router.clone(),
             access_backend: None,
-            config: Arc::new(config),
+            live: live.clone(),
             secret: Secret::new(*b"a secret for tests, 32 bytes long"),
             clock,
             broker: broker.clone(),
@@ -184,7 +185,7 @@ impl Bench {
             ..TokenSubject::default()
         };
         let unix_ms = self.services.clock.unix_ms();
-        let token = self.services.authority.issue(&subject, unix_ms).token;
+        let token = self.services.authority().issue(&subject, unix_ms).token;
         let url = format!("ws://localhost/ws?token={token}");
         let (mut client, _) = tungstenite::client(url, self.socket()).unwrap();
         assert_eq!(hear(&mut client)["type"], "connected");

@@ -51,6 +51,14 @@ impl Engine {
         }
     }
 
+    /// Messages that begin from now on may have so many bytes.
+    pub fn rebound(&mut self, message_bytes: usize) {
+        self.context.set_config(|config| {
+            config.max_message_size = Some(message_bytes);
+            config.max_frame_size = Some(message_bytes);
+        });
+    }
+
     /// Reads from the front of `input` up to the end of one message; what the protocol itself
     /// answers (pongs, the reply to a close) is appended to `out`.
     pub fn receive(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Received {

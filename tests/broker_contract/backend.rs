@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fanfare::broker::{
     Broker, Deliver, Delivery, Durability, NewNotification, Publication, Retention, Store,
 };
@@ -23,6 +24,9 @@ pub trait Backend: Send + Sync {
 
     /// Lets time pass for it: a manual clock, or really.
     fn pass(&self, time: Duration) -> Later<'_, ()>;
+
+    /// What time it is for it, in milliseconds since 1970.
+    fn now_ms(&self) -> u64;
 
     /// Whether time is free, so that a test may let a day pass.
     fn can_skip_days(&self) -> bool;
@@ -54,6 +58,7 @@ impl Opened {
 pub struct Recorder {
     deliveries: Mutex<Vec<Delivery>>,
     busy: Mutex<HashSet<ChannelKey>>,
+    notices: Mutex<Vec<Bytes>>,
 }
 
 impl Deliver for Recorder {
@@ -71,6 +76,10 @@ impl Deliver for Recorder {
     fn gap(&self, channel: Option<&ChannelKey>) {
         panic!("a gap in {channel:?}");
     }
+
+    fn notice(&self, notice: Bytes) {
+        self.notices.lock().unwrap().push(notice);
+    }
 }
 
 impl Recorder {
@@ -84,6 +93,18 @@ impl Recorder {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.now(channel)
+    }
+
+    /// What has been announced, once it is `count` notices (or soon after, if fewer come).
+    pub async fn notices(&self, count: usize) -> Vec<Bytes> {
+        for _ in 0..200 {
+            let notices = self.notices.lock().unwrap().clone();
+            if notices.len() >= count {
+                return notices;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.notices.lock().unwrap().clone()
     }
 
     fn now(&self, channel: &ChannelKey) -> Vec<Delivery> {

@@ -72,6 +72,10 @@ impl Backend for Embedded {
         Box::pin(async {})
     }
 
+    fn now_ms(&self) -> u64 {
+        self.clock.unix_ms()
+    }
+
     fn can_skip_days(&self) -> bool {
         true
     }
@@ -127,7 +131,7 @@ async fn a_newer_schema_is_refused_by_name() {
     drop(database);
     let error = refusal(backend.try_open(1 << 30)).to_string();
     assert!(
-        error.contains("schema version 7") && error.contains("up to 2"),
+        error.contains("schema version 7") && error.contains("up to 3"),
         "{error}"
     );
 }
@@ -209,6 +213,8 @@ impl Deliver for Stuck {
     }
 
     fn gap(&self, _: Option<&ChannelKey>) {}
+
+    fn notice(&self, _: Bytes) {}
 }
 
 #[tokio::test]

@@ -93,10 +93,19 @@ async fn a_database_of_the_first_schema_goes_on() {
         meta.insert("schema", 1u64.to_le_bytes().as_slice())
             .unwrap();
         drop(meta);
+        // Nor were there revocations before the third.
+        let revocations: redb::TableDefinition<(u8, &str), &[u8]> =
+            redb::TableDefinition::new("revocations");
+        let expiry: redb::TableDefinition<(u64, u8, &str), &[u8]> =
+            redb::TableDefinition::new("revocation_expiry");
+        assert!(tx.delete_table(revocations).unwrap());
+        assert!(tx.delete_table(expiry).unwrap());
         tx.commit().unwrap();
     }
     let store = backend.try_open(1 << 30).unwrap();
     assert_eq!(store.position(&post).await.unwrap(), before);
+    let revocations = store.revocations(None, 10).await.unwrap();
+    assert_eq!(revocations.revocations, []);
     for n in 0..2 {
         store.publish(kept(&post, n, RELAXED)).await.unwrap();
     }

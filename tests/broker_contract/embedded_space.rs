@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare::broker::{Broker, Durability, Error, Health, Publication, Retention, Store};
+use fanfare::broker::{
+    Broker, Durability, Error, Health, Publication, Retention, Revocation, Revoked, Store,
+};
 use fanfare::clock::Clock;
 use fanfare::protocol::{ChannelKey, Event};
 
@@ -92,6 +94,14 @@ async fn a_full_store_refuses_frees_and_takes_again() {
         store.publish(passing(&post, 1)).await.unwrap();
         let error = store.add_notification(note("u", "x"), None).await;
         assert_eq!(error.map(drop), Err(Error::Full));
+        // Whoever is to be shut out is.
+        let revocation = Revocation {
+            revoked: Revoked::Token {
+                id: round.to_string(),
+            },
+            keep_until_ms: u64::MAX,
+        };
+        store.revoke(revocation).await.unwrap();
         let tasks: Vec<_> = keys
             .into_iter()
             .map(|key| {

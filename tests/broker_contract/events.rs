@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::broker::{
-    Durability, Error, Health, NotificationQuery, ReadMark, Retention, UserChange,
+    Durability, Error, Health, NOTICE_BYTES_MAX, NotificationQuery, ReadMark, Retention, UserChange,
 };
 
 use crate::backend::{Backend, TEN, channel, event, kept, note, passing};
@@ -170,4 +170,26 @@ pub async fn after_closing_everything_is_closed(backend: &dyn Backend) {
     let opened = backend.open().await;
     assert_eq!(opened.broker.position(&post).await.unwrap().offset, 20);
     opened.close().await;
+}
+
+pub async fn a_notice_reaches_the_node_that_tells_it(backend: &dyn Backend) {
+    let opened = backend.open().await;
+    let sink = opened.start().await;
+    let notices: Vec<Bytes> = (0..3)
+        .map(|n| Bytes::from(format!(r#"{{"type":"test","n":{n}}}"#)))
+        .collect();
+    for notice in &notices {
+        opened.broker.announce(notice.clone()).await.unwrap();
+    }
+    let largest = Bytes::from(vec![b' '; NOTICE_BYTES_MAX]);
+    opened.broker.announce(largest.clone()).await.unwrap();
+    let heard = sink.notices(4).await;
+    assert_eq!(heard[..3], notices);
+    assert_eq!(heard[3..], [largest]);
+    let (broker, store) = (opened.broker.clone(), opened.store.clone());
+    opened.close().await;
+    let late = broker.announce(notices[0].clone()).await;
+    assert_eq!(late, Err(Error::Closed));
+    assert_eq!(store.revocations(None, 1).await, Err(Error::Closed));
+    assert_eq!(sink.notices(5).await.len(), 4);
 }

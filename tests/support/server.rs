@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -71,22 +71,32 @@ impl Server {
     /// As [`Server::start`], with environment variables, which win over the built-in ones.
     #[track_caller]
     pub fn start_with(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        let settings = [DEFAULTS, settings].concat();
+        let secrets = [
+            ("FANFARE_AUTH__SECRET", SECRET),
+            ("FANFARE_AUTH__API_KEYS", API_KEY),
+        ];
+        Self::start_anew("", &settings, &[&secrets, environment].concat())
+    }
+
+    /// Starts a server that has nothing but folders and ports from elsewhere than its file, where
+    /// `SECRET` and `API_KEY` stand for those of tests; see [`Server::write_config`].
+    #[track_caller]
+    pub fn start_from(config: &str) -> Self {
+        Self::start_anew(config, &[], &[])
+    }
+
+    #[track_caller]
+    fn start_anew(config: &str, settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
         let home = TempDir::new().unwrap();
-        // Without it, the server would read a configuration that lies about on the machine.
-        std::fs::write(home.path().join("empty.toml"), "").unwrap();
-        let folder = |name: &str| home.path().join(name).display().to_string();
         let mut all: Vec<(String, String)> = vec![
             ("server.listen".into(), "127.0.0.1:0".into()),
             ("metrics.listen".into(), "127.0.0.1:0".into()),
-            ("data_dir".into(), folder("data")),
-            ("logs.dir".into(), folder("logs")),
         ];
-        for (key, value) in DEFAULTS.iter().chain(settings) {
+        for (key, value) in settings {
             set(&mut all, key, value);
         }
         let mut variables: Vec<(String, String)> = Vec::new();
-        set(&mut variables, "FANFARE_AUTH__SECRET", SECRET);
-        set(&mut variables, "FANFARE_AUTH__API_KEYS", API_KEY);
         for (name, value) in environment {
             set(&mut variables, name, value);
         }
@@ -101,6 +111,7 @@ impl Server {
             addr: nowhere,
             metrics_addr: nowhere,
         };
+        server.write_config(config);
         server.launch();
         // From now on these are its addresses, also after a restart.
         set(
@@ -121,6 +132,37 @@ impl Server {
         let start = Instant::now();
         self.launch();
         start.elapsed()
+    }
+
+    /// Writes its configuration file, to be read by the next start or reload; an empty one is no less
+    /// needed: else the server would read one that lies about on the machine.
+    pub fn write_config(&self, config: &str) {
+        let config = config.replace("SECRET", SECRET).replace("API_KEY", API_KEY);
+        std::fs::write(self.config_file(), config).unwrap();
+    }
+
+    /// Runs a command of the binary as the server was started: same file, flags and environment.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.home.path().join("config.toml")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command();
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config_file())
+            .current_dir(self.home.path())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        for (key, value) in &self.settings {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        command
     }
 
     /// Changes a setting for the next [`Server::restart`].
@@ -287,12 +329,12 @@ impl Server {
 
     /// `data_dir`.
     pub fn data_dir(&self) -> PathBuf {
-        self.setting("data_dir").into()
+        self.folder("data_dir", "data")
     }
 
     /// `logs.dir`.
     pub fn logs_dir(&self) -> PathBuf {
-        self.setting("logs.dir").into()
+        self.folder("logs.dir", "logs")
     }
 
     /// Every line of the event logs, oldest file first.
@@ -346,19 +388,11 @@ impl Server {
     fn launch(&mut self) {
         let deadline = Instant::now() + START_PATIENCE;
         let heard_before = self.said.lock().unwrap().len();
-        let mut command = command();
+        let mut command = self.command(&["serve"]);
         command
-            .arg("serve")
-            .arg("--config")
-            .arg(self.home.path().join("empty.toml"))
-            .current_dir(self.home.path())
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        for (key, value) in &self.settings {
-            command.arg("--set").arg(format!("{key}={value}"));
-        }
         let mut process = command.spawn().unwrap();
         self.readers = vec![
             listen(process.stdout.take().unwrap(), true, &self.said),
@@ -401,9 +435,10 @@ impl Server {
         std::thread::sleep(Duration::from_millis(5));
     }
 
-    fn setting(&self, key: &str) -> &str {
+    fn folder(&self, key: &str, default: &str) -> PathBuf {
         let found = self.settings.iter().find(|(name, _)| name == key);
-        &found.unwrap().1
+        let path = found.map_or(default, |(_, path)| path);
+        self.home.path().join(path)
     }
 
     /// Its process.
@@ -437,6 +472,8 @@ impl Server {
             ("it printed a token", "eyJ0eXAiOi".to_string()),
             ("it printed the secret", secret("FANFARE_AUTH__SECRET")),
             ("it printed the API key", secret("FANFARE_AUTH__API_KEYS")),
+            ("it printed the secret", SECRET.to_string()),
+            ("it printed the API key", API_KEY.to_string()),
         ];
         let mut lines = everything.lines();
         lines.find_map(|line| {

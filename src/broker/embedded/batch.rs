@@ -74,6 +74,15 @@ impl Batch<'_> {
         }
     }
 
+    /// The same for what is small and must not be refused as long as it can be helped.
+    pub(super) fn last_room(&self, bytes: u64) -> Result<(), Error> {
+        if self.quota.admits_last(self.weight() + 2 * bytes) {
+            Ok(())
+        } else {
+            Err(Error::Full)
+        }
+    }
+
     /// What the database would weigh if it were committed now.
     fn weight(&self) -> u64 {
         let log = super::lock::read(self.histories).log_bytes;

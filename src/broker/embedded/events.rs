@@ -3,11 +3,13 @@
 use std::future::ready;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::relaxed::{self, Way};
 use super::{Embedded, lock, log};
 use crate::broker::{
-    Answer, Broker, Deliver, Delivery, Entry, Error, Health, Present, Publication, Published,
-    Recovery,
+    Answer, Broker, Deliver, Delivery, Entry, Error, Health, NOTICE_BYTES_MAX, Present,
+    Publication, Published, Recovery,
 };
 use crate::protocol::{ChannelKey, Position};
 
@@ -94,6 +96,15 @@ impl Broker for Embedded {
             .open()
             .map(|()| lock::lock(&self.shared.presence).present(channel, limit));
         Box::pin(ready(present))
+    }
+
+    fn announce(&self, notice: Bytes) -> Answer<'_, ()> {
+        debug_assert!(
+            notice.len() <= NOTICE_BYTES_MAX,
+            "a notice of ours is small"
+        );
+        let announced = self.open().map(|()| self.shared.notice(notice));
+        Box::pin(ready(announced))
     }
 
     fn health(&self) -> Health {

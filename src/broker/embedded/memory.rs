@@ -33,6 +33,12 @@ impl Memory {
         }
     }
 
+    /// Another limit from now on.
+    pub(super) fn rebound(&mut self, limit: u64) {
+        self.limit = limit;
+        self.evict_at = limit;
+    }
+
     pub(super) fn add(&mut self, bytes: u64) {
         self.used += bytes;
     }

@@ -23,6 +23,7 @@ mod quota;
 mod records;
 mod relaxed;
 mod repair;
+mod revocations;
 mod ring;
 mod row;
 mod tables;
@@ -32,16 +33,18 @@ mod writer;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use flume::{Sender, TrySendError};
 use redb::{Database, ReadTransaction, ReadableDatabase};
 use tokio::sync::{oneshot, watch};
 
 use super::{Deliver, Delivery, Error, Health, StoreFigures};
 use crate::clock::Clock;
+use crate::config::Limits;
 use crate::protocol::ChannelKey;
 use batch::Batch;
 use job::{Job, Task};
@@ -83,11 +86,9 @@ pub fn open(options: Options, clock: Clock) -> Result<Arc<Embedded>, OpenError> 
     let shared = Arc::new(Shared {
         path: options.path.clone(),
         clock,
-        quota: Quota {
-            store_bytes: options.store_bytes,
-        },
-        history_bytes: options.history_bytes,
-        notifications_per_user: options.notifications_per_user,
+        store_bytes: options.store_bytes.into(),
+        history_bytes: options.history_bytes.into(),
+        notifications_per_user: options.notifications_per_user.into(),
         database: RwLock::new(Some(opened.database)),
         histories: RwLock::new(opened.histories),
         presence: Mutex::new(Rooms::default()),
@@ -127,9 +128,9 @@ pub struct Embedded {
 struct Shared {
     path: PathBuf,
     clock: Clock,
-    quota: Quota,
-    history_bytes: u64,
-    notifications_per_user: usize,
+    store_bytes: AtomicU64,
+    history_bytes: AtomicU64,
+    notifications_per_user: AtomicUsize,
     /// `None` once closed, and while it cannot be opened again after an error.
     database: RwLock<Option<Database>>,
     histories: RwLock<Histories>,
@@ -210,6 +211,21 @@ impl Embedded {
             detour,
         }))?;
         answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// New bounds, from now on. Histories that are larger than they may be now give at once;
+    /// notifications with the next one of their user.
+    pub fn rebound(&self, limits: &Limits) {
+        let shared = &self.shared;
+        let (store_bytes, history_bytes) = (limits.store_bytes, limits.history_bytes);
+        shared.store_bytes.store(store_bytes, Ordering::Relaxed);
+        shared.history_bytes.store(history_bytes, Ordering::Relaxed);
+        shared
+            .notifications_per_user
+            .store(limits.notifications_per_user, Ordering::Relaxed);
+        let mut histories = lock::write(&shared.histories);
+        histories.memory.rebound(history_bytes);
+        histories.bound();
     }
 
     fn health(&self) -> Health {
@@ -320,9 +336,15 @@ impl Shared {
         self.is_full() || self.disk_is_low()
     }
 
+    fn quota(&self) -> Quota {
+        Quota {
+            store_bytes: self.store_bytes.load(Ordering::Relaxed),
+        }
+    }
+
     fn is_full(&self) -> bool {
         let weight = self.counters.bytes.load(Ordering::Relaxed);
-        self.quota.is_full(weight)
+        self.quota().is_full(weight)
     }
 
     /// Reads on the caller's thread what is committed.
@@ -359,6 +381,13 @@ impl Shared {
         }
     }
 
+    /// Hands a notice to the sink.
+    fn notice(&self, notice: Bytes) {
+        if let Some(sink) = lock::read(&self.sink).clone() {
+            sink.notice(notice);
+        }
+    }
+
     /// Tells the sink that events of a channel were not delivered.
     fn gap(&self, channel: &ChannelKey) {
         if let Some(sink) = lock::read(&self.sink).clone() {
@@ -369,7 +398,7 @@ impl Shared {
     /// Asks for room for `bytes` more.
     fn room(&self, bytes: u64) -> Result<(), Error> {
         let weight = self.counters.bytes.load(Ordering::Relaxed);
-        if self.quota.admits(weight.saturating_add(bytes)) && !self.disk_is_low() {
+        if self.quota().admits(weight.saturating_add(bytes)) && !self.disk_is_low() {
             Ok(())
         } else {
             Err(Error::Full)

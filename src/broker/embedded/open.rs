@@ -14,7 +14,7 @@ use super::tables::{LEDGER_KEY, Ledger, META, SCHEMA_KEY, Tables};
 use crate::broker::Error;
 
 /// The layout of the tables. Goes up with every change that an older program would misread.
-const SCHEMA: u64 = 2;
+const SCHEMA: u64 = 3;
 
 /// redb's page cache. What is read often (rings) is not read from redb at all.
 const CACHE_BYTES: usize = 32 << 20;

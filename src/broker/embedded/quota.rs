@@ -49,6 +49,11 @@ impl Quota {
         weight <= self.store_bytes - self.head_room()
     }
 
+    /// The same for what may use half of what lies between.
+    pub(super) fn admits_last(self, weight: u64) -> bool {
+        weight <= self.store_bytes - self.head_room() / 2
+    }
+
     /// Whether so little is left that larger writes are refused: a 64th of what is allowed.
     pub(super) fn is_full(self, weight: u64) -> bool {
         let most = self.store_bytes - self.head_room();

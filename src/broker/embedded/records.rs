@@ -7,11 +7,11 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::kv::{self, Class, NEVER};
-use super::tables::{KV, NOTE_COUNTS, NOTES, USERS, WALLETS};
-use super::{Embedded, notifications, users};
+use super::tables::{KV, NOTE_COUNTS, NOTES, REVOCATIONS, USERS, WALLETS};
+use super::{Embedded, notifications, revocations, users};
 use crate::broker::{
     Added, Answer, Changed, Error, Health, NewNotification, NotificationPage, NotificationQuery,
-    ReadMark, Store, StoreFigures, Stored, User, UserChange,
+    ReadMark, Revocation, RevocationPage, Store, StoreFigures, Stored, User, UserChange,
 };
 use crate::clock::millis;
 
@@ -125,6 +125,19 @@ impl Store for Embedded {
     fn clear_read_notifications(&self, user_id: &str) -> Answer<'_, Changed> {
         let user = user_id.to_owned();
         Box::pin(self.write(0, move |batch| notifications::clear_read(batch, &user)))
+    }
+
+    fn revoke(&self, revocation: Revocation) -> Answer<'_, ()> {
+        Box::pin(self.write(0, move |batch| revocations::add(batch, &revocation)))
+    }
+
+    fn revocations(&self, cursor: Option<String>, limit: usize) -> Answer<'_, RevocationPage> {
+        let now_ms = self.shared.clock.unix_ms();
+        let page = self.shared.read(|tx| {
+            let table = tx.open_table(REVOCATIONS).map_err(Error::storage)?;
+            revocations::page(&table, cursor.as_deref(), limit, now_ms)
+        });
+        Box::pin(ready(page))
     }
 
     fn health(&self) -> Health {

@@ -28,6 +28,13 @@ pub(super) const NOTES: TableDefinition<(&str, u8, u64), &[u8]> = TableDefinitio
 /// User -> how many notifications, how many unread.
 pub(super) const NOTE_COUNTS: TableDefinition<&str, &[u8]> = TableDefinition::new("note_counts");
 
+/// (kind, token, family or user) -> until when it is kept, and which of a user's tokens it is about.
+pub(super) const REVOCATIONS: TableDefinition<(u8, &str), &[u8]> =
+    TableDefinition::new("revocations");
+/// (end, kind, token, family or user): which revocations go when.
+pub(super) const REVOCATION_EXPIRY: TableDefinition<(u64, u8, &str), &[u8]> =
+    TableDefinition::new("revocation_expiry");
+
 pub(super) const SCHEMA_KEY: &str = "schema";
 pub(super) const LEDGER_KEY: &str = "ledger";
 
@@ -46,6 +53,8 @@ pub(super) struct Tables<'t> {
     pub(super) wallets: Counted<'t, &'static str>,
     pub(super) notes: Counted<'t, (&'static str, u8, u64)>,
     pub(super) note_counts: Counted<'t, &'static str>,
+    pub(super) revocations: Counted<'t, (u8, &'static str)>,
+    pub(super) revocation_expiry: Counted<'t, (u64, u8, &'static str)>,
 }
 
 impl<'t> Tables<'t> {
@@ -61,6 +70,8 @@ impl<'t> Tables<'t> {
                 wallets: Counted::new(tx.open_table(WALLETS)?),
                 notes: Counted::new(tx.open_table(NOTES)?),
                 note_counts: Counted::new(tx.open_table(NOTE_COUNTS)?),
+                revocations: Counted::new(tx.open_table(REVOCATIONS)?),
+                revocation_expiry: Counted::new(tx.open_table(REVOCATION_EXPIRY)?),
             })
         };
         open().map_err(Error::storage)
@@ -75,6 +86,8 @@ impl<'t> Tables<'t> {
             + self.wallets.grown
             + self.notes.grown
             + self.note_counts.grown
+            + self.revocations.grown
+            + self.revocation_expiry.grown
     }
 
     /// Whether anything was written to the counted tables.
@@ -86,6 +99,8 @@ impl<'t> Tables<'t> {
             || self.wallets.touched
             || self.notes.touched
             || self.note_counts.touched
+            || self.revocations.touched
+            || self.revocation_expiry.touched
     }
 
     pub(super) fn write_schema(&mut self, schema: u64) -> Result<(), Error> {

@@ -16,8 +16,8 @@ use super::open;
 use super::relaxed::{self, Unwritten};
 use super::repair;
 use super::ring::Histories;
-use super::tables::{KV_EXPIRY, Ledger, Tables};
-use super::{Shared, kv, lock, log};
+use super::tables::{KV_EXPIRY, Ledger, REVOCATION_EXPIRY, Tables};
+use super::{Shared, kv, lock, log, revocations};
 use crate::broker::Error;
 
 /// Jobs that one transaction takes at most.
@@ -33,7 +33,7 @@ const PATIENCE_MS: u64 = 2;
 const TICK: Duration = Duration::from_millis(250);
 /// The same while events are published ahead of the disk: they are there within 100 ms.
 const RELAXED_TICK: Duration = Duration::from_millis(25);
-/// How often expired keys are looked for.
+/// How often expired keys and revocations are looked for.
 const KEYS_EVERY_MS: u64 = 1_000;
 /// How often expired events are looked for in the next slice of channels.
 const RINGS_EVERY_MS: u64 = 250;
@@ -280,9 +280,9 @@ impl Writer {
             first_sequence: self.ledger.next_sequence,
             ledger: self.ledger.clone(),
             histories: &shared.histories,
-            quota: shared.quota,
+            quota: shared.quota(),
             disk_is_low: shared.disk_is_low(),
-            notifications_per_user: shared.notifications_per_user,
+            notifications_per_user: shared.notifications_per_user.load(Ordering::Relaxed),
             staged: Staged::default(),
         };
         relaxed::write_out(&mut batch, &self.taken)?;
@@ -306,7 +306,7 @@ impl Writer {
         let now = self.shared.clock.now().mono_ms;
         self.unfinished = false;
         if now >= self.keys_due_ms {
-            self.unfinished = kv::sweep(batch)?;
+            self.unfinished = kv::sweep(batch)? | revocations::sweep(batch)?;
             if !self.unfinished {
                 self.keys_due_ms = now + KEYS_EVERY_MS;
             }
@@ -335,7 +335,7 @@ impl Writer {
             let histories = lock::read(&shared.histories);
             let quiet_ms = histories.relaxed_ms.saturating_add(relaxed::QUIET_MS);
             let is_ahead = self.ledger.ahead && (self.is_closing || now.mono_ms >= quiet_ms);
-            let floor = shared.quota.log_floor();
+            let floor = shared.quota().log_floor();
             if is_ahead
                 || !histories.unwritten.is_empty()
                 || log::wants_compaction(&histories, floor, shared.is_pressed())
@@ -347,8 +347,10 @@ impl Writer {
             return false;
         }
         let expired = shared.read(|tx| {
-            let table = tx.open_table(KV_EXPIRY).map_err(Error::storage)?;
-            kv::has_expired(&table, now.unix_ms)
+            let keys = tx.open_table(KV_EXPIRY).map_err(Error::storage)?;
+            let revoked = tx.open_table(REVOCATION_EXPIRY).map_err(Error::storage)?;
+            Ok(kv::has_expired(&keys, now.unix_ms)?
+                || revocations::has_expired(&revoked, now.unix_ms)?)
         });
         let expired = expired.unwrap_or(false);
         if !expired {
@@ -379,8 +381,9 @@ impl Writer {
             // Somebody else has written to it.
             _ => {
                 open::end_epochs(&database)?;
+                let history_bytes = shared.history_bytes.load(Ordering::Relaxed);
                 let (ledger, histories) =
-                    open::load(&database, shared.clock.unix_ms(), shared.history_bytes)?;
+                    open::load(&database, shared.clock.unix_ms(), history_bytes)?;
                 *lock::write(&shared.histories) = histories;
                 self.ledger = ledger;
                 self.taken = Vec::new();

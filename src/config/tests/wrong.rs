@@ -65,6 +65,12 @@ fn every_bad_value_is_told_with_what_is_accepted() {
         ("channels.backend.url", "http://app/#x", "https://"),
         ("channels.backend.timeout", "5s", "to 4s"),
         ("channels.post.join_leave", "true", "presence = true"),
+        (
+            "channels.post.slow",
+            "drop",
+            "\"close\", \"drop_oldest\", \"latest_only\"",
+        ),
+        ("limits.queue_age", "2h", "to 1h"),
         ("limits.connections", "many", "whole number"),
         ("limits.queue_bytes", "64 potatoes", "\"64KiB\""),
         ("limits.queue_bytes", "0.1B", "0 is unlimited"),

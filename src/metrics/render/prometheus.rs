@@ -193,6 +193,11 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
         s.deliveries as f64,
     );
     page.counter(
+        "dropped_events_total",
+        "Events dropped from the queues of slow connections, by the rule of their channel.",
+        s.dropped as f64,
+    );
+    page.counter(
         "gaps_total",
         "Events that did not fit into a worker's mailbox.",
         s.gaps as f64,
