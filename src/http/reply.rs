@@ -61,7 +61,10 @@ pub fn asset(packed: &'static Packed, asked: &HeaderMap) -> Reply {
         gzipped,
     } = packed;
     let lists = |name: HeaderName, wanted: &str| {
-        let lines = asked.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let lines = asked
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
         let mut items = lines.flat_map(|line| line.split(',')).map(str::trim);
         items.any(|item| item == wanted || item.trim_start_matches("W/") == wanted)
     };

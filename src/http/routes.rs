@@ -41,6 +41,8 @@ pub enum Route {
     Socket,
     /// The test page.
     TestPage,
+    /// The client library; its companions are files beside it (`web`).
+    Library,
 }
 
 /// The path of the test page.
@@ -71,7 +73,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 18] = [
+pub static TABLE: [Row; 19] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Notifications, "/api/user/notifications", ALL),
     row(
@@ -98,6 +100,7 @@ pub static TABLE: [Row; 18] = [
     row(Route::Root, "/", GET),
     row(Route::Socket, "/ws", GET),
     row(Route::TestPage, TEST_PAGE, GET),
+    row(Route::Library, "/fanfare.js", GET),
 ];
 
 const fn row(route: Route, pattern: &'static str, methods: &'static [Method]) -> Row {

@@ -46,38 +46,111 @@ const SVG: &str = "image/svg+xml";
 
 /// (path, file), a handful: looking through them costs less than a map.
 static ASSETS: [(&str, Asset); 13] = [
-    page("/test/jwt-websocket", HTML, include_bytes!("test/jwt-websocket.html")),
-    page("/test/jwt-websocket.css", CSS, include_bytes!("test/jwt-websocket.css")),
-    page("/test/jwt-websocket.js", JAVASCRIPT, include_bytes!("test/jwt-websocket.js")),
+    page(
+        "/test/jwt-websocket",
+        HTML,
+        include_bytes!("test/jwt-websocket.html"),
+    ),
+    page(
+        "/test/jwt-websocket.css",
+        CSS,
+        include_bytes!("test/jwt-websocket.css"),
+    ),
+    page(
+        "/test/jwt-websocket.js",
+        JAVASCRIPT,
+        include_bytes!("test/jwt-websocket.js"),
+    ),
     page("/test/icon.svg", SVG, include_bytes!("test/icon.svg")),
-    library("/fanfare.js", JAVASCRIPT, include_bytes!("client/dist/fanfare.js")),
-    library("/fanfare.classic.js", JAVASCRIPT, include_bytes!("client/dist/fanfare.classic.js")),
-    library("/fanfare-compat.js", JAVASCRIPT, include_bytes!("client/dist/fanfare-compat.js")),
-    library("/fanfare-react.js", JAVASCRIPT, include_bytes!("client/dist/fanfare-react.js")),
-    library("/fanfare-wallet.js", JAVASCRIPT, include_bytes!("client/dist/fanfare-wallet.js")),
-    library("/fanfare.d.ts", TYPESCRIPT, include_bytes!("client/dist/fanfare.d.ts")),
-    library("/fanfare-compat.d.ts", TYPESCRIPT, include_bytes!("client/dist/fanfare-compat.d.ts")),
-    library("/fanfare-react.d.ts", TYPESCRIPT, include_bytes!("client/dist/fanfare-react.d.ts")),
-    library("/fanfare-wallet.d.ts", TYPESCRIPT, include_bytes!("client/dist/fanfare-wallet.d.ts")),
+    library(
+        "/fanfare.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare.js"),
+    ),
+    library(
+        "/fanfare.classic.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare.classic.js"),
+    ),
+    library(
+        "/fanfare-compat.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare-compat.js"),
+    ),
+    library(
+        "/fanfare-react.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare-react.js"),
+    ),
+    library(
+        "/fanfare-wallet.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare-wallet.js"),
+    ),
+    library(
+        "/fanfare.d.ts",
+        TYPESCRIPT,
+        include_bytes!("client/dist/fanfare.d.ts"),
+    ),
+    library(
+        "/fanfare-compat.d.ts",
+        TYPESCRIPT,
+        include_bytes!("client/dist/fanfare-compat.d.ts"),
+    ),
+    library(
+        "/fanfare-react.d.ts",
+        TYPESCRIPT,
+        include_bytes!("client/dist/fanfare-react.d.ts"),
+    ),
+    library(
+        "/fanfare-wallet.d.ts",
+        TYPESCRIPT,
+        include_bytes!("client/dist/fanfare-wallet.d.ts"),
+    ),
 ];
 
-const fn page(path: &'static str, content_type: &'static str, body: &'static [u8]) -> (&'static str, Asset) {
-    (path, Asset { content_type, body, is_library: false })
+const fn page(
+    path: &'static str,
+    content_type: &'static str,
+    body: &'static [u8],
+) -> (&'static str, Asset) {
+    (
+        path,
+        Asset {
+            content_type,
+            body,
+            is_library: false,
+        },
+    )
 }
 
-const fn library(path: &'static str, content_type: &'static str, body: &'static [u8]) -> (&'static str, Asset) {
-    (path, Asset { content_type, body, is_library: true })
+const fn library(
+    path: &'static str,
+    content_type: &'static str,
+    body: &'static [u8],
+) -> (&'static str, Asset) {
+    (
+        path,
+        Asset {
+            content_type,
+            body,
+            is_library: true,
+        },
+    )
 }
 
 /// Made when the first file is asked for: a few milliseconds, once.
-static PACKED: LazyLock<Vec<Packed>> = LazyLock::new(|| ASSETS.iter().map(|(_, asset)| pack(asset)).collect());
+static PACKED: LazyLock<Vec<Packed>> =
+    LazyLock::new(|| ASSETS.iter().map(|(_, asset)| pack(asset)).collect());
 
 fn pack(asset: &'static Asset) -> Packed {
     let digest = digest::digest(&digest::SHA256, asset.body);
-    let etag = digest.as_ref()[..12].iter().fold(String::from("\""), |mut etag, byte| {
-        let _ = write!(etag, "{byte:02x}");
-        etag
-    });
+    let etag = digest.as_ref()[..12]
+        .iter()
+        .fold(String::from("\""), |mut etag, byte| {
+            let _ = write!(etag, "{byte:02x}");
+            etag
+        });
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     // Writing into memory does not fail.
     let _ = encoder.write_all(asset.body);
@@ -135,17 +208,30 @@ mod tests {
     #[test]
     fn the_library_is_small() {
         let library = super::asset("/fanfare.js").unwrap();
-        assert!(library.gzipped.len() < 8 * 1024, "{}", library.gzipped.len());
+        assert!(
+            library.gzipped.len() < 8 * 1024,
+            "{}",
+            library.gzipped.len()
+        );
         let mut inflated = Vec::new();
-        std::io::copy(&mut flate2::read::GzDecoder::new(&library.gzipped[..]), &mut inflated).unwrap();
+        std::io::copy(
+            &mut flate2::read::GzDecoder::new(&library.gzipped[..]),
+            &mut inflated,
+        )
+        .unwrap();
         assert_eq!(inflated, library.asset.body);
     }
 
     #[test]
     fn every_file_has_a_mark_of_its_own() {
-        let marks: std::collections::BTreeSet<_> = PACKED.iter().map(|packed| &packed.etag).collect();
+        let marks: std::collections::BTreeSet<_> =
+            PACKED.iter().map(|packed| &packed.etag).collect();
         assert_eq!(marks.len(), ASSETS.len());
-        assert!(marks.iter().all(|mark| mark.len() == 26 && mark.starts_with('"') && mark.ends_with('"')));
+        assert!(
+            marks
+                .iter()
+                .all(|mark| mark.len() == 26 && mark.starts_with('"') && mark.ends_with('"'))
+        );
     }
 
     #[test]

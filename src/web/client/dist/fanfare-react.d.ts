@@ -62,6 +62,8 @@ declare class JWTManager {
 	getToken(): Promise<string | null>;
 	/** Gets a new token, unless there is another than `old` already. Never two at a time, whatever the number of tabs. */
 	refresh(old?: string): Promise<boolean>;
+	/** Renews the token at once if its time has come and only an earlier failure is waited for. */
+	hurry(): void;
 	/**
 	 * Signs in: with the page's wallet, with a signer of the application's, or with a bare address
 	 * where the server asks for no proof.
@@ -78,6 +80,7 @@ declare class JWTManager {
 	/** Calls back when there is another token, or none; `anew`: somebody has signed in or out. */
 	onChange(listener: (user: User | null, anew: boolean) => void): () => void;
 	private _post;
+	/** `from`: before it was asked for. The answer may have waited long for a page that slept. */
 	private _session;
 	private _fromApplication;
 	private _do;

@@ -16,6 +16,8 @@ export interface JWTOptions {
 }
 
 const KEY = 'fanfare-session';
+/** So long before its end a token is not handed out any more: it has to arrive, too. */
+const ARRIVAL = 1_500;
 
 /** The claims of a token, not verified: the server does that. */
 export function claimsOf(token: string): any {
@@ -47,7 +49,7 @@ export class JWTManager {
     addEventListener('storage', (event) => {
       if (event.key === KEY || event.key === null) this._run(() => this._core.stored(this._read()));
     });
-    const wake = () => this._run((now) => this._core.wake(now));
+    const wake = () => this.hurry();
     onPage(wake, () => {}, wake);
   }
 
@@ -77,7 +79,8 @@ export class JWTManager {
   /** The token, renewed before if it has ended; null if nobody is signed in or it cannot be renewed now. */
   async getToken(): Promise<string | null> {
     if (!this._core.session && this._options.getToken) await this._fromApplication();
-    if (this._core.session && !this.isAuthenticated()) await this.refresh();
+    const { session } = this._core;
+    if (session && session.until - Math.min(ARRIVAL, (session.until - session.from) / 8) < Date.now()) await this.refresh(session.token);
     return this.isAuthenticated() ? this._core.session!.token : null;
   }
 
@@ -87,6 +90,11 @@ export class JWTManager {
       this._waiting.push(resolve);
       this._run(() => this._core.refresh(old));
     });
+  }
+
+  /** Renews the token at once if its time has come and only an earlier failure is waited for. */
+  hurry(): void {
+    this._run((now) => this._core.wake(now));
   }
 
   /**
@@ -103,7 +111,8 @@ export class JWTManager {
       if (typeof signature !== 'string') signature = btoa(String.fromCharCode(...signature));
       proof = { message, signature };
     }
-    const session = this._session(await this._post('wallet', { wallet, ...proof }));
+    const from = Date.now();
+    const session = this._session(await this._post('wallet', { wallet, ...proof }), from);
     this._run(() => this._core.signedIn(session));
     return session.user;
   }
@@ -113,7 +122,7 @@ export class JWTManager {
     const { exp, iat } = claimsOf(token);
     // How old it is cannot be told but by the two clocks.
     const until = exp * 1_000;
-    const session = { ...this._session({ token, refreshToken }), from: (iat ?? Date.now() / 1_000) * 1_000, until };
+    const session = { ...this._session({ token, refreshToken }, 0), from: (iat ?? Date.now() / 1_000) * 1_000, until };
     this._run(() => this._core.signedIn(session));
   }
 
@@ -153,10 +162,10 @@ export class JWTManager {
     return request('POST', `${this.baseUrl}/api/auth/${what}`, null, body);
   }
 
-  private _session(answer: any): Session {
+  /** `from`: before it was asked for. The answer may have waited long for a page that slept. */
+  private _session(answer: any, from: number): Session {
     const { token, refreshToken, user } = answer;
     const { exp, iat, userId, sub, wallet, nickname } = claimsOf(token);
-    const from = Date.now();
     const until = from + (exp - (iat ?? from / 1_000)) * 1_000;
     return { token, refreshToken, user: user ?? { id: userId ?? sub, wallet, nickname }, from, until };
   }
@@ -195,6 +204,7 @@ export class JWTManager {
   }
 
   private async _fetch({ refreshToken, user }: Session): Promise<void> {
+    const from = Date.now();
     let final = false;
     try {
       let answer;
@@ -204,7 +214,7 @@ export class JWTManager {
         answer = await this._post('refresh', { refreshToken });
       } else answer = await this._post('wallet', { wallet: user.wallet });
       if (!answer.token) throw (final = true);
-      const session = this._session({ user, refreshToken, ...answer });
+      const session = this._session({ user, refreshToken, ...answer }, from);
       this._run(() => this._core.renewed(session, this._read()));
     } catch (error) {
       const { status = 0 } = error as FanfareError;

@@ -246,12 +246,13 @@ export class Link {
       return this._end('stopped', code, reason);
     }
     if (code === 1008) {
-      // Perhaps only old: once, with a new one.
-      if (this._refused) return this._end('stopped', code, reason);
-      this._refused = true;
-      return this._open(now);
-    }
-    if (bye?.reconnect === false) return this._end('stopped', code, reason);
+      // Perhaps only old: once, with a new one. Which is the leader's to try.
+      if (this.leads) {
+        if (this._refused) return this._end('stopped', code, reason);
+        this._refused = true;
+        return this._open(now);
+      }
+    } else if (bye?.reconnect === false) return this._end('stopped', code, reason);
     if (code === 4101) this._refused = true;
     const delay = bye?.retryAfterMs ?? this._random() * Math.min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** this._failures);
     this._notBefore = bye?.retryAfterMs ? now + delay : now;

@@ -9,7 +9,7 @@ export interface Session {
   token: string;
   refreshToken?: string;
   user: User;
-  /** When the token was received, in milliseconds. */
+  /** When the token was asked for, in milliseconds. */
   from: number;
   /** When it ends, in milliseconds. */
   until: number;

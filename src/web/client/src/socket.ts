@@ -192,7 +192,7 @@ export class FanfareSocket {
         this._tabs.send(effect.frame);
         break;
       case 'renew':
-        if (this._tabs.leads) void this._jwt.refresh();
+        this._jwt.hurry();
         break;
       case 'forget':
         if (this._tabs.leads) this._jwt.forget(this._used);

@@ -24,7 +24,7 @@ export class FakeServer {
 
   constructor(
     private world: World,
-    private tokenLife: number,
+    readonly tokenLife: number,
     private history: number,
   ) {}
 
@@ -69,6 +69,15 @@ export class FakeServer {
     this.sockets.set(socket, session);
     socket.push({ type: 'connected', data: { userId, connectionId: `c${Math.random()}`, node: 'n', expiresAt: new Date(session.expires).toISOString() } });
     this.expire(socket);
+    this.warn(socket);
+  }
+
+  /** A minute before the end, and for short tokens that is always. */
+  private warn(socket: FakeSocket): void {
+    const session = this.sockets.get(socket)!;
+    this.world.after(session.expires - 60_000 - this.world.now, () => {
+      if (this.sockets.get(socket) === session && session.expires - 60_000 <= this.world.now) socket.push({ type: 'token_expiring', data: {} });
+    }, this.world.outside);
   }
 
   private expire(socket: FakeSocket): void {
@@ -130,6 +139,7 @@ export class FakeServer {
       this.inBand++;
       session.expires = exp * 1_000;
       reply('refreshed', { expiresAt: '' });
+      this.warn(socket);
     } else if (type === 'unsubscribe') {
       session.channels.delete(key);
       reply('unsubscribed', { channel: key, channelKey: key });
