@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::access_backend::AccessBackend;
+use crate::auth::issuers::Issuers;
 use crate::auth::{api_key, keys};
 use crate::broker::Broker as _;
 use crate::broker::embedded::{self, Embedded};
@@ -26,6 +27,7 @@ use crate::limits::CLOSE_TIMEOUT_MS;
 use crate::metrics::{Counters, Observed, server};
 use crate::presence::Presence;
 use crate::router::Router;
+use crate::router::notices::keep_revocations;
 use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
 use crate::worker::mailbox::{Control, Inbound, mailbox};
@@ -81,9 +83,15 @@ pub enum Failure {
     /// Nobody could be asked by the rule `backend`.
     #[error("channels.backend.url")]
     AccessBackend(#[source] io::Error),
+    /// The keys of other issuers could not be asked for.
+    #[error("auth.issuers")]
+    Issuers(#[source] io::Error),
     /// A worker thread ended by itself: it panicked.
     #[error("a worker thread ended; the server cannot go on without it")]
     Worker,
+    /// Which tokens are revoked could not be read.
+    #[error("the revocations")]
+    Revocations(#[source] crate::broker::Error),
     /// The broker could not start.
     #[error("the broker")]
     Broker(#[source] crate::broker::Error),
@@ -194,9 +202,18 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         runtime.handle().clone(),
     );
     let access_backend = access_backend(&config, &clock, &counters, runtime.handle())?;
+    let issuers = Issuers::start(
+        &config.auth.issuers,
+        &Issuers::default(),
+        &clock,
+        &counters,
+        runtime.handle(),
+    );
+    let issuers = issuers.map_err(Failure::Issuers)?;
     let services = Arc::new(Services::new(Parts {
         live,
         secret,
+        issuers,
         clock: clock.clone(),
         broker: store.clone(),
         store: store.clone(),
@@ -211,6 +228,17 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     runtime
         .block_on(store.start(router.clone()))
         .map_err(Failure::Broker)?;
+    let known = runtime
+        .block_on(router.revocations.load(&*store))
+        .map_err(Failure::Revocations)?;
+    if known > 0 {
+        tracing::info!(known, "revocations are in force");
+    }
+    runtime.spawn(keep_revocations(
+        router.clone(),
+        store.clone(),
+        clock.clone(),
+    ));
     let workers = spawn_workers(inbounds, &services, &router).map_err(Failure::Thread)?;
 
     let (of_channels, of_queues, of_services) = (router.clone(), router.clone(), services.clone());

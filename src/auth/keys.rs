@@ -156,10 +156,15 @@ mod tests {
             audience: String::new(),
             token_ttl: std::time::Duration::ZERO,
             refresh_ttl: std::time::Duration::ZERO,
+            revocation_ttl: std::time::Duration::ZERO,
             refresh_grace: std::time::Duration::ZERO,
             wallet_proof: config::WalletProof::Signature,
             auto_provision: true,
             legacy_wallet_identity: false,
+            previous_secret: None,
+            keys: Vec::new(),
+            signing_key: None,
+            issuers: Vec::new(),
             api_keys: Vec::new(),
         }
     }

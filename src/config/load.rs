@@ -14,7 +14,7 @@ use super::{
     Access, AccessBackend, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs,
     Metrics, Retention, Server, Slow, WalletProof,
 };
-use super::{urls, values};
+use super::{signing, urls, values};
 use crate::limits::WORKERS_MAX;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -162,21 +162,33 @@ fn server(reader: &mut Reader) -> Option<Server> {
 
 fn auth(reader: &mut Reader) -> Option<Auth> {
     let secret = reader.secret("auth.secret");
+    let previous_secret = signing::previous_secret(reader);
+    let (keys, signing_key) = signing::keys(reader);
     let issuer = reader.read("auth.issuer", values::name);
     let audience = reader.read("auth.audience", values::name);
+    let issuers = signing::issuers(reader, audience.as_deref());
     let token_ttl = reader.read("auth.token_ttl", values::duration(SECOND, 30 * DAY));
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_grace = reader.read("auth.refresh_grace", values::duration(Duration::ZERO, HOUR));
+    let revocation_ttl = reader.read(
+        "auth.revocation_ttl",
+        values::duration(SECOND, 10 * 365 * DAY),
+    );
     let wallet_proof = reader.read("auth.wallet_proof", values::word(&WALLET_PROOFS));
     let auto_provision = reader.read("auth.auto_provision", values::boolean);
     let legacy = reader.read("auth.legacy_wallet_identity", values::boolean);
     let api_keys = reader.api_keys("auth.api_keys");
     Some(Auth {
         secret: secret?,
+        previous_secret: previous_secret?,
+        keys: keys?,
+        signing_key: signing_key?,
+        issuers: issuers?,
         issuer: issuer?,
         audience: audience?,
         token_ttl: token_ttl?,
         refresh_ttl: refresh_ttl?,
+        revocation_ttl: revocation_ttl?,
         refresh_grace: refresh_grace?,
         wallet_proof: wallet_proof?,
         auto_provision: auto_provision?,
@@ -221,7 +233,7 @@ fn logs(reader: &mut Reader) -> Option<Logs> {
 }
 
 fn channels(reader: &mut Reader) -> Option<ChannelRules> {
-    let kinds: Vec<String> = reader.layers.channel_types().map(str::to_owned).collect();
+    let kinds = reader.layers.names("channels.");
     let rules: Vec<Option<(String, ChannelRule)>> = kinds
         .into_iter()
         .map(|kind| {

@@ -15,6 +15,7 @@ mod auth;
 mod backend_api;
 mod history;
 mod notifications;
+mod revocation;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,7 +31,9 @@ use hyper::{Method, Request, Response};
 
 use crate::access_backend::AccessBackend;
 use crate::admission::{Admission, client_address};
-use crate::auth::Authority;
+use crate::auth::issuers::Issuers;
+use crate::auth::revocation::id_of;
+use crate::auth::{Authority, Identity, Refusal};
 use crate::broker::{Broker, Store};
 use crate::clock::Clock;
 use crate::config::{Config, Live, Secret};
@@ -82,6 +85,8 @@ pub struct Parts {
     pub live: Live,
     /// The HS256 key, from `auth::keys::secret`.
     pub secret: Secret,
+    /// Whose tokens are believed beside our own.
+    pub issuers: Issuers,
     /// See [`Services::clock`].
     pub clock: Clock,
     /// See [`Services::broker`].
@@ -107,7 +112,9 @@ impl Services {
     pub fn new(parts: Parts) -> Self {
         let config = parts.live.current();
         Self {
-            authority: ArcSwap::from_pointee(Authority::new(&parts.secret, &config.auth)),
+            authority: ArcSwap::from_pointee(
+                Authority::new(&parts.secret, &config.auth).believing(parts.issuers),
+            ),
             inbox: Inbox::new(
                 Arc::clone(&parts.store),
                 Arc::clone(&parts.broker),
@@ -128,6 +135,21 @@ impl Services {
             presence: parts.presence,
             access_backend: ArcSwapOption::new(parts.access_backend.map(Arc::new)),
         }
+    }
+
+    /// Who presents this token, now: it is good, and was not taken back.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn identify(&self, token: &str) -> Result<Identity, Refusal> {
+        let mut identity = self.authority().verify(token, self.clock.unix_ms())?;
+        if identity.jti.is_none() {
+            identity.jti = Some(id_of(token));
+        }
+        if self.router.revocations.cover(&identity) {
+            return Err(Refusal::Revoked);
+        }
+        Ok(identity)
     }
 
     /// The configuration in force. For what is being done now: the next request may have another.
@@ -250,6 +272,9 @@ where
         }
         _ => Bytes::new(),
     };
+    if let Some(token) = identity::bearer(&head.headers) {
+        services.authority().learn(token).await;
+    }
     let call = Call {
         method: method.clone(),
         query: head.uri.query().unwrap_or_default().to_owned(),
@@ -278,6 +303,8 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
     match (route, &call.method) {
         (Route::Wallet, &Method::POST) => auth::sign_in(services, call).await,
         (Route::Wallet, _) => auth::verify(services, call),
+        (Route::Logout, _) => revocation::logout(services, call).await,
+        (Route::Revoke, _) => revocation::revoke(services, call).await,
         (Route::Notifications, &Method::POST) => notifications::add(services, call).await,
         (Route::Notifications, &Method::PATCH) => notifications::patch(services, call).await,
         (Route::Notifications, &Method::PUT) => notifications::put(services, call).await,
@@ -295,6 +322,7 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
         (Route::Users, _) => backend_api::put_user(services, call).await,
         (Route::Health, _) => Ok(status::health(services)),
         (Route::Ready, _) => Ok(status::ready(services)),
+        (Route::Keys, _) => Ok(status::keys(services)),
         (Route::OpenApi, _) => Ok(status::openapi()),
         (Route::Root, _) if services.config().server.test_page => {
             Ok(reply::redirect(routes::TEST_PAGE))

@@ -7,6 +7,10 @@ use hyper::Method;
 pub enum Route {
     /// Sign-in and verification.
     Wallet,
+    /// Giving one's tokens back.
+    Logout,
+    /// Taking tokens back.
+    Revoke,
     /// A user's notifications.
     Notifications,
     /// Deleting the read ones.
@@ -33,6 +37,8 @@ pub enum Route {
     Health,
     /// Whether it can serve.
     Ready,
+    /// The public halves of our keys.
+    Keys,
     /// This API, described.
     OpenApi,
     /// For WebSockets, and the way to the test page.
@@ -73,8 +79,10 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 19] = [
+pub static TABLE: [Row; 22] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
+    row(Route::Logout, "/api/auth/logout", POST),
+    row(Route::Revoke, "/api/auth/revoke", POST),
     row(Route::Notifications, "/api/user/notifications", ALL),
     row(
         Route::NotificationsClear,
@@ -96,6 +104,7 @@ pub static TABLE: [Row; 19] = [
     row(Route::Users, "/api/users", PUT),
     row(Route::Health, "/health", GET),
     row(Route::Ready, "/ready", GET),
+    row(Route::Keys, "/.well-known/jwks.json", GET),
     row(Route::OpenApi, "/openapi.json", GET),
     row(Route::Root, "/", GET),
     row(Route::Socket, "/ws", GET),

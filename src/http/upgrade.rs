@@ -13,7 +13,7 @@ use tungstenite::handshake::server::create_response_with_body;
 
 use super::Services;
 use super::errors::ApiError;
-use super::identity::{bearer, note_failure};
+use super::identity::{Whence, bearer, note_failure};
 use crate::admission::{Permit, RetryAfter, client_address};
 use crate::auth::Refusal;
 use crate::config::AllowedOrigins;
@@ -50,16 +50,20 @@ pub struct Ticket {
     pub permits: [Option<Permit>; 3],
 }
 
+/// Waits for the keys that the token of an upgrade needs, if they are not here yet.
+pub async fn prepare<B>(services: &Services, request: &Request<B>) {
+    if is_upgrade(request)
+        && let Some(token) = offered(request).token
+    {
+        services.authority().learn(token.as_bytes()).await;
+    }
+}
+
 /// Looks at a request; takes permits only if it is an upgrade.
 pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) -> Considered {
     let headers = request.headers();
     let path = request.uri().path();
-    if request.method() != Method::GET
-        || !(path == "/ws" || path == "/")
-        || !headers
-            .get(UPGRADE)
-            .is_some_and(|value| names(value, "websocket"))
-    {
+    if !is_upgrade(request) {
         return Considered::Other;
     }
     let config = services.config();
@@ -77,6 +81,13 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
     }
 }
 
+fn is_upgrade<B>(request: &Request<B>) -> bool {
+    let asks = || request.headers().get(UPGRADE);
+    request.method() == Method::GET
+        && matches!(request.uri().path(), "/ws" | "/")
+        && asks().is_some_and(|value| names(value, "websocket"))
+}
+
 type Refused = Box<Response<Full<Bytes>>>;
 
 fn admit<B>(
@@ -86,7 +97,7 @@ fn admit<B>(
 ) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
     let headers = request.headers();
     if !origin_allowed(&services.config().server.allowed_origins, headers) {
-        note_failure(services, address, "origin");
+        note_failure(services, Whence::of(address, headers), "origin");
         let error = ApiError::new(
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
@@ -145,13 +156,11 @@ fn admit<B>(
     let mut of_user = None;
     let client = match offered.token {
         None => Err(Refusal::Missing),
-        Some(token) => services
-            .authority()
-            .verify(&token, services.clock.unix_ms()),
+        Some(token) => services.identify(&token),
     };
     let client = match client {
         Err(refusal) => {
-            note_failure(services, address, refusal.check());
+            note_failure(services, Whence::of(address, headers), refusal.check());
             Err(Close::Unauthorized)
         }
         Ok(identity) => match services.admission.connect_user(&identity.user_id) {

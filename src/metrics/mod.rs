@@ -103,12 +103,16 @@ pub struct Counters {
     pub limited: Names,
     /// Tokens issued.
     pub tokens_issued: Counter,
+    /// Revocations of tokens, families and users.
+    pub tokens_revoked: Counter,
     /// Events published, by `client`, `backend` or `server`.
     pub publications: Names,
     /// Notifications created.
     pub notifications: Counter,
     /// Questions of the rule `backend` by what became of them.
     pub access_backend: Names,
+    /// Fetches of other issuers' keys, `fetched` or `failed`.
+    pub key_fetches: Names,
 }
 
 impl Counters {
@@ -121,9 +125,11 @@ impl Counters {
             http_responses: Names::default(),
             limited: Names::default(),
             tokens_issued: Counter::default(),
+            tokens_revoked: Counter::default(),
             publications: Names::default(),
             notifications: Counter::default(),
             access_backend: Names::default(),
+            key_fetches: Names::default(),
         }
     }
 

@@ -84,9 +84,11 @@ impl Observed {
             http_responses: named(&counters.http_responses),
             limited: named(&counters.limited),
             tokens_issued: counters.tokens_issued.value(),
+            tokens_revoked: counters.tokens_revoked.value(),
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
             access_backend: named(&counters.access_backend),
+            key_fetches: named(&counters.key_fetches),
         }
     }
 }
@@ -164,12 +166,16 @@ pub struct Snapshot {
     pub limited: Counts,
     /// Tokens issued.
     pub tokens_issued: u64,
+    /// Revocations of tokens, families and users.
+    pub tokens_revoked: u64,
     /// Events published by whom.
     pub publications: Counts,
     /// Notifications created.
     pub notifications: u64,
     /// Questions of the rule `backend` by what became of them.
     pub access_backend: Counts,
+    /// [`Counters::key_fetches`]
+    pub key_fetches: Counts,
 }
 
 impl Snapshot {
@@ -222,9 +228,11 @@ impl Default for Snapshot {
             http_responses: Vec::new(),
             limited: Vec::new(),
             tokens_issued: 0,
+            tokens_revoked: 0,
             publications: Vec::new(),
             notifications: 0,
             access_backend: Vec::new(),
+            key_fetches: Vec::new(),
         }
     }
 }

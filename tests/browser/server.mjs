@@ -44,6 +44,7 @@ export async function startServer({ args = [], env = {} } = {}) {
   };
 
   const server = {
+    home,
     url: '',
     metricsUrl: '',
     output: () => output,

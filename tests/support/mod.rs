@@ -23,6 +23,7 @@ mod dice;
 mod http;
 mod raw;
 mod server;
+mod signer;
 mod token;
 
 pub use application::Application;
@@ -32,6 +33,8 @@ pub use dice::Dice;
 pub use http::{Reply, request};
 pub use raw::{Raw, frame, handshake};
 pub use server::{Server, command};
+pub use signer::{Signer, forge, key_set};
+pub use token::rfc3339_in;
 
 use std::time::{Duration, Instant};
 

@@ -250,6 +250,11 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "Tokens issued.",
         s.tokens_issued as f64,
     );
+    page.counter(
+        "tokens_revoked_total",
+        "Revocations of tokens, families and users.",
+        s.tokens_revoked as f64,
+    );
     let publications = bounded(&s.publications, |source| [("source", source.to_string())]);
     page.counters("publications_total", "Events published.", publications);
     page.counter(
@@ -263,6 +268,14 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
     page.counters(
         "access_backend_total",
         "What became of questions to the application whether a client may subscribe or publish.",
+        outcomes,
+    );
+    let outcomes = bounded(&s.key_fetches, |outcome| {
+        [("outcome", known(outcome, &["failed", "fetched"]))]
+    });
+    page.counters(
+        "key_fetches_total",
+        "Fetches of the keys that other issuers publish.",
         outcomes,
     );
     page.counter(
