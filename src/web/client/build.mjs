@@ -21,7 +21,7 @@ const MOST_BYTES = 8 * 1024;
 /** Names that are neither the application's nor the wire's. */
 const INTERNAL = [
   ...['recovering', 'retryAt', 'harmless', 'waiting', 'member', 'tries', 'held', 'due'],
-  ...['effects', 'deadline', 'command', 'names', 'fresh', 'frame', 'anew', 'renewed', 'session', 'do'],
+  ...['effects', 'deadline', 'command', 'names', 'fresh', 'frame', 'anew', 'renewed', 'session'],
   ...['fromServer', 'fromTab', 'greeting', 'isTrying', 'moved', 'leads', 'lost', 'gone'],
   ...['signedOut', 'signedIn', 'noToken', 'unwant', 'hello', 'stored', 'locked', 'failed', 'want', 'wake', 'tick'],
 ];
@@ -59,7 +59,7 @@ async function scripts() {
 }
 
 function node(script, ...parameters) {
-  execFileSync(process.execPath, [at('node_modules', script), ...parameters], { cwd: here, stdio: ['ignore', 'ignore', 'inherit'] });
+  execFileSync(process.execPath, [at('node_modules', script), ...parameters], { cwd: here, stdio: ['ignore', 2, 'inherit'] });
 }
 
 function types() {

@@ -83,7 +83,6 @@ declare class JWTManager {
 	/** `from`: before it was asked for. The answer may have waited long for a page that slept. */
 	private _session;
 	private _fromApplication;
-	private _do;
 	private _fetch;
 	private _read;
 	private _write;
@@ -163,7 +162,6 @@ declare class FanfareSocket {
 	off(type: string, handler: Handler): void;
 	private _url;
 	private _listen;
-	private _do;
 	private _open;
 	private _command;
 	private _promise;

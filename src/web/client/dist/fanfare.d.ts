@@ -107,7 +107,6 @@ export declare class JWTManager {
 	/** `from`: before it was asked for. The answer may have waited long for a page that slept. */
 	private _session;
 	private _fromApplication;
-	private _do;
 	private _fetch;
 	private _read;
 	private _write;
@@ -193,7 +192,6 @@ export declare class FanfareSocket {
 	off(type: string, handler: Handler): void;
 	private _url;
 	private _listen;
-	private _do;
 	private _open;
 	private _command;
 	private _promise;

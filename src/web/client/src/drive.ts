@@ -1,9 +1,9 @@
 // How a pure core (link.ts, renewal.ts) is run: what it wants done is done, in order, and it is woken
 // when it asked for that.
 
-export interface Core<E> {
+export interface Core<E extends Kinds> {
   /** To be carried out in this order, each taken out before. */
-  readonly effects: E[];
+  readonly effects: Effect<E>[];
   /** When `tick` is to be called. */
   readonly deadline: number;
   tick(now: number): void;
@@ -11,8 +11,17 @@ export interface Core<E> {
 
 const TIMER_MAX = 2 ** 31 - 1;
 
+/** What effects there are, and what comes with each. */
+type Kinds = { [kind: string]: unknown[] };
+
+/** An effect: its kind, and what comes with it. */
+export type Effect<E extends Kinds> = { [K in keyof E]: [kind: K, ...details: E[K]] }[keyof E];
+
+/** Who carries them out. */
+export type Hands<E extends Kinds> = { [K in keyof E]: (...details: E[K]) => void };
+
 /** Hands in an input, with the time. */
-export function drive<E>(core: Core<E>, act: (effect: E) => void): (input: (now: number) => void) => void {
+export function drive<E extends Kinds>(core: Core<E>, hands: Hands<E>): (input: (now: number) => void) => void {
   let isRunning = false;
   let timer: any;
   return function run(input): void {
@@ -20,7 +29,10 @@ export function drive<E>(core: Core<E>, act: (effect: E) => void): (input: (now:
     // Called from within an effect: the loop below goes on with what came.
     if (isRunning) return;
     isRunning = true;
-    for (let effect; (effect = core.effects.shift()); ) act(effect);
+    for (let effect; (effect = core.effects.shift()); ) {
+      const [kind, ...details] = effect;
+      hands[kind](...(details as any));
+    }
     isRunning = false;
     clearTimeout(timer);
     const delay = core.deadline - Date.now();

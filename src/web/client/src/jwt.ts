@@ -3,7 +3,7 @@
 import { request } from './api.js';
 import { drive, Listeners } from './drive.js';
 import { onPage } from './page.js';
-import { Renewal, type Effect, type Session } from './renewal.js';
+import { Renewal, type Session } from './renewal.js';
 import { FanfareError, type User } from './types.js';
 import type { Signer } from './wallet.js';
 
@@ -36,7 +36,23 @@ export class JWTManager {
 
   private _options: JWTOptions = {};
   private _core = new Renewal(Math.random);
-  private _run = drive(this._core, (effect: Effect) => this._do(effect));
+  private _run = drive(this._core, {
+    lock: () => {
+      const work = () =>
+        new Promise<void>((unlock) => {
+          this._unlock = unlock;
+          this._run(() => this._core.locked(this._read()));
+        });
+      void (globalThis.navigator?.locks ? navigator.locks.request(KEY, work) : work());
+    },
+    fetch: (session) => void this._fetch(session),
+    store: (session) => this._write(session),
+    unlock: () => this._unlock?.(),
+    tell: (session, anew) => this._listeners.tell(session?.user ?? null, anew),
+    settle: (renewed) => {
+      for (const resolve of this._waiting.splice(0)) resolve(renewed);
+    },
+  });
   private _listeners = new Listeners<[user: User | null, anew: boolean]>();
   private _waiting: ((renewed: boolean) => void)[] = [];
   private _unlock?: () => void;
@@ -175,34 +191,6 @@ export class JWTManager {
     if (token && token !== this._core.session?.token) this.setToken(token);
   }
 
-  private _do(effect: Effect): void {
-    switch (effect.do) {
-      case 'lock': {
-        const work = () =>
-          new Promise<void>((unlock) => {
-            this._unlock = unlock;
-            this._run(() => this._core.locked(this._read()));
-          });
-        void (globalThis.navigator?.locks ? navigator.locks.request(KEY, work) : work());
-        break;
-      }
-      case 'fetch':
-        void this._fetch(effect.session);
-        break;
-      case 'store':
-        this._write(effect.session);
-        break;
-      case 'unlock':
-        this._unlock?.();
-        break;
-      case 'tell':
-        this._listeners.tell(effect.session?.user ?? null, effect.anew);
-        break;
-      case 'settle':
-        for (const resolve of this._waiting.splice(0)) resolve(effect.renewed);
-    }
-  }
-
   private async _fetch({ refreshToken, user }: Session): Promise<void> {
     const from = Date.now();
     let final = false;
@@ -219,7 +207,7 @@ export class JWTManager {
     } catch (error) {
       const { status = 0 } = error as FanfareError;
       const refused = final && (error === true || status === 400 || status === 401);
-      this._run((now) => this._core.failed(now, refused, this._read(), error));
+      this._run((now) => this._core.failed(now, refused, this._read()));
     }
   }
 

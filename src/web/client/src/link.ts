@@ -6,23 +6,25 @@
 // offsets, however often the connection, the tab that holds it, or the server changed in between;
 // a wanted channel is subscribed to again until it is unwanted; a command is settled exactly once.
 
+import type { Effect } from './drive.js';
 import type { Frame, Position } from './types.js';
 
 /** What is to be done. */
-export type Effect =
+export type Effects = {
   /** Get a token (a new one if `fresh`) and connect with it. */
-  | { do: 'open'; fresh: boolean }
+  open: [fresh: boolean];
   /** Let go of the connection; no `closed` is to be handed in for it. */
-  | { do: 'close' }
-  | { do: 'send'; frame: Frame }
+  close: [];
+  send: [frame: Frame];
   /** Get a newer token. */
-  | { do: 'renew' }
+  renew: [];
   /** The server says that the session is over: forget the tokens. */
-  | { do: 'forget' }
+  forget: [];
   /** An event or message for those who listen; `names` are the wanted channels it came by. */
-  | { do: 'deliver'; frame: Frame; names: string[] }
-  | { do: 'report'; type: Report; data: any }
-  | { do: 'settle'; command: number; frame?: Frame; error?: Problem };
+  deliver: [frame: Frame, names: string[]];
+  report: [type: Report, data: any];
+  settle: [command: number, frame?: Frame, error?: Problem];
+};
 
 /** Why a command failed; without a message, the code says it all. */
 export interface Problem {
@@ -92,7 +94,7 @@ const BARE = /^(notifications|feed)$/;
 export class Link {
   phase: Phase = 'idle';
   /** To be carried out in this order, each taken out before. */
-  readonly effects: Effect[] = [];
+  readonly effects: Effect<Effects>[] = [];
   /** Whether this one is the tab that holds the socket: only it renews in band. */
   leads = true;
   user?: string;
@@ -154,7 +156,7 @@ export class Link {
   token(token: string, now: number, anew: boolean): void {
     if (this.phase === 'open') {
       if (anew) {
-        this._do({ do: 'close' });
+        this._do('close');
         this.closed(4000, 'signed in anew', now);
         this._open(now);
       } else if (this.leads) this._ask({ type: 'refresh', token }, { due: Infinity });
@@ -242,7 +244,7 @@ export class Link {
     if (lived) this._failures = 0;
     this._drop();
     if (code >= 4300 && code < 4400) {
-      if (code === 4300) this._do({ do: 'forget' });
+      if (code === 4300) this._do('forget');
       return this._end('stopped', code, reason);
     }
     if (code === 1008) {
@@ -258,7 +260,7 @@ export class Link {
     this._notBefore = bye?.retryAfterMs ? now + delay : now;
     this._failures++;
     this._until = now + delay;
-    this._do({ do: 'report', type: 'closed', data: { code, reason, reconnectInMs: delay } });
+    this._do('report', 'closed', { code, reason, reconnectInMs: delay });
     this._phase('waiting');
   }
 
@@ -276,7 +278,7 @@ export class Link {
       return;
     }
     if (frame._meta) return this._event(frame, now);
-    if (type === 'token_expiring') this._do({ do: 'renew' });
+    if (type === 'token_expiring') this._do('renew');
     else if (type === 'subscribed') {
       // Of another tab: it may have passed over what this one has not seen.
       const member = this._byKey(data.channelKey);
@@ -289,40 +291,40 @@ export class Link {
         this._denied(member, now, 'unsubscribed');
       }
     }
-    this._do({ do: 'deliver', frame, names: [] });
+    this._do('deliver', frame, []);
   }
 
   // ---- within
 
-  private _do(effect: Effect): void {
-    this.effects.push(effect);
+  private _do<K extends keyof Effects>(...effect: [kind: K, ...details: Effects[K]]): void {
+    this.effects.push(effect as any);
   }
 
   private _phase(phase: Phase): void {
     if (this.phase === phase) return;
     this.phase = phase;
-    this._do({ do: 'report', type: 'status', data: phase });
+    this._do('report', 'status', phase);
   }
 
   private _open(now: number): void {
     this._until = now + OPEN_PATIENCE;
     this._bye = undefined;
     this._phase('opening');
-    this._do({ do: 'open', fresh: this._refused });
+    this._do('open', this._refused);
   }
 
   private _end(phase: Phase, code: number, reason: string): void {
-    this._do({ do: 'close' });
+    this._do('close');
     this._drop();
     const error = { code: 'stopped', message: reason };
     for (const { command } of this._queue.splice(0)) this._fail(command, 'stopped', reason);
     for (const member of this._each()) this._answer(member, undefined, error);
-    this._do({ do: 'report', type: 'closed', data: { code, reason } });
+    this._do('report', 'closed', { code, reason });
     this._phase(phase);
   }
 
   private _lost(now: number, probed: boolean): void {
-    this._do({ do: 'close' });
+    this._do('close');
     this.closed(4000, probed ? 'no answer' : 'could not connect', now);
     if (probed && this.phase === 'waiting' && now >= this._notBefore) this._open(now);
   }
@@ -355,7 +357,7 @@ export class Link {
       this._resolve(name, member);
     }
     this._phase('open');
-    this._do({ do: 'deliver', frame, names: [] });
+    this._do('deliver', frame, []);
     for (const member of this._each()) this._join(member, now);
     for (const { command, frame, harmless } of this._queue.splice(0)) this.command(command, frame, harmless, now);
   }
@@ -380,7 +382,7 @@ export class Link {
   private _ask(frame: Frame, asked: Asked): void {
     const id = ++this._last;
     this._asked.set(id, asked);
-    this._do({ do: 'send', frame: { ...frame, id } });
+    this._do('send', { ...frame, id });
   }
 
   private _join(member: Member, now: number): void {
@@ -408,7 +410,7 @@ export class Link {
       else if (type === 'error') this._denied(member, now, data.code, data.message);
     } else if (command) {
       if (type === 'error') this._fail(command, data.code, data.message);
-      else this._do({ do: 'settle', command, frame });
+      else this._do('settle', command, frame);
     }
   }
 
@@ -421,10 +423,10 @@ export class Link {
     member.tries = 0;
     if (!recovered) member.position = epoch === undefined ? undefined : { epoch, offset };
     this._answer(member, frame);
-    this._do({ do: 'deliver', frame, names: [] });
+    this._do('deliver', frame, []);
     if (recovering) {
       const data = { channel: member.key, recovered: !!recovered, ...(reason && { reason }) };
-      this._do({ do: 'report', type: 'recovered', data });
+      this._do('report', 'recovered', data);
     }
   }
 
@@ -435,7 +437,7 @@ export class Link {
       this._answer(member, undefined, { code, message });
     } else this._later(member, now);
     if (FINAL.test(code) || code === 'unsubscribed') {
-      this._do({ do: 'report', type: 'denied', data: { channel: member.key, code, message } });
+      this._do('report', 'denied', { channel: member.key, code, message });
     }
   }
 
@@ -454,7 +456,7 @@ export class Link {
       }
       at.offset = offset;
     } else if (member.state !== 'in') return;
-    this._do({ do: 'deliver', frame, names: this._names(member) });
+    this._do('deliver', frame, this._names(member));
   }
 
   private _names(member: Member): string[] {
@@ -462,10 +464,10 @@ export class Link {
   }
 
   private _answer(member: Member, frame?: Frame, error?: Problem): void {
-    for (const command of member.waiting.splice(0)) this._do({ do: 'settle', command, frame, error });
+    for (const command of member.waiting.splice(0)) this._do('settle', command, frame, error);
   }
 
   private _fail(command: number, code: string, message?: string): void {
-    this._do({ do: 'settle', command, error: { code, message } });
+    this._do('settle', command, undefined, { code, message });
   }
 }

@@ -2,6 +2,7 @@
 // browser share one session (in localStorage); a lock that they share, too, makes sure that a
 // refresh token is used once. Whoever gets the lock looks first whether another tab was faster.
 
+import type { Effect } from './drive.js';
 import type { User } from './types.js';
 
 /** Who is signed in, as it is stored. Times are of this browser's clock. */
@@ -16,16 +17,17 @@ export interface Session {
 }
 
 /** What is to be done. */
-export type Effect =
+export type Effects = {
   /** Wait for the lock, then hand in `locked` with the session that is stored. */
-  | { do: 'lock' }
-  | { do: 'fetch'; session: Session }
-  | { do: 'store'; session: Session | null }
-  | { do: 'unlock' }
+  lock: [];
+  fetch: [session: Session];
+  store: [session: Session | null];
+  unlock: [];
   /** The session is another one; `anew`: somebody has signed in, or out. */
-  | { do: 'tell'; session: Session | null; anew: boolean }
+  tell: [session: Session | null, anew: boolean];
   /** Those who asked for a refresh are told whether there is a newer token. */
-  | { do: 'settle'; renewed: boolean; error?: unknown };
+  settle: [renewed: boolean];
+};
 
 /** A token is renewed so long before its end, but not before half of its life is over. */
 export const MARGIN = 5 * 60_000;
@@ -36,7 +38,7 @@ export const RETRY_MAX = 60_000;
 export class Renewal {
   session: Session | null = null;
   /** To be carried out in this order, each taken out before. */
-  readonly effects: Effect[] = [];
+  readonly effects: Effect<Effects>[] = [];
 
   /** The token that is to be replaced, while that is under way. */
   private _replacing?: string;
@@ -56,7 +58,7 @@ export class Renewal {
   }
 
   signedIn(session: Session | null): void {
-    this.effects.push({ do: 'store', session });
+    this.effects.push(['store', session]);
     this._adopt(session, true);
   }
 
@@ -72,11 +74,11 @@ export class Renewal {
 
   /** Asks for another token than this one; `settle` will follow. */
   refresh(token?: string): void {
-    if (!this.session) this.effects.push({ do: 'settle', renewed: false });
-    else if (token && token !== this.session.token) this.effects.push({ do: 'settle', renewed: true });
+    if (!this.session) this.effects.push(['settle', false]);
+    else if (token && token !== this.session.token) this.effects.push(['settle', true]);
     else if (!this._replacing) {
       this._replacing = this.session.token;
-      this.effects.push({ do: 'lock' });
+      this.effects.push(['lock']);
     }
   }
 
@@ -84,7 +86,7 @@ export class Renewal {
     if (!stored || stored.token !== this._replacing) {
       this._adopt(stored, false);
       this._done(!!stored);
-    } else this.effects.push({ do: 'fetch', session: stored });
+    } else this.effects.push(['fetch', stored]);
   }
 
   /** `stored`: what is stored by now; who has signed out meanwhile stays so. */
@@ -92,18 +94,18 @@ export class Renewal {
     const current = stored?.token === this._replacing;
     if (current) {
       this._failures = 0;
-      this.effects.push({ do: 'store', session });
+      this.effects.push(['store', session]);
       this._adopt(session, false);
     } else this._adopt(stored, false);
     this._done(current || !!stored);
   }
 
   /** `final`: the server says that this session cannot be renewed any more. */
-  failed(now: number, final: boolean, stored: Session | null, error: unknown): void {
+  failed(now: number, final: boolean, stored: Session | null): void {
     if (stored?.token !== this._replacing) this._adopt(stored, false);
     else if (final) this.signedIn(null);
     this._retryAt = now + this._random() * Math.min(RETRY_MAX, RETRY_FIRST * 2 ** this._failures++);
-    this._done(false, error);
+    this._done(false);
   }
 
   private _due(): number {
@@ -117,11 +119,11 @@ export class Renewal {
     if (before?.token === session?.token) return;
     this._retryAt = this._failures = 0;
     const other = !before || !session || before.user.id !== session.user.id;
-    this.effects.push({ do: 'tell', session, anew: anew || other });
+    this.effects.push(['tell', session, anew || other]);
   }
 
-  private _done(renewed: boolean, error?: unknown): void {
+  private _done(renewed: boolean): void {
     this._replacing = undefined;
-    this.effects.push({ do: 'unlock' }, { do: 'settle', renewed, error });
+    this.effects.push(['unlock'], ['settle', renewed]);
   }
 }

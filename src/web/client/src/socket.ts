@@ -2,7 +2,7 @@
 
 import { drive } from './drive.js';
 import { JWTManager } from './jwt.js';
-import { Link, type Effect, type Phase } from './link.js';
+import { Link, type Phase } from './link.js';
 import { onPage } from './page.js';
 import { Tabs } from './tabs.js';
 import { FanfareError, keyOf, type Channel, type Frame } from './types.js';
@@ -29,7 +29,32 @@ export interface Subscription {
 
 export class FanfareSocket {
   private _link = new Link(Math.random);
-  private _run = drive(this._link, (effect: Effect) => this._do(effect));
+  private _run = drive(this._link, {
+    open: (fresh) => void this._open(fresh, ++this._opening),
+    close: () => {
+      this._opening++;
+      if (this._tabs.leads) this._tabs.close();
+    },
+    send: (frame) => this._tabs.send(frame),
+    renew: () => this._jwt.hurry(),
+    forget: () => {
+      if (this._tabs.leads) this._jwt.forget(this._used);
+    },
+    deliver: (frame, names) => {
+      this._emit(frame.type, frame);
+      this._emit('*', frame);
+      for (const name of names) {
+        for (const { handler } of [...(this._channels.get(name) ?? [])]) this._call(handler, frame);
+      }
+    },
+    report: (kind, data) => this._emit(`$${kind}`, { type: `$${kind}`, data }),
+    settle: (command, frame, error) => {
+      const [resolve, reject] = this._commands.get(command) ?? [];
+      this._commands.delete(command);
+      if (frame) resolve?.(frame);
+      else reject?.(new FanfareError(error!.code, error!.message));
+    },
+  });
   private _tabs: Tabs;
   private _jwt: JWTManager;
   private _handlers = new Map<string, Set<Handler>>();
@@ -177,44 +202,6 @@ export class FanfareSocket {
       }),
     );
     return () => ends.forEach((end) => end());
-  }
-
-  private _do(effect: Effect): void {
-    switch (effect.do) {
-      case 'open':
-        void this._open(effect.fresh, ++this._opening);
-        break;
-      case 'close':
-        this._opening++;
-        if (this._tabs.leads) this._tabs.close();
-        break;
-      case 'send':
-        this._tabs.send(effect.frame);
-        break;
-      case 'renew':
-        this._jwt.hurry();
-        break;
-      case 'forget':
-        if (this._tabs.leads) this._jwt.forget(this._used);
-        break;
-      case 'deliver':
-        this._emit(effect.frame.type, effect.frame);
-        this._emit('*', effect.frame);
-        for (const name of effect.names) {
-          for (const { handler } of [...(this._channels.get(name) ?? [])]) this._call(handler, effect.frame);
-        }
-        break;
-      case 'report':
-        this._emit(`$${effect.type}`, { type: `$${effect.type}`, data: effect.data });
-        break;
-      case 'settle': {
-        const { command, frame, error } = effect;
-        const [resolve, reject] = this._commands.get(command) ?? [];
-        this._commands.delete(command);
-        if (frame) resolve?.(frame);
-        else reject?.(new FanfareError(error!.code, error!.message));
-      }
-    }
   }
 
   private async _open(fresh: boolean, opening: number): Promise<void> {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ASLEEP, BACKOFF_FIRST, BACKOFF_MAX, Link, QUEUE_MAX, SILENCE_MAX, type Effect } from '../src/link.js';
+import { ASLEEP, BACKOFF_FIRST, BACKOFF_MAX, Link, QUEUE_MAX, SILENCE_MAX, type Effects } from '../src/link.js';
 
 const GREETING = { type: 'connected', data: { userId: 'u1' } };
 
@@ -17,8 +17,11 @@ function open(random = () => 0.5): Link {
 }
 
 const drain = (link: Link) => link.effects.splice(0);
-const sent = (link: Link) => drain(link).flatMap((effect) => (effect.do === 'send' ? [effect.frame] : []));
-const only = <K extends Effect['do']>(link: Link, kind: K) => drain(link).filter((effect) => effect.do === kind) as Extract<Effect, { do: K }>[];
+const sent = (link: Link) => drain(link).flatMap((effect) => (effect[0] === 'send' ? [effect[1]] : []));
+/** What comes with the effects of this kind. */
+const only = <K extends keyof Effects>(link: Link, kind: K) =>
+  drain(link).flatMap(([one, ...details]) => (one === kind ? [details as unknown as Effects[K]] : []));
+const failures = (link: Link) => only(link, 'settle').map(([command, , error]) => [command, error!.code]);
 const event = (offset: number, epoch = 'e') => ({ type: 'tick', _meta: { channel: 'post_1', epoch, offset } });
 
 /** With post_1 subscribed at offset 5. */
@@ -32,7 +35,7 @@ function subscribed(): Link {
   return link;
 }
 
-const delivered = (link: Link) => only(link, 'deliver').flatMap(({ frame }) => frame._meta?.offset ?? []);
+const delivered = (link: Link) => only(link, 'deliver').flatMap(([frame]) => frame._meta?.offset ?? []);
 
 test('an event that was there before, or is of nobody, is not delivered', () => {
   const link = subscribed();
@@ -61,7 +64,7 @@ test('what cannot be recovered is told, and goes on from where the channel stand
   assert.deepEqual(again!.recover, { epoch: 'e', offset: 5 });
   link.frame({ type: 'subscribed', id: again!.id, data: { channelKey: 'post_1', epoch: 'f', offset: 2, recovered: false, reason: 'epoch_changed' } }, 99_000);
   const [report] = only(link, 'report');
-  assert.deepEqual(report!.data, { channel: 'post_1', recovered: false, reason: 'epoch_changed' });
+  assert.deepEqual(report![1], { channel: 'post_1', recovered: false, reason: 'epoch_changed' });
   link.frame(event(2, 'f'), 99_000);
   link.frame(event(3, 'f'), 99_000);
   assert.deepEqual(delivered(link), [3]);
@@ -115,9 +118,9 @@ test('stay-away codes are obeyed until somebody asks again', () => {
 test('a refused token is renewed once, then it is over', () => {
   const link = new Link(Math.random);
   link.connect(0);
-  assert.deepEqual(only(link, 'open'), [{ do: 'open', fresh: false }]);
+  assert.deepEqual(only(link, 'open'), [[false]]);
   link.closed(1008, 'Unauthorized', 10);
-  assert.deepEqual(only(link, 'open'), [{ do: 'open', fresh: true }]);
+  assert.deepEqual(only(link, 'open'), [[true]]);
   link.closed(1008, 'Unauthorized', 20);
   assert.equal(link.phase, 'stopped');
 });
@@ -152,10 +155,9 @@ test('the queue is bounded, and what changes nothing is asked again', () => {
   link.command(1, { type: 'publish' }, false, 1_000);
   link.command(2, { type: 'history' }, true, 1_000);
   link.closed(1006, '', 1_100);
-  const failed = only(link, 'settle');
-  assert.deepEqual(failed.map(({ command, error }) => [command, error!.code]), [[1, 'connection_lost']]);
+  assert.deepEqual(failures(link), [[1, 'connection_lost']]);
   for (let n = 0; n < QUEUE_MAX + 5; n++) link.command(10 + n, { type: 'publish' }, false, 1_200);
-  assert.deepEqual(only(link, 'settle').map(({ error }) => error!.code), Array(6).fill('queue_full'));
+  assert.deepEqual(failures(link).map(([, code]) => code), Array(6).fill('queue_full'));
   link.tick(99_000);
   link.frame(GREETING, 99_000);
   const frames = sent(link);
@@ -169,7 +171,7 @@ test('no reply in time fails a command and repeats a subscription', () => {
   link.command(2, { type: 'presence' }, true, 1_000);
   drain(link);
   link.tick(11_000);
-  assert.deepEqual(only(link, 'settle').map(({ command, error }) => [command, error!.code]), [[2, 'timeout']]);
+  assert.deepEqual(failures(link), [[2, 'timeout']]);
   link.frame({ type: 'pong' }, 11_500);
   link.tick(13_000);
   assert.equal(sent(link).filter(({ type }) => type === 'subscribe').length, 1);
@@ -181,7 +183,7 @@ test('a refused channel is told and forgotten; one that was held is tried again'
   const [frame] = sent(link);
   const refusal = { type: 'error', data: { code: 'access_denied', message: 'Access denied to channel' } };
   link.frame({ ...refusal, id: frame!.id }, 1_000);
-  assert.deepEqual(only(link, 'settle').map(({ error }) => error!.code), ['access_denied']);
+  assert.deepEqual(failures(link), [[1, 'access_denied']]);
   assert.equal(link.deadline, 1_000 + SILENCE_MAX);
 
   const holding = subscribed();
@@ -190,7 +192,7 @@ test('a refused channel is told and forgotten; one that was held is tried again'
   holding.frame(GREETING, 99_000);
   const [again] = sent(holding);
   holding.frame({ ...refusal, id: again!.id }, 99_000);
-  assert.equal(only(holding, 'report')[0]!.type, 'denied');
+  assert.equal(only(holding, 'report')[0]![0], 'denied');
   holding.tick(holding.deadline);
   assert.equal(sent(holding)[0]!.type, 'subscribe');
 });
@@ -205,7 +207,7 @@ test("one's own channels go by two names, and are heard once", () => {
   drain(link);
   link.frame({ type: 'notification', _meta: { channel: 'notifications_u1', epoch: 'e', offset: 1 } }, 1_000);
   const [one, ...more] = only(link, 'deliver');
-  assert.deepEqual(one!.names.sort(), ['notifications', 'notifications_u1']);
+  assert.deepEqual(one![1].sort(), ['notifications', 'notifications_u1']);
   assert.equal(more.length, 0);
   link.unwant('notifications', 1_000);
   assert.equal(sent(link).length, 0);

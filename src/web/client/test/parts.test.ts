@@ -8,7 +8,7 @@ import { MARGIN, Renewal, type Session } from '../src/renewal.js';
 import { keyOf } from '../src/types.js';
 
 const session = (token: string, from: number, life: number): Session => ({ token, refreshToken: `r-${token}`, user: { id: 'u1' }, from, until: from + life });
-const names = (renewal: Renewal) => renewal.effects.splice(0).map((effect) => effect.do);
+const names = (renewal: Renewal) => renewal.effects.splice(0).map(([kind]) => kind);
 
 test('a token is renewed five minutes before its end, a short one at half of its life', () => {
   const renewal = new Renewal(Math.random);
@@ -50,13 +50,13 @@ test('a refusal signs out, a failure waits and tries again', () => {
   renewal.stored(a);
   renewal.refresh();
   renewal.locked(a);
-  renewal.failed(6_000, false, a, 'offline');
+  renewal.failed(6_000, false, a);
   assert.equal(renewal.session, a);
   assert.equal(renewal.deadline, 6_500);
   renewal.wake(6_100);
   renewal.locked(a);
   names(renewal);
-  renewal.failed(6_200, true, a, 'refused');
+  renewal.failed(6_200, true, a);
   assert.deepEqual(names(renewal), ['store', 'tell', 'unlock', 'settle']);
   assert.equal(renewal.session, null);
 });
