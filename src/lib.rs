@@ -27,6 +27,7 @@ pub mod router;
 pub mod session;
 pub mod shutdown;
 pub mod sparing;
+pub mod tls;
 pub mod web;
 pub mod welcome;
 pub mod worker;

@@ -35,6 +35,8 @@ pub const CALL_TIMEOUT_MS: u64 = 10_000;
 pub const CLOSE_TIMEOUT_MS: u64 = 3_000;
 /// A socket that takes no byte for this long while some wait is closed with 4102.
 pub const BLOCKED_MS_MAX: u64 = 20_000;
+/// A TLS handshake: slow networks need a second or two.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 /// The head of a request.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Header lines of a request.

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::Waker;
 
-use tokio::net::TcpStream;
-
 use super::mailbox::Load;
+use super::stream::Stream;
 use crate::admission::Permit;
 use crate::limits::{BLOCKED_MS_MAX, QUEUE_SHARE};
 use crate::metrics::WorkerCounters;
@@ -24,7 +23,7 @@ pub type Permits = [Option<Permit>; 3];
 /// One upgraded socket.
 pub struct Connection {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// The protocol machine.
     pub engine: Engine,
     /// What waits to be written.
@@ -94,7 +93,7 @@ pub enum Gone {
 /// Whether a connection waits for a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// The outbox is empty.
+    /// The outbox is empty, and all that was in it is the kernel's.
     Clean,
     /// It is in the worker's dirty list.
     Dirty,
@@ -180,7 +179,11 @@ impl Connection {
                 Err(_) => return Flushed::Failed,
             }
         }
-        Flushed::Empty
+        match self.stream.flush() {
+            Ok(()) => Flushed::Empty,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Flushed::Blocked,
+            Err(_) => Flushed::Failed,
+        }
     }
 
     /// Ends it; its task will remove it.

@@ -5,11 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use tokio::net::TcpStream;
-
 use super::channels::Slot;
 use super::connection::{Connection, Flow, Gone, Life};
 use super::mailbox::Load;
+use super::stream::Stream;
 use super::turn::end_if_said;
 use super::{State, Worker};
 use crate::clock::Moment;
@@ -25,7 +24,7 @@ impl Worker {
     /// Takes over an upgraded socket and what was already read from it.
     pub(super) fn adopt(
         self: &Rc<Self>,
-        stream: TcpStream,
+        stream: Stream,
         leftover: &[u8],
         ticket: Ticket,
         load: Load,
@@ -148,7 +147,7 @@ impl Worker {
                         agreed: true,
                         shut: false,
                     };
-                    if connection.outbox.is_empty() {
+                    if connection.flow == Flow::Clean {
                         end_if_said(connection);
                     }
                     state.schedule(slot);
@@ -177,7 +176,7 @@ impl Worker {
             match connection.engine.receive(&mut input, &mut state.protocol) {
                 Received::Closing | Received::Failed(_) => {
                     *agreed = true;
-                    if connection.outbox.is_empty() {
+                    if connection.flow == Flow::Clean {
                         end_if_said(connection);
                     }
                     return;

@@ -9,10 +9,12 @@ pub mod channels;
 pub mod connection;
 mod drive;
 mod effects;
+mod handshake;
 pub mod mailbox;
 mod roster;
 mod serve;
 mod stall;
+pub mod stream;
 mod terms;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use super::Worker;
 use super::mailbox::{Accepted, Load};
 use super::stall::Unstalled;
+use super::stream::Stream;
 use crate::http;
 use crate::http::upgrade::{Considered, Ticket};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
@@ -34,7 +35,14 @@ impl Worker {
                 tokio::task::spawn_local(async move {
                     // A WebSocket has a permit of its own; this one ends with the task in any case.
                     let _permit = permit;
-                    self.serve(stream, peer, load).await;
+                    let stream = match self.outfit.services.tls.acceptor() {
+                        None => Some(Stream::Plain(stream)),
+                        // Boxed: a task has room for it only while there is a handshake.
+                        Some(acceptor) => Box::pin(self.shake_hands(acceptor, stream)).await,
+                    };
+                    if let Some(stream) = stream {
+                        self.serve(stream, peer, load).await;
+                    }
                 });
             }
             Err(error) => tracing::warn!(%error, "a socket could not be registered"),
@@ -42,7 +50,7 @@ impl Worker {
     }
 
     /// Serves requests until the socket ends or is adopted as a WebSocket.
-    async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, load: Load) {
+    async fn serve(self: Rc<Self>, stream: Stream, peer: SocketAddr, load: Load) {
         let services = &self.outfit.services;
         let upgraded: RefCell<Option<(OnUpgrade, Ticket)>> = RefCell::new(None);
         let answered = Cell::new(false);
@@ -86,9 +94,9 @@ impl Worker {
             if let Some(parts) = parts.filter(|_| error.is_timeout()) {
                 // Silence between two requests is nobody's fault.
                 if !answered.get() || !parts.read_buf.is_empty() {
-                    let stream = parts.io.into_inner().into_inner();
+                    let mut stream = parts.io.into_inner().into_inner();
                     let _ = stream.try_write(&request_timeout());
-                    let _ = socket2::SockRef::from(&stream).shutdown(std::net::Shutdown::Write);
+                    let _ = stream.shutdown();
                 }
             } else {
                 tracing::debug!(%error, %peer, "an http connection ended");

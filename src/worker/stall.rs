@@ -8,12 +8,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use super::stream::Stream;
 
 /// A socket that fails when a write waits too long without one byte being taken.
 pub struct Unstalled {
-    stream: TcpStream,
+    stream: Stream,
     patience: Duration,
     /// Exists while a write waits.
     until: Option<Pin<Box<Sleep>>>,
@@ -21,7 +22,7 @@ pub struct Unstalled {
 
 impl Unstalled {
     /// The peer of `stream` may let a write wait for `patience`.
-    pub const fn new(stream: TcpStream, patience: Duration) -> Self {
+    pub const fn new(stream: Stream, patience: Duration) -> Self {
         Self {
             stream,
             patience,
@@ -30,15 +31,15 @@ impl Unstalled {
     }
 
     /// The bare socket.
-    pub fn into_inner(self) -> TcpStream {
+    pub fn into_inner(self) -> Stream {
         self.stream
     }
 
-    fn watch(
+    fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.until = None;
             return written;
@@ -86,10 +87,12 @@ impl AsyncWrite for Unstalled {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.watch(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.watch(context, shut)
     }
 }

@@ -137,6 +137,7 @@ impl Bench {
             router: router.clone(),
             access_backend: None,
             live: live.clone(),
+            tls: crate::tls::Endpoint::new(None).unwrap(),
             secret: Secret::new(*b"a secret for tests, 32 bytes long"),
             clock,
             broker: broker.clone(),
