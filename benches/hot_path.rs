@@ -22,6 +22,9 @@
 mod admission {
     pub use fanfare::admission::Permit;
 }
+mod config {
+    pub use fanfare::config::Slow;
+}
 /// The same of terms.
 mod session {
     pub use fanfare::session::Terms;
@@ -91,7 +94,7 @@ impl Node {
         let (mailbox, inbound) = mailbox();
         let mut channels = Channels::default();
         for slot in 0..MEMBERS {
-            channels.join(&key, slot);
+            channels.join(&key, slot, config::Slow::Close);
             channels.activate(&key, slot, None);
         }
         Self {
@@ -118,7 +121,7 @@ impl Node {
             let (outboxes, dirty) = (&mut self.outboxes, &mut self.dirty);
             let position = posted.position.as_ref();
             self.channels
-                .event(&posted.channel, position, &frame, |slot| {
+                .event(&posted.channel, position, &frame, |slot, _| {
                     let outbox = &mut outboxes[slot as usize];
                     if outbox.is_empty() {
                         dirty.push(slot);

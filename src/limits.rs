@@ -27,14 +27,15 @@ pub const HELD_BYTES_MAX: usize = 256 << 10;
 /// One answer may take this part of `limits.queue_bytes`, and a client that has not taken so much yet
 /// is not asked what else it wants: the rest of its queue is for live events.
 pub const QUEUE_SHARE: usize = 4;
+/// Bytes of events that move at a time from a slow connection's backlog, where they may still be dropped,
+/// to its outbox, where they may not.
+pub const REFILL_BYTES: usize = 64 << 10;
 /// Workers: their set is one word per channel.
 pub const WORKERS_MAX: usize = 64;
 /// A broker, store or token call for a client ends after this, with an error to the client.
 pub const CALL_TIMEOUT_MS: u64 = 10_000;
 /// After our close frame the peer has this long to answer before its socket is dropped.
 pub const CLOSE_TIMEOUT_MS: u64 = 3_000;
-/// A socket that takes no byte for this long while some wait is closed with 4102.
-pub const BLOCKED_MS_MAX: u64 = 20_000;
 /// A TLS handshake: slow networks need a second or two.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 /// The head of a request.

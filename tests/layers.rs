@@ -31,7 +31,16 @@ const LAYERS: &[&[&str]] = &[
     &["protocol"],
     &["config"],
     &["control", "event_log", "logging", "shutdown", "descriptors"],
-    &["limits", "clock", "counter", "sparing", "tls"],
+    &[
+        "limits",
+        "clock",
+        "counter",
+        "sparing",
+        "key_pair",
+        "outgoing",
+        "supervisor",
+        "tls",
+    ],
 ];
 
 /// Steps that go up or aside all the same, each with its reason.

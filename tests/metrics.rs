@@ -14,10 +14,13 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use fanfare::broker::faulty::Silent;
 use fanfare::broker::{Health, StoreFigures};
 use fanfare::clock::Clock;
+use fanfare::config::{self, Live};
 use fanfare::event_log::EventLog;
+use fanfare::metrics::server::Door;
 use fanfare::metrics::{
     Counters, MOST_COUNTS, Observed, Process, Snapshot, console, render, server,
 };
+use fanfare::tls::Endpoint;
 
 /// A server of one minute with something in every member.
 fn busy() -> Snapshot {
@@ -148,6 +151,7 @@ fn what_is_counted_is_shown() {
         worker.closes.increment("4102 too slow");
         worker.deliveries.add(1_000 * n);
         worker.gaps.add(5 * n);
+        worker.dropped.add(7 * n);
     }
     counters.auth_failures.increment("expired");
     counters.auth_failures.increment("origin");
@@ -191,6 +195,7 @@ fn what_is_counted_is_shown() {
         ("subscriptions", serde_json::json!(5)),
         ("deliveries", serde_json::json!(3_000)),
         ("gaps", serde_json::json!(15)),
+        ("dropped", serde_json::json!(21)),
         ("closesByReason", serde_json::json!({"4102 too slow": 2})),
         (
             "authFailuresByCheck",

@@ -185,6 +185,7 @@ mod tests {
             channels_per_connection: 0,
             channel_key_bytes: 0,
             queue_bytes: 0,
+            queue_age: Duration::from_secs(30),
             header_timeout: Duration::ZERO,
             body_timeout: Duration::ZERO,
             notifications_per_user: 0,

@@ -12,9 +12,9 @@ use super::reader::{Reader, Setting};
 use super::sources::Sources;
 use super::{
     Access, AccessBackend, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs,
-    Metrics, Retention, Server, WalletProof,
+    Metrics, Retention, Server, Slow, WalletProof,
 };
-use super::{urls, values};
+use super::{signing, urls, values};
 use crate::limits::WORKERS_MAX;
 use crate::tls;
 
@@ -38,6 +38,12 @@ const WALLET_PROOFS: [(&str, WalletProof); 2] = [
 const DURABILITIES: [(&str, Durability); 2] = [
     ("commit", Durability::Commit),
     ("relaxed", Durability::Relaxed),
+];
+
+const SLOW: [(&str, Slow); 3] = [
+    ("close", Slow::Close),
+    ("drop_oldest", Slow::DropOldest),
+    ("latest_only", Slow::LatestOnly),
 ];
 
 const ACCESSES: [(&str, Access); 5] = [
@@ -209,8 +215,11 @@ fn metrics(reader: &mut Reader) -> Option<Metrics> {
 
 fn auth(reader: &mut Reader) -> Option<Auth> {
     let secret = reader.secret("auth.secret");
+    let previous_secret = signing::previous_secret(reader);
+    let (keys, signing_key) = signing::keys(reader);
     let issuer = reader.read("auth.issuer", values::name);
     let audience = reader.read("auth.audience", values::name);
+    let issuers = signing::issuers(reader, audience.as_deref());
     let token_ttl = reader.read("auth.token_ttl", values::duration(SECOND, 30 * DAY));
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_grace = reader.read("auth.refresh_grace", values::duration(Duration::ZERO, HOUR));
@@ -220,6 +229,10 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
     let api_keys = reader.api_keys("auth.api_keys");
     Some(Auth {
         secret: secret?,
+        previous_secret: previous_secret?,
+        keys: keys?,
+        signing_key: signing_key?,
+        issuers: issuers?,
         issuer: issuer?,
         audience: audience?,
         token_ttl: token_ttl?,
@@ -268,7 +281,7 @@ fn logs(reader: &mut Reader) -> Option<Logs> {
 }
 
 fn channels(reader: &mut Reader) -> Option<ChannelRules> {
-    let kinds: Vec<String> = reader.layers.channel_types().map(str::to_owned).collect();
+    let kinds = reader.layers.names("channels.");
     let rules: Vec<Option<(String, ChannelRule)>> = kinds
         .into_iter()
         .map(|kind| {
@@ -289,6 +302,7 @@ fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
     let durability = reader.read(&key("durability"), values::word(&DURABILITIES));
     let presence = reader.read(&key("presence"), values::boolean);
     let join_leave = reader.read(&key("join_leave"), values::boolean);
+    let slow = reader.read(&key("slow"), values::word(&SLOW));
     if (presence, join_leave) == (Some(false), Some(true)) {
         let accepted = format!("{} = true beside it", key("presence"));
         let fault = Fault::new("tells who comes and goes, which is not known", accepted);
@@ -305,6 +319,7 @@ fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
         }),
         presence: presence?,
         join_leave: join_leave?,
+        slow: slow?,
     })
 }
 
@@ -365,6 +380,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     let channels = reader.read("limits.channels_per_connection", values::limit);
     let channel_key_bytes = reader.read("limits.channel_key_bytes", values::size_in_memory);
     let queue_bytes = reader.read("limits.queue_bytes", values::size_in_memory);
+    let queue_age = reader.read("limits.queue_age", values::timeout);
     let header_timeout = reader.read("limits.header_timeout", values::timeout);
     let body_timeout = reader.read("limits.body_timeout", values::timeout);
     let notifications = reader.read("limits.notifications_per_user", values::limit);
@@ -384,6 +400,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
         channels_per_connection: channels?,
         channel_key_bytes: channel_key_bytes?,
         queue_bytes: queue_bytes?,
+        queue_age: queue_age?,
         header_timeout: header_timeout?,
         body_timeout: body_timeout?,
         notifications_per_user: notifications?,

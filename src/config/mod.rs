@@ -12,6 +12,7 @@ mod mistake;
 mod raw;
 mod reader;
 mod secret;
+mod signing;
 mod sources;
 mod suggest;
 mod urls;
@@ -30,6 +31,7 @@ use ipnet::IpNet;
 
 use crate::tls;
 
+use crate::key_pair::{Algorithm, KeyPair};
 pub use difference::{Change, Difference};
 pub use keys::MANUAL;
 pub use live::Live;
@@ -101,6 +103,14 @@ pub enum AllowedOrigins {
 pub struct Auth {
     /// The HS256 key, 32 bytes at least; `None`: one is generated and kept in `data_dir`.
     pub secret: Option<Secret>,
+    /// The secret before this one, and until when it still counts.
+    pub previous_secret: Option<(Secret, u64)>,
+    /// Keys beside the secret.
+    pub keys: Vec<NamedKey>,
+    /// Which of `keys` signs; `None`: the secret.
+    pub signing_key: Option<String>,
+    /// Whose tokens are believed, too.
+    pub issuers: Vec<Issuer>,
     /// `iss` of every token.
     pub issuer: String,
     /// `aud` of every token.
@@ -119,6 +129,32 @@ pub struct Auth {
     pub legacy_wallet_identity: bool,
     /// What backends may present, as SHA-256.
     pub api_keys: Vec<[u8; 32]>,
+}
+
+/// `auth.keys.KID.*`
+#[derive(Debug, Clone)]
+pub struct NamedKey {
+    /// Its name in tokens.
+    pub kid: String,
+    /// The key.
+    pub pair: KeyPair,
+    /// Until when it counts, in milliseconds since 1970; `None`: for good.
+    pub until_unix_ms: Option<u64>,
+}
+
+/// `auth.issuers.NAME.*`: somebody else who signs tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// For logs and metrics.
+    pub name: String,
+    /// `iss` of its tokens.
+    pub issuer: String,
+    /// `aud` of its tokens.
+    pub audience: String,
+    /// Where its keys are published: `https`, or this machine.
+    pub jwks_url: String,
+    /// What it may sign with; at least one.
+    pub algorithms: Vec<Algorithm>,
 }
 
 /// `auth.wallet_proof`
@@ -169,6 +205,20 @@ pub struct ChannelRule {
     pub presence: bool,
     /// Whether subscribers are told who comes and goes. Only with `presence`.
     pub join_leave: bool,
+    /// What becomes of events that a subscriber does not take.
+    pub slow: Slow,
+}
+
+/// What becomes of a channel's events when a subscriber's socket takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Slow {
+    /// They wait, and whoever lets too much wait is closed with 4102.
+    #[default]
+    Close,
+    /// They wait; of what is too much or too old the oldest go, and the client is told of the gap.
+    DropOldest,
+    /// Only the newest waits, and the client is told of the gap.
+    LatestOnly,
 }
 
 /// How much history a channel keeps. No `Retention` means none.
@@ -227,6 +277,11 @@ impl ChannelRules {
         self.0.get(kind)
     }
 
+    /// What becomes of events of the channels of this type that a subscriber does not take.
+    pub fn slow(&self, kind: &str) -> Slow {
+        self.rule(kind).map_or(Slow::Close, |rule| rule.slow)
+    }
+
     /// Whether it is known who is in the channels of this type.
     pub fn has_presence(&self, kind: &str) -> bool {
         self.rule(kind).is_some_and(|rule| rule.presence)
@@ -262,6 +317,8 @@ pub struct Limits {
     pub channel_key_bytes: usize,
     /// Outgoing bytes that wait for one socket.
     pub queue_bytes: usize,
+    /// How long anything may wait for one socket.
+    pub queue_age: Duration,
     /// For the head of a request.
     pub header_timeout: Duration,
     /// For its body.

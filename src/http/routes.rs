@@ -33,6 +33,8 @@ pub enum Route {
     Health,
     /// Whether it can serve.
     Ready,
+    /// The public halves of our keys.
+    Keys,
     /// This API, described.
     OpenApi,
     /// For WebSockets, and the way to the test page.
@@ -71,7 +73,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 18] = [
+pub static TABLE: [Row; 19] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Notifications, "/api/user/notifications", ALL),
     row(
@@ -94,6 +96,7 @@ pub static TABLE: [Row; 18] = [
     row(Route::Users, "/api/users", PUT),
     row(Route::Health, "/health", GET),
     row(Route::Ready, "/ready", GET),
+    row(Route::Keys, "/.well-known/jwks.json", GET),
     row(Route::OpenApi, "/openapi.json", GET),
     row(Route::Root, "/", GET),
     row(Route::Socket, "/ws", GET),

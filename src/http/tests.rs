@@ -9,7 +9,7 @@ use super::*;
 use crate::broker::Retention;
 use crate::config::{
     Access, AllowedOrigins, Auth, ChannelRule, ChannelRules, Durability, Limits, Logs, Metrics,
-    Server, WalletProof,
+    Server, Slow, WalletProof,
 };
 
 /// Channels `notifications` (with history) and `post` (without); the default limits.
@@ -20,6 +20,7 @@ pub fn config() -> Config {
         history,
         presence: false,
         join_leave: false,
+        slow: Slow::Close,
     };
     let history = Some(Retention {
         entries: 100,
@@ -49,6 +50,10 @@ pub fn config() -> Config {
             wallet_proof: WalletProof::None,
             auto_provision: true,
             legacy_wallet_identity: false,
+            previous_secret: None,
+            keys: Vec::new(),
+            signing_key: None,
+            issuers: Vec::new(),
             api_keys: Vec::new(),
         },
         metrics: Metrics {
@@ -81,6 +86,7 @@ pub fn config() -> Config {
             channels_per_connection: 128,
             channel_key_bytes: 255,
             queue_bytes: 1 << 20,
+            queue_age: Duration::from_secs(30),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             notifications_per_user: 1_000,

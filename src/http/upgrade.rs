@@ -50,16 +50,20 @@ pub struct Ticket {
     pub permits: [Option<Permit>; 3],
 }
 
+/// Waits for the keys that the token of an upgrade needs, if they are not here yet.
+pub async fn prepare<B>(services: &Services, request: &Request<B>) {
+    if is_upgrade(request)
+        && let Some(token) = offered(request).token
+    {
+        services.authority().learn(token.as_bytes()).await;
+    }
+}
+
 /// Looks at a request; takes permits only if it is an upgrade.
 pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) -> Considered {
     let headers = request.headers();
     let path = request.uri().path();
-    if request.method() != Method::GET
-        || !(path == "/ws" || path == "/")
-        || !headers
-            .get(UPGRADE)
-            .is_some_and(|value| names(value, "websocket"))
-    {
+    if !is_upgrade(request) {
         return Considered::Other;
     }
     let config = services.config();
@@ -75,6 +79,13 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
             Considered::Refused(*response)
         }
     }
+}
+
+fn is_upgrade<B>(request: &Request<B>) -> bool {
+    let asks = || request.headers().get(UPGRADE);
+    request.method() == Method::GET
+        && matches!(request.uri().path(), "/ws" | "/")
+        && asks().is_some_and(|value| names(value, "websocket"))
 }
 
 type Refused = Box<Response<Full<Bytes>>>;

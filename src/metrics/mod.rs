@@ -74,6 +74,8 @@ pub struct WorkerCounters {
     pub writes: Counter,
     /// Events put into a socket's queue.
     pub deliveries: Counter,
+    /// Events of those that were dropped again, because the socket did not take them in time.
+    pub dropped: Counter,
     /// Turns of the worker.
     pub turns: Counter,
     /// Events that did not fit into the mailbox; each is a gap for the worker's members.
@@ -111,6 +113,8 @@ pub struct Counters {
     pub handshakes: Names,
     /// Readings of the configuration while the server ran: `applied`, `refused`.
     pub reloads: Names,
+    /// Fetches of other issuers' keys, `fetched` or `failed`.
+    pub key_fetches: Names,
 }
 
 impl Counters {
@@ -128,6 +132,7 @@ impl Counters {
             access_backend: Names::default(),
             handshakes: Names::default(),
             reloads: Names::default(),
+            key_fetches: Names::default(),
         }
     }
 

@@ -76,6 +76,7 @@ impl Observed {
             sent_bytes: counters.sum(|worker| &worker.sent_bytes),
             writes: counters.sum(|worker| &worker.writes),
             deliveries: counters.sum(|worker| &worker.deliveries),
+            dropped: counters.sum(|worker| &worker.dropped),
             turns: counters.sum(|worker| &worker.turns),
             gaps: counters.sum(|worker| &worker.gaps),
             error_replies: counters.sum(|worker| &worker.error_replies),
@@ -91,6 +92,7 @@ impl Observed {
             handshakes: named(&counters.handshakes),
             reloads: named(&counters.reloads),
             certificates: (self.certificates)(),
+            key_fetches: named(&counters.key_fetches),
         }
     }
 }
@@ -148,6 +150,8 @@ pub struct Snapshot {
     pub writes: u64,
     /// Events put into a socket's queue.
     pub deliveries: u64,
+    /// Events of those that were dropped again for slow sockets.
+    pub dropped: u64,
     /// Turns of all workers.
     pub turns: u64,
     /// Events that did not fit into a mailbox.
@@ -178,6 +182,8 @@ pub struct Snapshot {
     pub reloads: Counts,
     /// When the certificate of a listener ends, in milliseconds since 1970.
     pub certificates: Vec<(&'static str, u64)>,
+    /// [`Counters::key_fetches`]
+    pub key_fetches: Counts,
 }
 
 impl Snapshot {
@@ -220,6 +226,7 @@ impl Default for Snapshot {
             sent_bytes: 0,
             writes: 0,
             deliveries: 0,
+            dropped: 0,
             turns: 0,
             gaps: 0,
             error_replies: 0,
@@ -235,6 +242,7 @@ impl Default for Snapshot {
             handshakes: Vec::new(),
             reloads: Vec::new(),
             certificates: Vec::new(),
+            key_fetches: Vec::new(),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::broker::embedded::{self, Embedded};
 use crate::broker::faulty::{FailsAfter, Silent};
 use crate::broker::{Deliver, Delivery};
-use crate::config::{Access, ChannelRule, ChannelRules};
+use crate::config::{Access, ChannelRule, ChannelRules, Slow};
 
 /// What the channel was told, such as `join u1`.
 #[derive(Default)]
@@ -44,6 +44,7 @@ fn rules() -> ChannelRules {
         history: None,
         presence: true,
         join_leave: true,
+        slow: Slow::Close,
     };
     ChannelRules(BTreeMap::from([("room".to_owned(), rule)]))
 }

@@ -86,6 +86,15 @@ pub enum Reply<'a> {
         /// How many there are in all.
         count: u64,
     },
+    /// Events of a channel were dropped, because the client did not take them.
+    Gap {
+        /// The channel.
+        key: &'a ChannelKey,
+        /// How many events.
+        dropped: u64,
+        /// The position before them, if the channel keeps history.
+        before: Option<&'a Position>,
+    },
     /// Something was refused.
     Error {
         /// For people.
@@ -140,6 +149,10 @@ struct Data<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<&'a [Box<RawValue>]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recover: Option<Place<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     notifications: Option<&'a [Box<RawValue>]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     users: Option<&'a [Arc<str>]>,
@@ -155,6 +168,13 @@ struct Data<'a> {
     reconnect: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+}
+
+/// A position as the command `subscribe` takes it.
+#[derive(Serialize)]
+struct Place<'a> {
+    epoch: &'a str,
+    offset: u64,
 }
 
 /// A word for errors, a number for closes.
@@ -189,6 +209,7 @@ impl Reply<'_> {
             Self::Presence { .. } => "presence",
             Self::TokenExpiring { .. } => "token_expiring",
             Self::UnreadNotifications { .. } => "unread_notifications",
+            Self::Gap { .. } => "gap",
             Self::Error { .. } => "error",
             Self::Disconnect { .. } => "disconnect",
         }
@@ -247,6 +268,19 @@ impl Reply<'_> {
                 channel_key: Some(key.as_str()),
                 epoch: Some(position.epoch.as_str()),
                 events: Some(events),
+                ..Data::default()
+            },
+            Self::Gap {
+                key,
+                dropped,
+                before,
+            } => Data {
+                channel_key: Some(key.as_str()),
+                dropped: Some(dropped),
+                recover: before.map(|before| Place {
+                    epoch: before.epoch.as_str(),
+                    offset: before.offset,
+                }),
                 ..Data::default()
             },
             Self::Presence { key, users, count } => Data {
@@ -324,6 +358,23 @@ mod tests {
             }
             .encode(None),
             r#"{"type":"disconnect","data":{"code":4100,"reason":"shutting down","reconnect":true,"retryAfterMs":700}}"#
+        );
+        let gap = |before| {
+            let (key, dropped) = (&key, 3);
+            Reply::Gap {
+                key,
+                dropped,
+                before,
+            }
+            .encode(None)
+        };
+        assert_eq!(
+            gap(Some(&position)),
+            r#"{"type":"gap","data":{"channelKey":"post_42","dropped":3,"recover":{"epoch":"e1","offset":9}}}"#
+        );
+        assert_eq!(
+            gap(None),
+            r#"{"type":"gap","data":{"channelKey":"post_42","dropped":3}}"#
         );
         assert_eq!(
             Reply::Error {

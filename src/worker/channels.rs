@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::config::Slow;
 use crate::limits::HELD_BYTES_MAX;
 use crate::protocol::{ChannelKey, Position};
 use crate::ws::Frame;
@@ -22,6 +23,8 @@ pub struct Channels {
 /// The members of one channel. A slot stands in one of the three lists, once.
 #[derive(Debug, Default)]
 struct Channel {
+    /// What becomes of its events when a member takes no more.
+    slow: Slow,
     /// The last event with a position that came by. All active members have had it.
     seen: Option<Position>,
     /// Get every event.
@@ -60,10 +63,11 @@ pub enum Activated {
 
 impl Channels {
     /// A member asks: from now on events are held back for it. `true` if it is the channel's first
-    /// on this worker.
-    pub fn join(&mut self, key: &ChannelKey, slot: Slot) -> bool {
+    /// on this worker. `slow` is the channel's rule.
+    pub fn join(&mut self, key: &ChannelKey, slot: Slot, slow: Slow) -> bool {
         let first = !self.map.contains_key(key);
         let channel = self.map.entry(key.clone()).or_default();
+        channel.slow = slow;
         debug_assert!(!channel.members().any(|member| member == slot));
         channel.joining.push(Joining {
             slot,
@@ -138,13 +142,14 @@ impl Channels {
         key: &ChannelKey,
         position: Option<&Position>,
         frame: &Frame,
-        mut send: impl FnMut(Slot),
+        mut send: impl FnMut(Slot, Slow),
     ) {
         let Some(channel) = self.map.get_mut(key) else {
             return;
         };
+        let slow = channel.slow;
         for slot in &channel.active {
-            send(*slot);
+            send(*slot, slow);
         }
         if let Some(position) = position {
             channel.seen = Some(position.clone());
@@ -159,7 +164,7 @@ impl Channels {
         channel.ahead.retain_mut(|Ahead { until, slots }| {
             if !is_covered(position, Some(until)) {
                 for slot in &*slots {
-                    send(*slot);
+                    send(*slot, slow);
                 }
                 if position.is_none() {
                     // It says nothing of how far the history has come by.
@@ -171,6 +176,13 @@ impl Channels {
             active.append(slots);
             false
         });
+    }
+
+    /// Other rules for all channels.
+    pub fn renew(&mut self, slow: impl Fn(&ChannelKey) -> Slow) {
+        for (key, channel) in &mut self.map {
+            channel.slow = slow(key);
+        }
     }
 
     /// Every channel with its members, where `wanted` says so of its key.
@@ -294,7 +306,7 @@ mod tests {
             let frame = Frame::encoded(&offset.to_be_bytes());
             let got = &mut self.got;
             self.channels
-                .event(&self.key, Some(&at(offset)), &frame, |slot| {
+                .event(&self.key, Some(&at(offset)), &frame, |slot, _| {
                     got.entry(slot).or_default().push(offset);
                 });
         }
@@ -330,14 +342,14 @@ mod tests {
                     // The broker is always at least as far as this worker.
                     let until = read.max(joined);
                     let mut bench = Bench::new();
-                    bench.channels.join(&bench.key, 9);
+                    bench.channels.join(&bench.key, 9, Slow::Close);
                     bench.activate(9, 0);
                     for offset in 0..=10 {
                         if offset > 0 {
                             bench.event(offset);
                         }
                         if offset == joined {
-                            bench.channels.join(&bench.key, 1);
+                            bench.channels.join(&bench.key, 1, Slow::Close);
                         }
                         if offset == activated {
                             bench.activate(1, until);
@@ -357,11 +369,11 @@ mod tests {
     #[test]
     fn without_history_everything_after_joining_arrives() {
         let mut bench = Bench::new();
-        assert!(bench.channels.join(&bench.key, 1));
+        assert!(bench.channels.join(&bench.key, 1, Slow::Close));
         let frame = Frame::text("x");
         bench
             .channels
-            .event(&bench.key.clone(), None, &frame, |_| panic!("not yet"));
+            .event(&bench.key.clone(), None, &frame, |_, _| panic!("not yet"));
         let held = bench.channels.activate(&bench.key, 1, None);
         let Activated::Held(held) = held else {
             panic!()
@@ -371,7 +383,7 @@ mod tests {
         let mut sent = Vec::new();
         bench
             .channels
-            .event(&bench.key.clone(), None, &frame, |slot| sent.push(slot));
+            .event(&bench.key.clone(), None, &frame, |slot, _| sent.push(slot));
         assert_eq!(sent, [1]);
     }
 
@@ -380,10 +392,10 @@ mod tests {
     fn events_without_history_do_not_end_the_waiting() {
         let mut bench = Bench::new();
         let passing = Frame::text("x");
-        bench.channels.join(&bench.key, 1);
+        bench.channels.join(&bench.key, 1, Slow::Close);
         bench
             .channels
-            .event(&bench.key, None, &passing, |_| panic!("not yet"));
+            .event(&bench.key, None, &passing, |_, _| panic!("not yet"));
         let held = bench.channels.activate(&bench.key, 1, Some(at(2)));
         let Activated::Held(held) = held else {
             panic!()
@@ -393,7 +405,7 @@ mod tests {
         let mut sent = 0;
         bench
             .channels
-            .event(&bench.key, None, &passing, |_| sent += 1);
+            .event(&bench.key, None, &passing, |_, _| sent += 1);
         assert_eq!(sent, 1);
         for offset in 1..=4 {
             bench.event(offset);
@@ -404,12 +416,15 @@ mod tests {
     #[test]
     fn what_is_held_is_bounded() {
         let mut bench = Bench::new();
-        bench.channels.join(&bench.key, 1);
+        bench.channels.join(&bench.key, 1, Slow::Close);
         let frame = Frame::encoded(&vec![0; HELD_BYTES_MAX / 2 + 1]);
         for offset in 1..=3 {
-            bench
-                .channels
-                .event(&bench.key.clone(), Some(&at(offset)), &frame, |_| panic!());
+            bench.channels.event(
+                &bench.key.clone(),
+                Some(&at(offset)),
+                &frame,
+                |_, _| panic!(),
+            );
         }
         let lost = bench.channels.activate(&bench.key, 1, Some(at(0)));
         assert!(matches!(lost, Activated::Lost));
@@ -419,8 +434,8 @@ mod tests {
     fn edges_are_told() {
         let mut channels = Channels::default();
         let key = ChannelKey::parse("post_1", 255).unwrap();
-        assert!(channels.join(&key, 1));
-        assert!(!channels.join(&key, 2));
+        assert!(channels.join(&key, 1, Slow::Close));
+        assert!(!channels.join(&key, 2, Slow::Close));
         channels.activate(&key, 2, None);
         assert_eq!(channels.leave(&key, 2), Some(false));
         assert_eq!(channels.leave(&key, 2), None);
@@ -431,7 +446,7 @@ mod tests {
     #[test]
     fn a_member_knows_where_it_stands() {
         let mut bench = Bench::new();
-        bench.channels.join(&bench.key, 1);
+        bench.channels.join(&bench.key, 1, Slow::Close);
         bench.activate(1, 5);
         assert_eq!(bench.channels.standing(&bench.key, 1), Some(at(5)));
         bench.event(4);

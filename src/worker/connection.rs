@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::Waker;
 
+use super::aside::Aside;
 use super::mailbox::Load;
 use super::stream::Stream;
 use crate::admission::Permit;
-use crate::limits::{BLOCKED_MS_MAX, QUEUE_SHARE};
+use crate::limits::QUEUE_SHARE;
 use crate::metrics::WorkerCounters;
 use crate::protocol::Close;
 use crate::session::{Answer, Session};
-use crate::ws::{Engine, Frame, Outbox};
+use crate::ws::{Dialogue, Frame, Outbox};
 
 /// A call that a session waits for.
 pub type CallInFlight = Pin<Box<dyn Future<Output = Answer>>>;
@@ -24,15 +25,15 @@ pub type Permits = [Option<Permit>; 3];
 pub struct Connection {
     /// The socket.
     pub stream: Stream,
-    /// The protocol machine.
-    pub engine: Engine,
+    /// What the protocol has to remember of it.
+    pub dialogue: Dialogue,
     /// What waits to be written.
     pub outbox: Outbox,
     /// The client, unless it was refused.
     pub session: Option<Session>,
     /// The session's call. `Some` exactly while the session is busy.
     pub call: Option<CallInFlight>,
-    /// Input that came while the session was busy; `Some` also if only the engine has more.
+    /// Input that came while the session was busy.
     pub unread: Option<Vec<u8>>,
     /// Wakes the connection's task.
     pub waker: Option<Waker>,
@@ -40,6 +41,8 @@ pub struct Connection {
     pub life: Life,
     /// Whether and how it waits for a write.
     pub flow: Flow,
+    /// What a slow one has beside its outbox; with something in it, it is `Dirty` or `Blocked`.
+    pub aside: Option<Box<Aside>>,
     /// Tells it from an earlier connection in the same slot; also the number in its name.
     pub serial: u64,
     /// The earliest entry for it in the worker's deadlines; `u64::MAX` without one.
@@ -98,10 +101,7 @@ pub enum Flow {
     /// It is in the worker's dirty list.
     Dirty,
     /// The kernel takes no more; the task waits for writability.
-    Blocked {
-        /// Since when, in monotonic milliseconds.
-        since_ms: u64,
-    },
+    Blocked,
 }
 
 /// What one flush came to.
@@ -123,8 +123,10 @@ impl Connection {
             Life::Closing { until_ms, .. } => until_ms,
             Life::Open => {
                 let session = self.session.as_ref().map_or(u64::MAX, Session::deadline_ms);
-                match self.flow {
-                    Flow::Blocked { since_ms } => session.min(since_ms + BLOCKED_MS_MAX),
+                match &self.aside {
+                    Some(aside) if self.flow == Flow::Blocked => {
+                        session.min(aside.lag.deadline_ms())
+                    }
                     _ => session,
                 }
             }
@@ -156,6 +158,15 @@ impl Connection {
 
     /// Writes what waits, with as few calls as it takes.
     pub fn flush(&mut self, scratch: &mut Vec<u8>, counters: &WorkerCounters) -> Flushed {
+        let waited = self.outbox.bytes();
+        let flushed = self.write(scratch, counters);
+        if let Some(aside) = &mut self.aside {
+            aside.lag.taken(waited - self.outbox.bytes());
+        }
+        flushed
+    }
+
+    fn write(&mut self, scratch: &mut Vec<u8>, counters: &WorkerCounters) -> Flushed {
         use crate::limits::{WRITE_ALONE_BYTES, WRITE_BYTES};
         while !self.outbox.is_empty() {
             let bytes = match self.outbox.first(WRITE_ALONE_BYTES) {

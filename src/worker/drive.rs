@@ -18,7 +18,7 @@ use crate::limits::{CLOSE_TIMEOUT_MS, READS_PER_TURN_MAX};
 use crate::protocol::connection::connection_id;
 use crate::protocol::{Close, Request};
 use crate::session::{Input, Session};
-use crate::ws::{Engine, Frame, Outbox, Received};
+use crate::ws::{Dialogue, Frame, Outbox, Received};
 
 impl Worker {
     /// Takes over an upgraded socket and what was already read from it.
@@ -44,7 +44,7 @@ impl Worker {
         let serial = self.next_serial();
         let connection = Connection {
             stream,
-            engine: Engine::new(terms.limits.message_bytes),
+            dialogue: Dialogue::default(),
             outbox: Outbox::default(),
             session,
             call: None,
@@ -52,6 +52,7 @@ impl Worker {
             waker: None,
             life: Life::Open,
             flow: Flow::Clean,
+            aside: None,
             serial,
             scheduled_ms: u64::MAX,
             opened_at: now.unix_ms,
@@ -118,11 +119,14 @@ impl Worker {
                 return self.listen_for_close(state, slot, input);
             }
             if connection.call.is_some() || connection.is_behind(queue_bytes) {
-                connection.unread = Some(input.to_vec());
+                connection.unread = (!input.is_empty()).then(|| input.to_vec());
                 return;
             }
             state.protocol.clear();
-            let received = connection.engine.receive(&mut input, &mut state.protocol);
+            let received =
+                state
+                    .engine
+                    .receive(&mut connection.dialogue, &mut input, &mut state.protocol);
             if !state.protocol.is_empty() {
                 let frame = Frame::encoded(&state.protocol);
                 if !connection.queue(&frame, queue_bytes, &mut state.write, &self.outfit.counters) {
@@ -173,7 +177,10 @@ impl Worker {
         let mut input = bytes;
         loop {
             state.protocol.clear();
-            match connection.engine.receive(&mut input, &mut state.protocol) {
+            match state
+                .engine
+                .receive(&mut connection.dialogue, &mut input, &mut state.protocol)
+            {
                 Received::Closing | Received::Failed(_) => {
                     *agreed = true;
                     if connection.flow == Flow::Clean {
@@ -288,7 +295,7 @@ impl Worker {
             }
         }
         let connection = &mut state.connections[slot as usize];
-        if matches!(connection.flow, Flow::Blocked { .. })
+        if connection.flow == Flow::Blocked
             && connection.stream.poll_write_ready(context).is_ready()
         {
             connection.flow = Flow::Dirty;

@@ -33,7 +33,8 @@ impl Worker {
             }
             Effect::Ping => self.send(state, slot, &Frame::ping(), now),
             Effect::Join(key) => {
-                let first = state.channels.join(&key, slot);
+                let slow = state.terms.channels.slow(key.kind());
+                let first = state.channels.join(&key, slot, slow);
                 router.interest.join(self.outfit.index, &key, first);
                 if state.terms.channels.has_presence(key.kind())
                     && let Some(session) = &state.connections[slot as usize].session
@@ -78,7 +79,11 @@ impl Worker {
                 self.log(state, slot, Kind::ChannelUnsubscribe, detail);
             }
             Effect::Call(Call::Standing { channel }) => {
-                let position = state.channels.standing(&channel, slot);
+                let aside = &state.connections[slot as usize].aside;
+                let waiting = aside
+                    .as_ref()
+                    .and_then(|aside| aside.backlog.standing(&channel));
+                let position = waiting.or_else(|| state.channels.standing(&channel, slot));
                 let answer = Answer::Subscribed {
                     position,
                     missed: None,
@@ -106,7 +111,7 @@ impl Worker {
     /// Queues a frame for a client, which is closed if it has too many already.
     pub(super) fn send(&self, state: &mut State, slot: Slot, frame: &Frame, now: Moment) {
         let connection = &mut state.connections[slot as usize];
-        if connection.life != Life::Open || !connection.engine.may_send() {
+        if connection.life != Life::Open || !connection.dialogue.may_send() {
             return;
         }
         let bytes_max = state.terms.limits.queue_bytes;
@@ -150,10 +155,13 @@ impl Worker {
             .counters
             .closes
             .increment(&format!("{} {}", close.code(), close.reason()));
+        if let Some(aside) = &mut connection.aside {
+            aside.abandon();
+        }
         if close == Close::TooSlow {
             connection.outbox.discard_unsent();
         }
-        if connection.engine.may_send() {
+        if connection.dialogue.may_send() {
             let last = Reply::Disconnect {
                 close,
                 message,
@@ -163,7 +171,9 @@ impl Worker {
             connection.outbox.push_last_words(&Frame::text(&last));
         }
         let mut bytes = Vec::new();
-        connection.engine.close(close, &mut bytes);
+        state
+            .engine
+            .close(&mut connection.dialogue, close, &mut bytes);
         connection.outbox.push_last_words(&Frame::encoded(&bytes));
         connection.call = None;
         connection.unread = None;
@@ -187,6 +197,9 @@ impl Worker {
         let Some(last_here) = state.channels.leave(key, slot) else {
             return;
         };
+        if let Some(aside) = &mut state.connections[slot as usize].aside {
+            aside.backlog.forget(key);
+        }
         if state.terms.channels.has_presence(key.kind())
             && let Some(session) = &state.connections[slot as usize].session
         {

@@ -4,6 +4,7 @@
 //! drains the mailbox, applies it, then writes once to every connection that has something to write.
 //! No lock inside: everything here belongs to the worker's own thread.
 
+mod aside;
 pub mod calls;
 pub mod channels;
 pub mod connection;
@@ -13,6 +14,7 @@ mod handshake;
 pub mod mailbox;
 mod roster;
 mod serve;
+mod slow;
 mod stall;
 pub mod stream;
 mod terms;
@@ -36,6 +38,7 @@ use crate::limits::READ_BYTES;
 use crate::metrics::WorkerCounters;
 use crate::router::Router;
 use crate::session::{Effect, Terms};
+use crate::ws::Engine;
 use channels::{Channels, Slot};
 use connection::Connection;
 use mailbox::{Control, Inbound};
@@ -77,6 +80,8 @@ struct State {
     deadlines: BinaryHeap<Reverse<(u64, Slot, u64)>>,
     /// Connections whose outbox was full when an event came.
     overflowed: Vec<Slot>,
+    /// The protocol, for all connections.
+    engine: Engine,
     /// One buffer for each purpose, for all connections.
     read: Vec<u8>,
     write: Vec<u8>,
@@ -127,6 +132,7 @@ impl Worker {
             dirty: VecDeque::new(),
             deadlines: BinaryHeap::new(),
             overflowed: Vec::new(),
+            engine: Engine::new(outfit.terms.limits.message_bytes),
             read: vec![0; READ_BYTES],
             write: Vec::new(),
             protocol: Vec::new(),

@@ -56,11 +56,12 @@ impl Worker {
         let answered = Cell::new(false);
         let service = service_fn(|mut request: Request<Incoming>| {
             answered.set(true);
-            let considered = http::upgrade::consider(services, peer, &request);
-            let waiting =
-                matches!(considered, Considered::Upgrade { .. }).then(|| upgrade::on(&mut request));
             let upgraded = &upgraded;
             async move {
+                http::upgrade::prepare(services, &request).await;
+                let considered = http::upgrade::consider(services, peer, &request);
+                let waiting = matches!(considered, Considered::Upgrade { .. })
+                    .then(|| upgrade::on(&mut request));
                 Ok::<_, Infallible>(match considered {
                     Considered::Other => http::handle(services, peer, request).await,
                     Considered::Refused(response) => response,

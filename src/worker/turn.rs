@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 
 use super::channels::Slot;
 use super::connection::{Flow, Flushed, Gone, Life};
+use super::slow::Arrived;
 use super::{Next, State, Worker};
 use crate::clock::{Moment, millis};
-use crate::limits::{
-    BLOCKED_MS_MAX, DRAIN_PER_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX, TURN_WRITES_MAX,
-};
+use crate::config::Slow;
+use crate::limits::{DRAIN_PER_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX, TURN_WRITES_MAX};
 use crate::protocol::Close;
 use crate::session::Input;
 use crate::ws::Frame;
@@ -57,6 +57,7 @@ impl Worker {
             bytes += posted.frame.len();
             let frame = Frame::encoded(&posted.frame);
             let State {
+                terms,
                 connections,
                 channels,
                 dirty,
@@ -64,13 +65,24 @@ impl Worker {
                 write,
                 ..
             } = state;
-            channels.event(&posted.channel, posted.position.as_ref(), &frame, |slot| {
+            let limits = &terms.limits;
+            let arrived = Arrived {
+                posted: &posted,
+                frame: &frame,
+            };
+            let position = posted.position.as_ref();
+            channels.event(&posted.channel, position, &frame, |slot, slow| {
                 let connection = &mut connections[slot as usize];
                 if connection.life != Life::Open {
                     return;
                 }
                 deliveries += 1;
-                if !connection.queue(&frame, queue_bytes, write, &self.outfit.counters) {
+                let is_taken = if slow == Slow::Close && connection.aside.is_none() {
+                    connection.queue(&frame, queue_bytes, write, &self.outfit.counters)
+                } else {
+                    self.queue_aside(connection, &arrived, slow, limits, write, now)
+                };
+                if !is_taken {
                     overflowed.push(slot);
                 } else if connection.flow == Flow::Clean {
                     connection.flow = Flow::Dirty;
@@ -98,14 +110,12 @@ impl Worker {
             }
             connection.scheduled_ms = u64::MAX;
             if connection.deadline_ms() <= now.mono_ms {
-                match (connection.life, connection.flow) {
-                    (Life::Closing { close, .. }, _) => connection.gone(Gone::Closed(close)),
-                    (Life::Open, Flow::Blocked { since_ms })
-                        if now.mono_ms >= since_ms + BLOCKED_MS_MAX =>
-                    {
-                        self.input(state, slot, Input::End(Close::TooSlow), now);
-                    }
-                    _ => self.input(state, slot, Input::Deadline, now),
+                if let Life::Closing { close, .. } = connection.life {
+                    connection.gone(Gone::Closed(close));
+                } else if Self::lags(connection, &state.terms.limits, now) {
+                    self.input(state, slot, Input::End(Close::TooSlow), now);
+                } else {
+                    self.input(state, slot, Input::Deadline, now);
                 }
             }
             state.schedule(slot);
@@ -131,12 +141,14 @@ impl Worker {
                 Flushed::Empty => {
                     connection.flow = Flow::Clean;
                     end_if_said(connection);
+                    if connection.aside.is_some() {
+                        self.refill(state, slot, now);
+                    }
                 }
                 Flushed::Blocked => {
-                    connection.flow = Flow::Blocked {
-                        since_ms: now.mono_ms,
-                    };
+                    connection.flow = Flow::Blocked;
                     connection.wake();
+                    Self::lags(connection, &state.terms.limits, now);
                     state.schedule(slot);
                 }
                 Flushed::Failed => connection.gone(Gone::Lost),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fanfare::broker::embedded::{self, Embedded};
 use fanfare::broker::{Broker, Deliver, Retention};
 use fanfare::clock::Clock;
-use fanfare::config::{Access, ChannelRule, ChannelRules, Durability, Limits, Sources};
+use fanfare::config::{Access, ChannelRule, ChannelRules, Durability, Limits, Slow, Sources};
 use fanfare::metrics::Counters;
 use fanfare::protocol::ChannelKey;
 use fanfare::router::Router;
@@ -78,7 +78,7 @@ impl Node {
     }
 
     pub fn join(&mut self, worker: usize, key: &ChannelKey, member: usize) {
-        let first = self.channels(worker).join(key, member as u32);
+        let first = self.channels(worker).join(key, member as u32, Slow::Close);
         self.router.interest.join(worker, key, first);
     }
 
@@ -97,9 +97,14 @@ impl Node {
                 break;
             };
             let frame = Frame::encoded(&posted.frame);
-            channels.event(&posted.channel, posted.position.as_ref(), &frame, |slot| {
-                sent.push((slot as usize, frame.clone()));
-            });
+            channels.event(
+                &posted.channel,
+                posted.position.as_ref(),
+                &frame,
+                |slot, _| {
+                    sent.push((slot as usize, frame.clone()));
+                },
+            );
         }
         sent
     }
@@ -132,6 +137,7 @@ fn terms() -> Terms {
         }),
         presence: false,
         join_leave: false,
+        slow: Slow::Close,
     };
     let day = Duration::from_secs(86_400);
     let rules = BTreeMap::from([

@@ -98,6 +98,7 @@ fn the_defaults_are_the_contracts() {
         .map(|(kind, rule)| {
             assert_eq!(rule.publish, Access::None);
             assert!(!rule.presence && !rule.join_leave);
+            assert_eq!(rule.slow, Slow::Close);
             let history = rule.history.unwrap();
             assert_eq!((history.entries, history.ttl), (100, seconds(24 * 60 * 60)));
             assert_eq!(history.durability, Durability::Commit);
@@ -139,6 +140,7 @@ fn the_defaults_are_the_contracts() {
         (limits.header_timeout, limits.body_timeout),
         (seconds(10), seconds(10))
     );
+    assert_eq!(limits.queue_age, seconds(30));
     assert_eq!(limits.notifications_per_user, 1000);
     assert_eq!(limits.store_bytes, 1 << 30);
     assert_eq!(limits.history_bytes, 256 << 20);

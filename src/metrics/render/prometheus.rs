@@ -193,6 +193,11 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
         s.deliveries as f64,
     );
     page.counter(
+        "dropped_events_total",
+        "Events dropped from the queues of slow connections, by the rule of their channel.",
+        s.dropped as f64,
+    );
+    page.counter(
         "gaps_total",
         "Events that did not fit into a worker's mailbox.",
         s.gaps as f64,
@@ -278,6 +283,14 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
     page.counters(
         "reloads_total",
         "Readings of the configuration while the server ran.",
+        outcomes,
+    );
+    let outcomes = bounded(&s.key_fetches, |outcome| {
+        [("outcome", known(outcome, &["failed", "fetched"]))]
+    });
+    page.counters(
+        "key_fetches_total",
+        "Fetches of the keys that other issuers publish.",
         outcomes,
     );
     page.counter(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::*;
-use crate::config::{Access, ChannelRules, Limits, Retention};
+use crate::config::{Access, ChannelRules, Limits, Retention, Slow};
 use crate::protocol::{Epoch, Event};
 
 /// 2026-11-23T04:05:06.789Z
@@ -195,6 +195,7 @@ fn terms() -> Terms {
         history,
         presence: false,
         join_leave: false,
+        slow: Slow::Close,
     };
     let rules = [
         ("notifications", rule(Access::Own, Access::None, kept)),
@@ -235,6 +236,7 @@ fn terms() -> Terms {
             channels_per_connection: 3,
             channel_key_bytes: 40,
             queue_bytes: 1 << 20,
+            queue_age: Duration::from_secs(30),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             notifications_per_user: 1_000,

@@ -1,0 +1,26 @@
+//! What few connections have and all others do without, so that these stay small: what a slow one has
+//! beside its outbox. A connection without it is written to on the short way.
+
+use crate::ws::{Backlog, Lag};
+
+/// What a connection keeps aside.
+#[derive(Debug, Default)]
+pub struct Aside {
+    /// Since when its outbox waits for the socket.
+    pub lag: Lag,
+    /// Events that may go if it takes too long.
+    pub backlog: Backlog,
+}
+
+impl Aside {
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.backlog.is_empty() && self.lag.deadline_ms() == u64::MAX
+    }
+
+    /// The connection ends: nothing more is sent that waits here.
+    pub fn abandon(&mut self) {
+        self.lag.clear();
+        self.backlog = Backlog::default();
+    }
+}

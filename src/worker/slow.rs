@@ -1,0 +1,111 @@
+//! What becomes of events when a socket takes no more: they wait in its outbox until that is too much
+//! or too old, or beside it, where their channel's rule lets the oldest go.
+
+use super::channels::Slot;
+use super::connection::{Connection, Flow, Life};
+use super::mailbox::Posted;
+use super::{State, Worker};
+use crate::clock::{Moment, millis};
+use crate::config::{Limits, Slow};
+use crate::limits::{QUEUE_SHARE, REFILL_BYTES};
+use crate::protocol::Reply;
+use crate::ws::Frame;
+use crate::ws::backlog::{Due, Room};
+
+/// An event that came by.
+pub(super) struct Arrived<'a> {
+    pub(super) posted: &'a Posted,
+    /// Shared by all who get it.
+    pub(super) frame: &'a Frame,
+}
+
+impl Worker {
+    /// Queues an event on the long way: for a connection that has something aside, or of a channel whose
+    /// events may be dropped. `false` if it may not and there is no room.
+    pub(super) fn queue_aside(
+        &self,
+        connection: &mut Connection,
+        arrived: &Arrived<'_>,
+        slow: Slow,
+        limits: &Limits,
+        scratch: &mut Vec<u8>,
+        now: Moment,
+    ) -> bool {
+        let Arrived { posted, frame } = *arrived;
+        let bytes_max = limits.queue_bytes;
+        let backlog = connection.aside.as_ref().map(|aside| &aside.backlog);
+        // A rule that was changed meanwhile must not let an event pass those that wait.
+        let slow = backlog
+            .and_then(|backlog| backlog.rule(&posted.channel))
+            .unwrap_or(slow);
+        let waits = connection.flow == Flow::Blocked || backlog.is_some_and(|it| !it.is_empty());
+        let may_queue = slow == Slow::Close || !waits;
+        let counters = &self.outfit.counters;
+        let queued = may_queue && connection.queue(frame, bytes_max, scratch, counters);
+        let room = room(connection, limits, now);
+        let dropped = if !queued && slow != Slow::Close {
+            let backlog = &mut connection.aside.get_or_insert_default().backlog;
+            let position = posted.position.as_ref();
+            backlog.push(&posted.channel, slow, position, frame, now.mono_ms, room)
+        } else if let Some(aside) = &mut connection.aside {
+            // What cannot wait elsewhere takes the room of what may go.
+            aside.backlog.fit(room)
+        } else {
+            0
+        };
+        counters.dropped.add(dropped);
+        queued || slow != Slow::Close
+    }
+
+    /// Notes how much waits for a socket that takes no more; whether some of it has for too long.
+    pub(super) fn lags(connection: &mut Connection, limits: &Limits, now: Moment) -> bool {
+        if connection.flow != Flow::Blocked || connection.life != Life::Open {
+            return false;
+        }
+        let lag = &mut connection.aside.get_or_insert_default().lag;
+        let age_ms = millis(limits.queue_age);
+        lag.mark(connection.outbox.bytes(), now.mono_ms, age_ms);
+        lag.is_late(now.mono_ms)
+    }
+
+    /// The socket took all there was: what waited aside follows, a piece at a time.
+    pub(super) fn refill(&self, state: &mut State, slot: Slot, now: Moment) {
+        let connection = &mut state.connections[slot as usize];
+        let room = room(connection, &state.terms.limits, now);
+        let Some(aside) = &mut connection.aside else {
+            return;
+        };
+        self.outfit.counters.dropped.add(aside.backlog.fit(room));
+        let bytes_max = REFILL_BYTES.min(room.bytes / QUEUE_SHARE);
+        while connection.outbox.bytes() <= bytes_max {
+            let frame = match aside.backlog.pop() {
+                Some(Due::Event { frame, .. }) => frame,
+                Some(Due::Gap(key, gap)) => {
+                    let told = Reply::Gap {
+                        key: &key,
+                        dropped: gap.dropped,
+                        before: gap.before.as_ref(),
+                    };
+                    Frame::text(&told.encode(None))
+                }
+                None => break,
+            };
+            // It has been counted where it waited.
+            let _ = connection.outbox.push(&frame, usize::MAX);
+        }
+        if aside.is_empty() {
+            connection.aside = None;
+        }
+        if !connection.outbox.is_empty() {
+            self.mark_dirty(state, slot);
+        }
+    }
+}
+
+/// What may wait beside the outbox.
+fn room(connection: &Connection, limits: &Limits, now: Moment) -> Room {
+    Room {
+        bytes: limits.queue_bytes.saturating_sub(connection.outbox.bytes()),
+        since_ms: now.mono_ms.saturating_sub(millis(limits.queue_age)),
+    }
+}
