@@ -109,6 +109,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let auth = auth(reader);
     broker(reader);
     let metrics = metrics(reader);
+    let control_socket = reader.read("control.socket", values::path_or_off);
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
     let channels = channels(reader);
@@ -120,10 +121,15 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     if let (Some(server), Some(metrics)) = (&server, &metrics) {
         listeners_fit(reader, dev, server.listen, metrics.listen);
     }
+    let data_dir = data_dir?;
     Some(Config {
         dev,
         server: server?,
-        data_dir: data_dir?,
+        control_socket: control_socket?.map(|path| match path.as_os_str().is_empty() {
+            true => data_dir.join("control.sock"),
+            false => path,
+        }),
+        data_dir,
         auth: auth?,
         metrics: metrics?,
         logs: logs?,
@@ -223,6 +229,10 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
     let token_ttl = reader.read("auth.token_ttl", values::duration(SECOND, 30 * DAY));
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_grace = reader.read("auth.refresh_grace", values::duration(Duration::ZERO, HOUR));
+    let revocation_ttl = reader.read(
+        "auth.revocation_ttl",
+        values::duration(SECOND, 10 * 365 * DAY),
+    );
     let wallet_proof = reader.read("auth.wallet_proof", values::word(&WALLET_PROOFS));
     let auto_provision = reader.read("auth.auto_provision", values::boolean);
     let legacy = reader.read("auth.legacy_wallet_identity", values::boolean);
@@ -237,6 +247,7 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
         audience: audience?,
         token_ttl: token_ttl?,
         refresh_ttl: refresh_ttl?,
+        revocation_ttl: revocation_ttl?,
         refresh_grace: refresh_grace?,
         wallet_proof: wallet_proof?,
         auto_provision: auto_provision?,
