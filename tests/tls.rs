@@ -192,7 +192,7 @@ fn who_speaks_http_without_tls_is_told() {
     assert_eq!(hears(server.addr(), b"\x00\x01\x02"), "");
     let mut alert = Vec::new();
     let mut stream = TcpStream::connect(server.addr()).unwrap();
-    stream.write_all(&[22, 3, 1, 0, 2, 9, 9]).unwrap();
+    stream.write_all(&[22, 3, 1, 0, 4, 9, 0, 0, 0]).unwrap();
     stream.read_to_end(&mut alert).unwrap();
     assert_eq!(alert.first(), Some(&21), "an alert: {alert:?}");
     drop(stream);
