@@ -18,7 +18,7 @@ use fanfare::config::{self, Live};
 use fanfare::event_log::EventLog;
 use fanfare::metrics::server::Door;
 use fanfare::metrics::{
-    Counters, MOST_COUNTS, Observed, Process, Snapshot, console, render, server,
+    Bounds, Counters, MOST_COUNTS, Observed, Process, Snapshot, console, render, server,
 };
 use fanfare::tls::Endpoint;
 
@@ -172,6 +172,10 @@ fn what_is_counted_is_shown() {
         queues: Box::new(|| vec![4, 0]),
         certificates: Box::new(|| vec![("server", 1_800_000_000_000)]),
         draining: Box::new(|| true),
+        bounds: Box::new(|| Bounds {
+            connections: 12,
+            store_bytes: 34,
+        }),
     });
     let handle = server::start(
         "127.0.0.1:0".parse().unwrap(),
@@ -207,6 +211,8 @@ fn what_is_counted_is_shown() {
     let (_, text) = scrape(handle.local_addr(), "/metrics");
     assert_eq!(promtool_says(&text), "");
     assert!(text.contains("\nfanfare_draining 1\n"));
+    assert!(text.contains("\nfanfare_connections_max 12\n"));
+    assert!(text.contains("\nfanfare_store_max_bytes 34\n"));
 
     let (out, printed) = io::pipe().map(|(reader, writer)| (writer, reader)).unwrap();
     let console = console::start(observed, Duration::from_millis(20), out).unwrap();

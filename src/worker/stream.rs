@@ -63,6 +63,11 @@ impl Stream {
         }
     }
 
+    /// Waits until [`Stream::try_read`] may find something.
+    pub async fn readable(&self) -> io::Result<()> {
+        std::future::poll_fn(|context| self.poll_read_ready(context)).await
+    }
+
     /// Ready when [`Stream::try_write`] may be able to write.
     pub fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket().poll_write_ready(context)
