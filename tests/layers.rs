@@ -41,6 +41,8 @@ const LAYERS: &[&[&str]] = &[
         "stopwatch",
         "key_pair",
         "outgoing",
+        "supervisor",
+        "tls",
     ],
 ];
 

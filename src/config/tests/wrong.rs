@@ -166,20 +166,6 @@ fn localhost_is_an_address() {
 }
 
 #[test]
-fn what_a_later_version_brings_is_said_to_be_later() {
-    for (key, value) in [
-        ("server.tls.cert", "/cert.pem"),
-        ("server.tls.key", "/key.pem"),
-        ("metrics.token", "t"),
-    ] {
-        let mistake = mistake(key, value);
-        let told = &mistake.problem;
-        assert!(told.contains("not in this version"), "{key}: {told}");
-        assert!(mistake.accepted.is_some(), "{key}");
-    }
-}
-
-#[test]
 fn keys_and_issuers_are_told_what_they_lack() {
     let told = |text: &str| toml(text).unwrap_err().to_string();
     let pem = format!("pem_file = {PUBLIC_KEY:?}\n");
