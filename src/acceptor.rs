@@ -113,7 +113,7 @@ fn place(
         None
     } else {
         match services.admission.accept_plain(peer.ip()) {
-            None => return refuse(services, &stream),
+            None => return refuse(&stream),
             some => some,
         }
     };
@@ -129,12 +129,8 @@ fn place(
 }
 
 /// Answers before anything was asked: nobody waits for the request of one who has too many sockets.
-fn refuse(services: &Services, mut stream: &TcpStream) {
+fn refuse(mut stream: &TcpStream) {
     const BODY: &str = r#"{"error":"Too many requests","code":"rate_limited"}"#;
-    services
-        .counters
-        .limited
-        .increment("connections_per_address");
     let length = BODY.len();
     let answer = format!(
         "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 5\r\n\

@@ -6,6 +6,7 @@ pub mod jwks;
 pub mod keys;
 pub mod ring;
 pub mod token;
+pub mod trial;
 pub mod wallet;
 
 pub use crate::session::Identity;

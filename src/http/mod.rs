@@ -15,6 +15,7 @@ mod auth;
 mod backend_api;
 mod history;
 mod notifications;
+mod origin;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -111,7 +112,9 @@ impl Services {
         let config = parts.live.current();
         Self {
             authority: ArcSwap::from_pointee(
-                Authority::new(&parts.secret, &config.auth).believing(parts.issuers),
+                Authority::new(&parts.secret, &config.auth)
+                    .believing(parts.issuers)
+                    .counting(Arc::clone(&parts.counters)),
             ),
             inbox: Inbox::new(
                 Arc::clone(&parts.store),
@@ -120,7 +123,11 @@ impl Services {
                 parts.event_log.clone(),
                 parts.live.clone(),
             ),
-            admission: Admission::new(&config.limits, parts.clock.clone()),
+            admission: Admission::new(
+                &config.limits,
+                parts.clock.clone(),
+                Arc::clone(&parts.counters),
+            ),
             live: parts.live,
             clock: parts.clock,
             broker: parts.broker,
@@ -180,11 +187,9 @@ where
     B: Body<Data = Bytes>,
 {
     let (head, body) = request.into_parts();
-    let ip = client_address(
-        peer.ip(),
-        &head.headers,
-        &services.config().server.trusted_proxies,
-    );
+    let config = services.config();
+    let ip = client_address(peer.ip(), &head.headers, &config.server.trusted_proxies);
+    let shared = origin::Shared::of(&config.server.allowed_origins, &head.headers);
     let path = head.uri.path().to_owned();
     let method = head.method.clone();
     let found = routes::find(&path);
@@ -193,10 +198,11 @@ where
         Ok(()) => answer(services, ip, &path, found, head, body).await,
         Err(refused) => Err(refused),
     };
-    let response = outcome.unwrap_or_else(|error| {
+    let mut response = outcome.unwrap_or_else(|error| {
         report(services, &method, pattern, &error);
         error.into_response()
     });
+    shared.tell(response.headers_mut());
     services.counters.http_responses.increment(&label(
         &method,
         pattern,
@@ -218,10 +224,10 @@ fn admit(
     if identity::is_backend(services, &head.headers) {
         return Ok(());
     }
-    services.admission.request(ip).map_err(|retry_after| {
-        services.counters.limited.increment("requests_per_second");
-        ApiError::rate_limited(retry_after)
-    })
+    services
+        .admission
+        .request(ip)
+        .map_err(ApiError::rate_limited)
 }
 
 async fn answer<B>(
@@ -242,7 +248,11 @@ where
         return file(services, path, &head.method);
     }
     if head.method == Method::OPTIONS {
-        return Ok(reply::options(&row.allow()));
+        let mut reply = reply::options(&row.allow());
+        if origin::is_preflight(&head.method, &head.headers) {
+            origin::permit(&row.allow(), reply.headers_mut());
+        }
+        return Ok(reply);
     }
     let Some(method) = row.method(&head.method) else {
         return Err(ApiError::method(&row.allow()));

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -13,6 +13,13 @@ use crate::web::{self, Asset};
 
 /// What every handler gives in the end.
 pub type Reply = Response<Full<Bytes>>;
+
+/// The policy of what is no page: opened as one all the same, it may do nothing and be in no frame.
+const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
+
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
 /// A JSON answer, which nobody may keep.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Reply {
@@ -24,6 +31,7 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Reply {
             (CONTENT_TYPE, "application/json"),
             (CACHE_CONTROL, "no-store"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (CONTENT_SECURITY_POLICY, NO_PAGE),
         ],
     )
 }
@@ -42,6 +50,7 @@ pub fn document(json: &'static str) -> Reply {
             (CONTENT_TYPE, "application/json"),
             (CACHE_CONTROL, "no-cache"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (CONTENT_SECURITY_POLICY, NO_PAGE),
         ],
     )
 }
@@ -58,6 +67,14 @@ pub fn asset(asset: &'static Asset) -> Reply {
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (CONTENT_SECURITY_POLICY, web::CONTENT_SECURITY_POLICY),
             (REFERRER_POLICY, "no-referrer"),
+            // What the policy says already, for browsers that do not read it to the end.
+            (X_FRAME_OPTIONS, "DENY"),
+            (OPENER_POLICY, "same-origin"),
+            (RESOURCE_POLICY, "same-origin"),
+            (
+                PERMISSIONS_POLICY,
+                "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+            ),
         ],
     )
 }

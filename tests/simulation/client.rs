@@ -273,6 +273,7 @@ fn identity() -> Arc<Identity> {
         wallet: None,
         jti: None,
         expires_at_ms: u64::MAX,
+        variant: None,
         channels: Arc::new([]),
     })
 }

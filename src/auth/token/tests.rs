@@ -17,7 +17,7 @@ fn authority() -> Authority {
             secret: None,
             issuer: "fonana.me".into(),
             audience: "fonana-websocket".into(),
-            token_ttl: Duration::from_secs(1800),
+            token_ttl: config::TokenTtl::One(Duration::from_secs(1800)),
             refresh_ttl: Duration::from_secs(86_400),
             refresh_grace: Duration::ZERO,
             wallet_proof: WalletProof::Signature,
@@ -109,6 +109,7 @@ fn what_is_issued_verifies_until_the_second_it_expires() {
             wallet: Some("w1".into()),
             jti: Some(issued.jti.as_str().into()),
             expires_at_ms: issued.expires_at_ms,
+            variant: None,
             channels: ["post_*".to_owned()].into(),
         }
     );
