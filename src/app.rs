@@ -27,6 +27,7 @@ use crate::limits::CLOSE_TIMEOUT_MS;
 use crate::metrics::{Counters, Observed, server};
 use crate::presence::Presence;
 use crate::router::Router;
+use crate::router::notices::keep_revocations;
 use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
 use crate::worker::mailbox::{Control, Inbound, mailbox};
@@ -88,6 +89,9 @@ pub enum Failure {
     /// A worker thread ended by itself: it panicked.
     #[error("a worker thread ended; the server cannot go on without it")]
     Worker,
+    /// Which tokens are revoked could not be read.
+    #[error("the revocations")]
+    Revocations(#[source] crate::broker::Error),
     /// The broker could not start.
     #[error("the broker")]
     Broker(#[source] crate::broker::Error),
@@ -224,6 +228,17 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     runtime
         .block_on(store.start(router.clone()))
         .map_err(Failure::Broker)?;
+    let known = runtime
+        .block_on(router.revocations.load(&*store))
+        .map_err(Failure::Revocations)?;
+    if known > 0 {
+        tracing::info!(known, "revocations are in force");
+    }
+    runtime.spawn(keep_revocations(
+        router.clone(),
+        store.clone(),
+        clock.clone(),
+    ));
     let workers = spawn_workers(inbounds, &services, &router).map_err(Failure::Thread)?;
 
     let (of_channels, of_queues, of_services) = (router.clone(), router.clone(), services.clone());

@@ -36,12 +36,12 @@ fn seconds_to_wait(reply: &Reply) -> u64 {
 
 #[test]
 fn requests_are_counted_by_address_and_not_those_of_backends() {
-    let server = Server::start(&[("limits.requests_per_second", "5")]);
+    let server = Server::start(&[("limits.requests_per_second", "2")]);
     let from = |address: &str| server.http("GET", WALLET, &[("X-Forwarded-For", address)], "");
-    let replies: Vec<Reply> = (0..40).map(|_| from("203.0.113.1")).collect();
+    let replies: Vec<Reply> = (0..60).map(|_| from("203.0.113.1")).collect();
     let limited: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 429).collect();
     // Twice the rate at once, then the rate.
-    assert!((10..=30).contains(&limited.len()), "{}", limited.len());
+    assert!((10..=56).contains(&limited.len()), "{}", limited.len());
     for reply in limited {
         assert_eq!(seconds_to_wait(reply), 1);
     }
@@ -69,7 +69,7 @@ fn requests_are_counted_by_address_and_not_those_of_backends() {
 
 #[test]
 fn sockets_with_bad_tokens_use_up_their_address_and_nobody_elses() {
-    let server = Server::start(&[("limits.requests_per_second", "3")]);
+    let server = Server::start(&[("limits.requests_per_second", "1")]);
     let open = |address: &str, token: &str| {
         server.connect_with(
             &format!("/ws?token={token}"),
@@ -77,7 +77,7 @@ fn sockets_with_bad_tokens_use_up_their_address_and_nobody_elses() {
         )
     };
     let statuses: Vec<Option<u16>> = (0..30).map(|_| open("203.0.113.1", "bad").err()).collect();
-    assert!(statuses[..6].iter().all(Option::is_none), "{statuses:?}");
+    assert!(statuses[..2].iter().all(Option::is_none), "{statuses:?}");
     assert!(
         statuses
             .iter()

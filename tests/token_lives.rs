@@ -83,8 +83,9 @@ fn refreshes_expiries_and_failures_are_counted_by_variant() {
         .connect_with(&format!("/ws?token={}", with("7m", 60)), &[])
         .unwrap()
         .greeted();
-    client.send(&json!({"type": "refresh", "token": with("7m", 3)}));
+    client.send(&json!({"type": "refresh", "token": with("7m", 7)}));
     client.next_of("refreshed");
+    client.set_patience(Duration::from_secs(20));
     assert_eq!((count("refreshes"), count("expiries")), (1, 0));
     client.expect_disconnect(4101, "token expired");
     eventually("the expiry is counted", Duration::from_secs(5), || {

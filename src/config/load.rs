@@ -170,6 +170,10 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
     let token_ttl = reader.read("auth.token_ttl", signing::token_ttl);
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_grace = reader.read("auth.refresh_grace", values::duration(Duration::ZERO, HOUR));
+    let revocation_ttl = reader.read(
+        "auth.revocation_ttl",
+        values::duration(SECOND, 10 * 365 * DAY),
+    );
     let wallet_proof = reader.read("auth.wallet_proof", values::word(&WALLET_PROOFS));
     let auto_provision = reader.read("auth.auto_provision", values::boolean);
     let legacy = reader.read("auth.legacy_wallet_identity", values::boolean);
@@ -184,6 +188,7 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
         audience: audience?,
         token_ttl: token_ttl?,
         refresh_ttl: refresh_ttl?,
+        revocation_ttl: revocation_ttl?,
         refresh_grace: refresh_grace?,
         wallet_proof: wallet_proof?,
         auto_provision: auto_provision?,

@@ -16,6 +16,7 @@ mod backend_api;
 mod history;
 mod notifications;
 mod origin;
+mod revocation;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -31,8 +32,10 @@ use hyper::{Method, Request, Response};
 
 use crate::access_backend::AccessBackend;
 use crate::admission::{Admission, client_address};
-use crate::auth::Authority;
 use crate::auth::issuers::Issuers;
+use crate::auth::revocation::id_of;
+use crate::auth::trial::Event;
+use crate::auth::{Authority, Identity, Refusal};
 use crate::broker::{Broker, Store};
 use crate::clock::Clock;
 use crate::config::{Config, Live, Secret};
@@ -140,6 +143,24 @@ impl Services {
             presence: parts.presence,
             access_backend: ArcSwapOption::new(parts.access_backend.map(Arc::new)),
         }
+    }
+
+    /// Who presents this token, now: it is good, and was not taken back.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn identify(&self, token: &str) -> Result<Identity, Refusal> {
+        let authority = self.authority();
+        let mut identity = authority.verify(token, self.clock.unix_ms())?;
+        if identity.jti.is_none() {
+            identity.jti = Some(id_of(token));
+        }
+        if self.router.revocations.cover(&identity) {
+            let variant = identity.variant.as_deref();
+            authority.trial().note(variant, Event::AuthFailure);
+            return Err(Refusal::Revoked);
+        }
+        Ok(identity)
     }
 
     /// The configuration in force. For what is being done now: the next request may have another.
@@ -296,6 +317,8 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
     match (route, &call.method) {
         (Route::Wallet, &Method::POST) => auth::sign_in(services, call).await,
         (Route::Wallet, _) => auth::verify(services, call),
+        (Route::Logout, _) => revocation::logout(services, call).await,
+        (Route::Revoke, _) => revocation::revoke(services, call).await,
         (Route::Notifications, &Method::POST) => notifications::add(services, call).await,
         (Route::Notifications, &Method::PATCH) => notifications::patch(services, call).await,
         (Route::Notifications, &Method::PUT) => notifications::put(services, call).await,

@@ -14,6 +14,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use super::errors::ApiError;
+use super::identity::Whence;
 
 /// Of a body that is too large, how much is read all the same.
 const MAX_DISCARDED_BYTES: usize = 8 << 20;
@@ -55,6 +56,11 @@ impl Call {
             return Err(ApiError::media_type());
         }
         parsed.map_err(|error| ApiError::bad_request("invalid_body", error.to_string()))
+    }
+
+    /// Where it comes from.
+    pub fn whence(&self) -> Whence<'_> {
+        Whence::of(self.ip, &self.headers)
     }
 
     /// The first value of a query parameter.

@@ -45,6 +45,7 @@ pub fn config() -> Config {
             audience: "fonana-websocket".into(),
             token_ttl: crate::config::TokenTtl::One(Duration::from_secs(1_800)),
             refresh_ttl: Duration::from_secs(86_400),
+            revocation_ttl: Duration::from_secs(86_400),
             refresh_grace: Duration::from_secs(10),
             wallet_proof: WalletProof::None,
             auto_provision: true,

@@ -13,7 +13,7 @@ use tungstenite::handshake::server::create_response_with_body;
 
 use super::Services;
 use super::errors::ApiError;
-use super::identity::{bearer, note_failure};
+use super::identity::{Whence, bearer, note_failure};
 use super::origin;
 use crate::admission::{Permit, RetryAfter, client_address};
 use crate::auth::Refusal;
@@ -97,7 +97,7 @@ fn admit<B>(
 ) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
     let headers = request.headers();
     if !origin::is_allowed(&services.config().server.allowed_origins, headers) {
-        note_failure(services, address, "origin");
+        note_failure(services, Whence::of(address, headers), "origin");
         let error = ApiError::new(
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
@@ -155,13 +155,11 @@ fn admit<B>(
     let mut of_user = None;
     let client = match offered.token {
         None => Err(Refusal::Missing),
-        Some(token) => services
-            .authority()
-            .verify(&token, services.clock.unix_ms()),
+        Some(token) => services.identify(&token),
     };
     let client = match client {
         Err(refusal) => {
-            note_failure(services, address, refusal.check());
+            note_failure(services, Whence::of(address, headers), refusal.check());
             // One that is past the budget is told by the next answer.
             let _ = admission.request(address);
             Err(Close::Unauthorized)

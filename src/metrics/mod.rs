@@ -107,6 +107,8 @@ pub struct Counters {
     pub tokens_issued: Counter,
     /// What became of tokens in a trial of lives, as `VARIANT event`.
     pub token_variants: Names,
+    /// Revocations of tokens, families and users.
+    pub tokens_revoked: Counter,
     /// Events published, by `client`, `backend` or `server`.
     pub publications: Names,
     /// Notifications created.
@@ -129,6 +131,7 @@ impl Counters {
             would_limit: Names::default(),
             tokens_issued: Counter::default(),
             token_variants: Names::default(),
+            tokens_revoked: Counter::default(),
             publications: Names::default(),
             notifications: Counter::default(),
             access_backend: Names::default(),

@@ -86,6 +86,7 @@ impl Observed {
             would_limit: named(&counters.would_limit),
             tokens_issued: counters.tokens_issued.value(),
             token_variants: named(&counters.token_variants),
+            tokens_revoked: counters.tokens_revoked.value(),
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
             access_backend: named(&counters.access_backend),
@@ -171,6 +172,8 @@ pub struct Snapshot {
     pub tokens_issued: u64,
     /// [`Counters::token_variants`]
     pub token_variants: Counts,
+    /// Revocations of tokens, families and users.
+    pub tokens_revoked: u64,
     /// Events published by whom.
     pub publications: Counts,
     /// Notifications created.
@@ -233,6 +236,7 @@ impl Default for Snapshot {
             would_limit: Vec::new(),
             tokens_issued: 0,
             token_variants: Vec::new(),
+            tokens_revoked: 0,
             publications: Vec::new(),
             notifications: 0,
             access_backend: Vec::new(),

@@ -19,7 +19,7 @@ use crate::limits::{CLOSE_TIMEOUT_MS, READS_PER_TURN_MAX};
 use crate::protocol::connection::connection_id;
 use crate::protocol::{Close, Request};
 use crate::session::{Input, Session};
-use crate::ws::{Engine, Frame, Outbox, Received};
+use crate::ws::{Dialogue, Frame, Outbox, Received};
 
 impl Worker {
     /// Takes over an upgraded socket and what was already read from it.
@@ -45,7 +45,7 @@ impl Worker {
         let serial = self.next_serial();
         let connection = Connection {
             stream,
-            engine: Engine::new(terms.limits.message_bytes),
+            dialogue: Dialogue::default(),
             outbox: Outbox::default(),
             session,
             call: None,
@@ -72,6 +72,12 @@ impl Worker {
                 self.log(&state, slot, Kind::Connection, Data::default());
                 let connection_id = self.connection_id(serial);
                 self.input(&mut state, slot, Input::Opened { connection_id }, now);
+                // Between the upgrade and now, where no look at the sockets would have found it.
+                let session = state.connections[slot as usize].session.as_ref();
+                let revocations = &self.outfit.router.revocations;
+                if session.is_some_and(|session| revocations.cover(session.identity())) {
+                    self.input(&mut state, slot, Input::End(Close::Revoked), now);
+                }
                 if *self.draining.borrow() {
                     self.input(&mut state, slot, Input::End(Close::ShuttingDown), now);
                 }
@@ -120,11 +126,14 @@ impl Worker {
                 return self.listen_for_close(state, slot, input);
             }
             if connection.call.is_some() || connection.is_behind(queue_bytes) {
-                connection.unread = Some(input.to_vec());
+                connection.unread = (!input.is_empty()).then(|| input.to_vec());
                 return;
             }
             state.protocol.clear();
-            let received = connection.engine.receive(&mut input, &mut state.protocol);
+            let received =
+                state
+                    .engine
+                    .receive(&mut connection.dialogue, &mut input, &mut state.protocol);
             if !state.protocol.is_empty() {
                 let frame = Frame::encoded(&state.protocol);
                 if !connection.queue(&frame, queue_bytes, &mut state.write, &self.outfit.counters) {
@@ -175,7 +184,10 @@ impl Worker {
         let mut input = bytes;
         loop {
             state.protocol.clear();
-            match connection.engine.receive(&mut input, &mut state.protocol) {
+            match state
+                .engine
+                .receive(&mut connection.dialogue, &mut input, &mut state.protocol)
+            {
                 Received::Closing | Received::Failed(_) => {
                     *agreed = true;
                     if connection.outbox.is_empty() {

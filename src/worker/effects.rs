@@ -129,7 +129,7 @@ impl Worker {
     /// Queues a frame for a client, which is closed if it has too many already.
     pub(super) fn send(&self, state: &mut State, slot: Slot, frame: &Frame, now: Moment) {
         let connection = &mut state.connections[slot as usize];
-        if connection.life != Life::Open || !connection.engine.may_send() {
+        if connection.life != Life::Open || !connection.dialogue.may_send() {
             return;
         }
         let bytes_max = state.terms.limits.queue_bytes;
@@ -179,7 +179,7 @@ impl Worker {
         if close == Close::TooSlow {
             connection.outbox.discard_unsent();
         }
-        if connection.engine.may_send() {
+        if connection.dialogue.may_send() {
             let last = Reply::Disconnect {
                 close,
                 message,
@@ -189,7 +189,9 @@ impl Worker {
             connection.outbox.push_last_words(&Frame::text(&last));
         }
         let mut bytes = Vec::new();
-        connection.engine.close(close, &mut bytes);
+        state
+            .engine
+            .close(&mut connection.dialogue, close, &mut bytes);
         connection.outbox.push_last_words(&Frame::encoded(&bytes));
         connection.call = None;
         connection.unread = None;

@@ -268,6 +268,11 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "Tokens of each life that auth.token_ttl lists: issued, refreshes, expiries, auth_failures.",
         variants,
     );
+    page.counter(
+        "tokens_revoked_total",
+        "Revocations of tokens, families and users.",
+        s.tokens_revoked as f64,
+    );
     let publications = bounded(&s.publications, |source| [("source", source.to_string())]);
     page.counters("publications_total", "Events published.", publications);
     page.counter(
