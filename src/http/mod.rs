@@ -197,6 +197,10 @@ impl Services {
     }
 }
 
+/// In the extensions of a request: it came over the control socket, from the operator.
+#[derive(Debug, Clone, Copy)]
+pub struct Operator;
+
 /// Answers one request, whatever it is. Requests that change something are finished even if the
 /// client goes away and this future is dropped.
 pub async fn handle<B>(
@@ -242,13 +246,17 @@ fn admit(
     if found.is_some_and(|(row, _)| matches!(row.route, Route::Health | Route::Ready)) {
         return Ok(());
     }
-    if identity::is_backend(services, &head.headers) {
+    if is_operator(head) || identity::is_backend(services, &head.headers) {
         return Ok(());
     }
     services
         .admission
         .request(ip)
         .map_err(ApiError::rate_limited)
+}
+
+fn is_operator(head: &Head) -> bool {
+    head.extensions.get::<Operator>().is_some()
 }
 
 async fn answer<B>(
@@ -291,6 +299,7 @@ where
     }
     let call = Call {
         method: method.clone(),
+        operator: is_operator(&head),
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
         id: id.map(str::to_owned),
