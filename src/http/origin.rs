@@ -79,7 +79,9 @@ impl Shared {
             answer.append(VARY, HeaderValue::from_static("Origin"));
         }
         if let Some(origin) = self.with {
-            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            // What is there already is for everybody.
+            let told = answer.entry(ACCESS_CONTROL_ALLOW_ORIGIN);
+            told.or_insert(origin);
             let exposed = HeaderValue::from_static(ANSWER_HEADERS);
             answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
         }
