@@ -113,7 +113,7 @@ fn place(
         None
     } else {
         match services.admission.accept_plain(peer.ip()) {
-            None => return refuse(&stream),
+            None => return refuse(services, &stream),
             some => some,
         }
     };
@@ -129,8 +129,12 @@ fn place(
 }
 
 /// Answers before anything was asked: nobody waits for the request of one who has too many sockets.
-fn refuse(mut stream: &TcpStream) {
+fn refuse(services: &Services, mut stream: &TcpStream) {
     const BODY: &str = r#"{"error":"Too many requests","code":"rate_limited"}"#;
+    if services.tls.is_secure() {
+        // Before the handshake there is no word that the client could read.
+        return;
+    }
     let length = BODY.len();
     let answer = format!(
         "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 5\r\n\
