@@ -39,6 +39,8 @@ pub enum Route {
     Root,
     /// For WebSockets.
     Socket,
+    /// For server-sent events.
+    EventStream,
     /// The test page.
     TestPage,
 }
@@ -71,7 +73,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 18] = [
+pub static TABLE: [Row; 19] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Notifications, "/api/user/notifications", ALL),
     row(
@@ -97,6 +99,7 @@ pub static TABLE: [Row; 18] = [
     row(Route::OpenApi, "/openapi.json", GET),
     row(Route::Root, "/", GET),
     row(Route::Socket, "/ws", GET),
+    row(Route::EventStream, super::event_stream::PATH, GET),
     row(Route::TestPage, TEST_PAGE, GET),
 ];
 

@@ -1,4 +1,5 @@
 //! From a request to a WebSocket: who may connect, and what the answer is. Contract section 4.
+//! What it shares with a stream of server-sent events, which is no upgrade, is here too.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tungstenite::handshake::server::create_response_with_body;
 
 use super::Services;
 use super::errors::ApiError;
+use super::event_stream::{self, Wanted};
 use super::identity::{bearer, note_failure};
 use crate::admission::{Permit, RetryAfter, client_address};
 use crate::auth::Refusal;
@@ -31,9 +33,9 @@ pub enum Considered {
     Other,
     /// An upgrade that is refused.
     Refused(Response<Full<Bytes>>),
-    /// An upgrade.
+    /// An upgrade, or a stream.
     Upgrade {
-        /// 101
+        /// 101; nothing for a stream, whose head goes with it.
         response: Response<Full<Bytes>>,
         /// For the worker.
         ticket: Box<Ticket>,
@@ -48,12 +50,21 @@ pub struct Ticket {
     pub client: Result<Arc<Identity>, Close>,
     /// Held as long as the connection lives: node, address, user.
     pub permits: [Option<Permit>; 3],
+    /// For server-sent events: of what. `None`: a WebSocket.
+    pub stream: Option<Box<Wanted>>,
 }
 
 /// Looks at a request; takes permits only if it is an upgrade.
 pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) -> Considered {
     let headers = request.headers();
     let path = request.uri().path();
+    let address = || {
+        let config = services.config();
+        client_address(peer.ip(), headers, &config.server.trusted_proxies)
+    };
+    if path == event_stream::PATH {
+        return event_stream::consider(services, address(), request);
+    }
     if request.method() != Method::GET
         || !(path == "/ws" || path == "/")
         || !headers
@@ -62,9 +73,7 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
     {
         return Considered::Other;
     }
-    let config = services.config();
-    let address = client_address(peer.ip(), headers, &config.server.trusted_proxies);
-    match admit(services, address, request) {
+    match admit(services, address(), request) {
         Ok((response, ticket)) => Considered::Upgrade {
             response,
             ticket: Box::new(ticket),
@@ -77,7 +86,8 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
     }
 }
 
-type Refused = Box<Response<Full<Bytes>>>;
+/// An answer instead of a connection.
+pub(super) type Refused = Box<Response<Full<Bytes>>>;
 
 fn admit<B>(
     services: &Services,
@@ -85,22 +95,7 @@ fn admit<B>(
     request: &Request<B>,
 ) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
     let headers = request.headers();
-    if !origin_allowed(&services.config().server.allowed_origins, headers) {
-        note_failure(services, address, "origin");
-        let error = ApiError::new(
-            StatusCode::FORBIDDEN,
-            "origin_not_allowed",
-            "Origin not allowed",
-        );
-        return Err(Box::new(error.into_response()));
-    }
-    if services.is_draining() {
-        return Err(unavailable(
-            "draining",
-            "The server is shutting down",
-            RetryAfter(1),
-        ));
-    }
+    check(services, address, headers)?;
     let mut response = create_response_with_body(request, Full::default).map_err(|error| {
         let error = ApiError::bad_request("invalid_upgrade", error.to_string());
         let mut response = error.into_response();
@@ -117,23 +112,7 @@ fn admit<B>(
         }
         Box::new(response)
     })?;
-    let limited = |limit: &str| services.counters.limited.increment(limit);
-    let on_node = services.admission.connect_node().ok_or_else(|| {
-        limited("connections");
-        unavailable(
-            "too_many_connections",
-            "Too many connections",
-            RetryAfter(5),
-        )
-    })?;
-    let from_address = services.admission.connect(address).ok_or_else(|| {
-        limited("connections_per_address");
-        Box::new(ApiError::rate_limited(RetryAfter(5)).into_response())
-    })?;
-    services.admission.accept().map_err(|retry_after| {
-        limited("accepts_per_second");
-        unavailable("too_many_accepts", "Too many new connections", retry_after)
-    })?;
+    let [on_node, from_address] = permits(services, address)?;
 
     let offered = offered(request);
     if offered.by_subprotocol {
@@ -160,7 +139,8 @@ fn admit<B>(
                 Ok(Arc::new(identity))
             }
             None => {
-                limited("connections_per_user");
+                let limited = &services.counters.limited;
+                limited.increment("connections_per_user");
                 Err(Close::LimitReached)
             }
         },
@@ -172,8 +152,56 @@ fn admit<B>(
             address,
             client,
             permits,
+            stream: None,
         },
     ))
+}
+
+/// Whether anybody may connect from there now.
+pub(super) fn check(
+    services: &Services,
+    address: IpAddr,
+    headers: &HeaderMap,
+) -> Result<(), Refused> {
+    if !origin_allowed(&services.config().server.allowed_origins, headers) {
+        note_failure(services, address, "origin");
+        let error = ApiError::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "Origin not allowed",
+        );
+        return Err(Box::new(error.into_response()));
+    }
+    if services.is_draining() {
+        return Err(unavailable(
+            "draining",
+            "The server is shutting down",
+            RetryAfter(1),
+        ));
+    }
+    Ok(())
+}
+
+/// Leave for one more connection: of the node, and of the address.
+pub(super) fn permits(services: &Services, address: IpAddr) -> Result<[Permit; 2], Refused> {
+    let limited = |limit: &str| services.counters.limited.increment(limit);
+    let on_node = services.admission.connect_node().ok_or_else(|| {
+        limited("connections");
+        unavailable(
+            "too_many_connections",
+            "Too many connections",
+            RetryAfter(5),
+        )
+    })?;
+    let from_address = services.admission.connect(address).ok_or_else(|| {
+        limited("connections_per_address");
+        Box::new(ApiError::rate_limited(RetryAfter(5)).into_response())
+    })?;
+    services.admission.accept().map_err(|retry_after| {
+        limited("accepts_per_second");
+        unavailable("too_many_accepts", "Too many new connections", retry_after)
+    })?;
+    Ok([on_node, from_address])
 }
 
 fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) -> Refused {
@@ -185,14 +213,14 @@ fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) 
 }
 
 /// A token and how it came.
-struct Offered {
-    token: Option<String>,
+pub(super) struct Offered {
+    pub(super) token: Option<String>,
     /// Then the subprotocol has to be answered, or browsers give up.
     by_subprotocol: bool,
 }
 
 /// The token of a request: query, else header, else subprotocol.
-fn offered<B>(request: &Request<B>) -> Offered {
+pub(super) fn offered<B>(request: &Request<B>) -> Offered {
     let subprotocols = request
         .headers()
         .get_all(SEC_WEBSOCKET_PROTOCOL)
@@ -206,11 +234,8 @@ fn offered<B>(request: &Request<B>) -> Offered {
         by_subprotocol |= protocol == SUBPROTOCOL;
         in_subprotocol = in_subprotocol.or_else(|| protocol.strip_prefix(BEARER_SUBPROTOCOL));
     }
-    let in_query = request.uri().query().and_then(|query| {
-        url::form_urlencoded::parse(query.as_bytes())
-            .find(|(name, value)| name == "token" && !value.is_empty())
-            .map(|(_, value)| value.into_owned())
-    });
+    let query = request.uri().query().unwrap_or_default();
+    let in_query = in_query(query, "token");
     let token = in_query
         .or_else(|| {
             bearer(request.headers()).map(|token| String::from_utf8_lossy(token).into_owned())
@@ -220,6 +245,13 @@ fn offered<B>(request: &Request<B>) -> Offered {
         token,
         by_subprotocol,
     }
+}
+
+/// A parameter of the query: the first that is not empty, if any is there.
+pub(super) fn in_query(query: &str, name: &str) -> Option<String> {
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, value)| key == name && !value.is_empty())
+        .map(|(_, value)| value.into_owned())
 }
 
 /// Whether a comma-separated header value has this word, in any case.
@@ -232,7 +264,7 @@ fn names(value: &HeaderValue, word: &str) -> bool {
 }
 
 /// Whether a browser may come from where it says it does; who says nothing is no browser.
-fn origin_allowed(allowed: &AllowedOrigins, headers: &HeaderMap) -> bool {
+pub(super) fn origin_allowed(allowed: &AllowedOrigins, headers: &HeaderMap) -> bool {
     let AllowedOrigins::SameHostAnd(allowed) = allowed else {
         return true;
     };

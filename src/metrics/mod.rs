@@ -64,6 +64,10 @@ pub struct WorkerCounters {
     pub connections_opened: Counter,
     /// Of those, the ones that ended.
     pub connections_closed: Counter,
+    /// Streams of server-sent events among those that were opened.
+    pub event_streams_opened: Counter,
+    /// Of those, the ones that ended.
+    pub event_streams_closed: Counter,
     /// Messages that clients sent.
     pub messages: Counter,
     /// Bytes read from sockets after the upgrade.

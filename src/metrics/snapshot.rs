@@ -68,6 +68,9 @@ impl Observed {
             channels: largest(channels),
             connections_opened: counters.sum(|worker| &worker.connections_opened),
             connections_closed: counters.sum(|worker| &worker.connections_closed),
+            event_streams: counters
+                .sum(|worker| &worker.event_streams_opened)
+                .saturating_sub(counters.sum(|worker| &worker.event_streams_closed)),
             messages: counters.sum(|worker| &worker.messages),
             messages_by_type: by_worker(counters, |worker| &worker.messages_by_type),
             received_bytes: counters.sum(|worker| &worker.received_bytes),
@@ -132,6 +135,8 @@ pub struct Snapshot {
     pub connections_opened: u64,
     /// Of those, the ones that ended.
     pub connections_closed: u64,
+    /// Streams of server-sent events among those that are open.
+    pub event_streams: u64,
     /// Messages that clients sent.
     pub messages: u64,
     /// The same by their `type`, which clients choose.
@@ -206,6 +211,7 @@ impl Default for Snapshot {
             channels: Vec::new(),
             connections_opened: 0,
             connections_closed: 0,
+            event_streams: 0,
             messages: 0,
             messages_by_type: Vec::new(),
             received_bytes: 0,

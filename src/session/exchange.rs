@@ -42,6 +42,14 @@ pub enum Input {
     },
     /// It sent a message. Never while [`Session::is_busy`](super::Session::is_busy).
     Request(Request),
+    /// It wants a channel, and said so when it came: as the command, but past the limit of commands. Never
+    /// while busy.
+    Follow {
+        /// As it wrote it.
+        channel: Box<RawValue>,
+        /// Where it stood.
+        recover: Option<Position>,
+    },
     /// The last [`Effect::Call`] came to an end.
     Answer(Answer),
     /// It answered a ping.

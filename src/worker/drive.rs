@@ -4,20 +4,25 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::aside::Aside;
 use super::channels::Slot;
 use super::connection::{Connection, Flow, Gone, Life};
+use super::event_stream::EventStream;
 use super::mailbox::Load;
 use super::turn::end_if_said;
 use super::{State, Worker};
 use crate::clock::Moment;
 use crate::event_log::{Data, Kind};
+use crate::http::event_stream::Followed;
 use crate::http::upgrade::Ticket;
 use crate::limits::{CLOSE_TIMEOUT_MS, READS_PER_TURN_MAX};
 use crate::protocol::connection::connection_id;
 use crate::protocol::{Close, Request};
+use crate::session::pulse::PING_EVERY_MS;
 use crate::session::{Input, Session};
 use crate::ws::{Engine, Frame, Outbox, Received};
 
@@ -31,18 +36,34 @@ impl Worker {
         load: Load,
     ) {
         let now = self.outfit.services.clock.now();
+        let is_stream = ticket.stream.is_some();
         let mut state = self.state.borrow_mut();
         let terms = &state.terms;
         let Ticket {
             address,
             client,
             permits,
+            stream: wanted,
         } = ticket;
         let (session, refusal) = match client {
             Ok(identity) => (Some(Session::new(identity, terms, now)), None),
             Err(close) => (None, Some(close)),
         };
         let serial = self.next_serial();
+        let (head, aside) = match wanted {
+            None => (None, None),
+            Some(wanted) => {
+                // There are no answers to heartbeats: the kernel tells of a client that is gone.
+                let patience = Duration::from_millis(2 * PING_EVERY_MS);
+                let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
+                let stream = Some(EventStream::new(wanted.channels));
+                let aside = Aside {
+                    stream,
+                    ..Aside::default()
+                };
+                (Some(wanted.head), Some(Box::new(aside)))
+            }
+        };
         let connection = Connection {
             stream,
             engine: Engine::new(terms.limits.message_bytes),
@@ -53,7 +74,7 @@ impl Worker {
             waker: None,
             life: Life::Open,
             flow: Flow::Clean,
-            aside: None,
+            aside,
             serial,
             scheduled_ms: u64::MAX,
             opened_at: now.unix_ms,
@@ -65,10 +86,17 @@ impl Worker {
         let worker = self.clone();
         // Polled later; whatever happens until then, the connection has somebody who removes it.
         tokio::task::spawn_local(Drive { worker, slot });
+        if let Some(head) = head {
+            self.begin_stream(&mut state, slot, head);
+        }
         match refusal {
             Some(close) => self.close(&mut state, slot, close, now),
             None => {
-                self.outfit.counters.connections_opened.increment();
+                let counters = &self.outfit.counters;
+                counters.connections_opened.increment();
+                if is_stream {
+                    counters.event_streams_opened.increment();
+                }
                 self.log(&state, slot, Kind::Connection, Data::default());
                 let connection_id = self.connection_id(serial);
                 self.input(&mut state, slot, Input::Opened { connection_id }, now);
@@ -215,6 +243,9 @@ impl Worker {
         let connection = state.connections.remove(slot as usize);
         if connection.session.is_some() {
             self.outfit.counters.connections_closed.increment();
+            if connection.is_event_stream() {
+                self.outfit.counters.event_streams_closed.increment();
+            }
         }
     }
 
@@ -272,6 +303,13 @@ impl Worker {
             if connection.is_behind(queue_bytes) {
                 break;
             }
+            if let Some(Followed {
+                channel, recover, ..
+            }) = Self::next_wanted(connection)
+            {
+                self.input(state, slot, Input::Follow { channel, recover }, now);
+                continue;
+            }
             if let Some(unread) = connection.unread.take() {
                 self.receive(state, slot, &unread, now);
                 continue;
@@ -312,6 +350,10 @@ impl Worker {
             }
             Ok(count) => {
                 self.outfit.counters.received_bytes.add(count as u64);
+                if connection.is_event_stream() {
+                    // Whatever it is, nobody has asked for it.
+                    return;
+                }
                 let read = std::mem::take(&mut state.read);
                 self.receive(state, slot, &read[..count], now);
                 state.read = read;

@@ -29,6 +29,11 @@ impl Unstalled {
         }
     }
 
+    /// Whether a write waits.
+    pub const fn is_waiting(&self) -> bool {
+        self.until.is_some()
+    }
+
     /// The bare socket.
     pub fn into_inner(self) -> TcpStream {
         self.stream

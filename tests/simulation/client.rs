@@ -189,7 +189,7 @@ impl Client {
         let slot = self.member as u32;
         match node.channels(worker).activate(channel, slot, position) {
             Activated::Held(frames) => {
-                for frame in frames {
+                for (_, frame) in frames {
                     self.event(payload(&frame), "held back", account);
                 }
             }

@@ -121,17 +121,22 @@ fn about_the_process(s: &Snapshot, page: &mut Page) {
 fn about_sockets(s: &Snapshot, page: &mut Page) {
     page.gauge(
         "connections",
-        "Authenticated WebSocket connections that are open.",
+        "Authenticated connections that are open: WebSockets and event streams.",
         s.active_connections() as f64,
+    );
+    page.gauge(
+        "event_streams",
+        "Streams of server-sent events among them.",
+        s.event_streams as f64,
     );
     page.counter(
         "connections_opened_total",
-        "WebSocket connections that were authenticated.",
+        "Connections that were authenticated.",
         s.connections_opened as f64,
     );
     page.counter(
         "connections_closed_total",
-        "Authenticated WebSocket connections that ended.",
+        "Authenticated connections that ended.",
         s.connections_closed as f64,
     );
     let closes = bounded(&s.closes, |name| {
@@ -148,11 +153,7 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
                 },
             )
     });
-    page.counters(
-        "closes_total",
-        "Closed WebSocket connections by close code.",
-        closes,
-    );
+    page.counters("closes_total", "Closed connections by close code.", closes);
     page.gauge(
         "channels",
         "Channels with subscribers on this node.",
@@ -174,12 +175,12 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
     );
     page.counter(
         "received_bytes_total",
-        "Bytes read from WebSockets.",
+        "Bytes read from WebSockets and event streams.",
         s.received_bytes as f64,
     );
     page.counter(
         "sent_bytes_total",
-        "Bytes written to WebSockets.",
+        "Bytes written to WebSockets and event streams.",
         s.sent_bytes as f64,
     );
     page.counter(
