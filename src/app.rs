@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::access_backend::AccessBackend;
+use crate::auth::issuers::Issuers;
 use crate::auth::{api_key, keys};
 use crate::broker::Broker as _;
 use crate::broker::embedded::{self, Embedded};
@@ -81,6 +82,9 @@ pub enum Failure {
     /// Nobody could be asked by the rule `backend`.
     #[error("channels.backend.url")]
     AccessBackend(#[source] io::Error),
+    /// The keys of other issuers could not be asked for.
+    #[error("auth.issuers")]
+    Issuers(#[source] io::Error),
     /// A worker thread ended by itself: it panicked.
     #[error("a worker thread ended; the server cannot go on without it")]
     Worker,
@@ -194,9 +198,18 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         runtime.handle().clone(),
     );
     let access_backend = access_backend(&config, &clock, &counters, runtime.handle())?;
+    let issuers = Issuers::start(
+        &config.auth.issuers,
+        &Issuers::default(),
+        &clock,
+        &counters,
+        runtime.handle(),
+    );
+    let issuers = issuers.map_err(Failure::Issuers)?;
     let services = Arc::new(Services::new(Parts {
         live,
         secret,
+        issuers,
         clock: clock.clone(),
         broker: store.clone(),
         store: store.clone(),

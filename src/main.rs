@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Check(check) => check.run(&sources),
         Command::Token(token) => token.run(sources),
         Command::Bench(bench) => bench.run(sources),
+        Command::Documents(documents) => documents.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

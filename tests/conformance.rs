@@ -13,7 +13,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use fanfare::ws::{Engine, Frame, Outbox, Received};
+use fanfare::ws::{Dialogue, Engine, Frame, Outbox, Received};
 use serde_json::{Value, json};
 use tungstenite::handshake::derive_accept_key;
 
@@ -86,7 +86,7 @@ fn echo(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let behind = shake_hands(&mut stream)?;
-    let mut engine = Engine::new(MESSAGE_BYTES);
+    let mut engine = (Engine::new(MESSAGE_BYTES), Dialogue::default());
     let mut outbox = Outbox::default();
     let mut ended = !answer(&mut engine, &behind, &mut outbox);
     let mut buffer = vec![0; 64 << 10];
@@ -110,15 +110,19 @@ fn echo(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 /// Takes in bytes as a worker does; `false` when the connection is to end.
-fn answer(engine: &mut Engine, mut input: &[u8], outbox: &mut Outbox) -> bool {
+fn answer(
+    (engine, dialogue): &mut (Engine, Dialogue),
+    mut input: &[u8],
+    outbox: &mut Outbox,
+) -> bool {
     loop {
         let mut protocol = Vec::new();
-        let received = engine.receive(&mut input, &mut protocol);
+        let received = engine.receive(dialogue, &mut input, &mut protocol);
         outbox
             .push(&Frame::encoded(&protocol), QUEUE_BYTES)
             .unwrap();
         match received {
-            Received::Text(text) if engine.may_send() => {
+            Received::Text(text) if dialogue.may_send() => {
                 outbox.push(&Frame::text(&text), QUEUE_BYTES).unwrap();
             }
             Received::Text(_) | Received::Binary | Received::Pong => {}
@@ -126,7 +130,7 @@ fn answer(engine: &mut Engine, mut input: &[u8], outbox: &mut Outbox) -> bool {
             Received::Closing => return false,
             Received::Failed(close) => {
                 let mut farewell = Vec::new();
-                engine.close(close, &mut farewell);
+                engine.close(dialogue, close, &mut farewell);
                 outbox.push_last_words(&Frame::encoded(&farewell));
                 return false;
             }

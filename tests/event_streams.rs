@@ -290,7 +290,7 @@ fn a_stream_ends_with_a_word_and_with_advice() {
     // Its token is about to end: a stream cannot go on with another.
     let now = server.claims("u1")["iat"].as_u64().unwrap();
     let mut claims = server.claims("u1");
-    claims["exp"] = json!(now + 4);
+    claims["exp"] = json!(now + 6);
     let token = server.token_with(&claims);
     let path = format!("/sse?channels=post_1&token={token}");
     let mut stream = EventStream::open(&server, &path, &[]).unwrap();

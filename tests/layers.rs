@@ -31,7 +31,9 @@ const LAYERS: &[&[&str]] = &[
     &["protocol"],
     &["config"],
     &["control", "event_log", "logging", "shutdown", "descriptors"],
-    &["limits", "clock", "counter", "sparing"],
+    &[
+        "limits", "clock", "counter", "sparing", "key_pair", "outgoing",
+    ],
 ];
 
 /// Steps that go up or aside all the same, each with its reason.

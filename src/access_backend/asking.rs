@@ -1,29 +1,22 @@
 //! One question over HTTP: how it is put, signed and sent, and what counts as an answer.
 
 use std::io;
-use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, ResponseFuture};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
 
 use super::{AT_ONCE, Question};
 use crate::config;
+use crate::outgoing::{self, Outgoing, chain};
 
 /// The header that proves who asks: `t=UNIX,v1=HEX`, as Stripe signs its webhooks.
 const SIGNATURE: &str = "x-fanfare-signature";
 /// An answer is a few words.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
-/// Connections to the application that nobody needs are closed after this: sooner than most servers
-/// close them, so that a question seldom meets one that is being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What the application has said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,13 +30,7 @@ pub(super) struct Said {
 pub(super) struct Asking {
     uri: Uri,
     key: hmac::Key,
-    client: Way,
-}
-
-/// Certificates are looked for only where they are needed.
-enum Way {
-    Plain(Client<HttpConnector, Full<Bytes>>),
-    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    client: Outgoing,
 }
 
 impl Asking {
@@ -54,26 +41,7 @@ impl Asking {
             .url
             .parse()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(config.timeout));
-        let mut client = Client::builder(TokioExecutor::new());
-        client
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(AT_ONCE);
-        let client = if uri.scheme_str() == Some("https") {
-            tcp.enforce_http(false);
-            let tls = HttpsConnectorBuilder::new()
-                .with_native_roots()?
-                .https_only()
-                .enable_http1()
-                .wrap_connector(tcp);
-            Way::Tls(client.build(tls))
-        } else {
-            Way::Plain(client.build(tcp))
-        };
+        let client = Outgoing::new(&uri, config.timeout, AT_ONCE)?;
         Ok(Self {
             uri,
             key: hmac::Key::new(hmac::HMAC_SHA256, config.secret.expose()),
@@ -98,7 +66,7 @@ impl Asking {
             .method(Method::POST)
             .uri(self.uri.clone())
             .header(CONTENT_TYPE, "application/json")
-            .header(USER_AGENT, concat!("fanfare/", env!("CARGO_PKG_VERSION")))
+            .header(USER_AGENT, outgoing::USER_AGENT)
             .header(SIGNATURE, signature(&self.key, unix_seconds, &body))
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| error.to_string())?;
@@ -114,15 +82,6 @@ impl Asking {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
         let body = body.collect().await.map_err(|error| error.to_string())?;
         parse(&body.to_bytes())
-    }
-}
-
-impl Way {
-    fn send(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
-        match self {
-            Self::Plain(client) => client.request(request),
-            Self::Tls(client) => client.request(request),
-        }
     }
 }
 
@@ -199,17 +158,6 @@ fn parse(body: &[u8]) -> Result<Said, String> {
         allow: answer.allow,
         ttl_seconds: answer.ttl,
     })
-}
-
-/// An error with its causes, which is where hyper says what really happened.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::{App, Failure};
+use crate::auth::issuers::Issuers;
 use crate::auth::{Authority, keys};
 use crate::config::{self, Config, Difference, Loaded, Mistakes, Setting, Sources};
 use crate::descriptors::Room;
@@ -141,7 +142,15 @@ impl Reload {
         self.surroundings.fit(&mut config);
 
         let secret = keys::secret(&config.auth, &config.data_dir).map_err(Failure::from)?;
-        let authority = Authority::new(&secret, &config.auth);
+        let issuers = Issuers::start(
+            &config.auth.issuers,
+            services.authority().issuers(),
+            &services.clock,
+            &services.counters,
+            &Handle::current(),
+        )
+        .map_err(Failure::Issuers)?;
+        let authority = Authority::new(&secret, &config.auth).believing(issuers);
         let asks_another = config.access_backend != before.access_backend;
         let access_backend = asks_another
             .then(|| {

@@ -160,6 +160,10 @@ mod tests {
             wallet_proof: config::WalletProof::Signature,
             auto_provision: true,
             legacy_wallet_identity: false,
+            previous_secret: None,
+            keys: Vec::new(),
+            signing_key: None,
+            issuers: Vec::new(),
             api_keys: Vec::new(),
         }
     }

@@ -1,7 +1,10 @@
 //! Who is asking: a token or an API key becomes an [`Identity`] or a [`Refusal`].
 
 pub mod api_key;
+pub mod issuers;
+pub mod jwks;
 pub mod keys;
+pub mod ring;
 pub mod token;
 pub mod wallet;
 

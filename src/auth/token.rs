@@ -1,5 +1,6 @@
-//! Access tokens: JSON Web Tokens (RFC 7519), HS256 and nothing else. Contract section 2.
+//! Access tokens: JSON Web Tokens (RFC 7519). Contract section 2.
 //!
+//! A token is verified with a key of the `ring`, or of the `issuer` that it names; the algorithm is the key's.
 //! jsonwebtoken checks form, signature, `iss` and `aud`. It would read the system's clock for the
 //! rest, so times are compared here, with the `unix_ms` that the caller passes.
 
@@ -7,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::issuers::{Issuer, Issuers};
+use super::ring::Ring;
 use super::{Identity, Refusal, api_key};
 use crate::clock::millis;
 use crate::config::{self, Secret};
@@ -31,10 +34,8 @@ const LAST_EXPIRY_MS: u64 = 253_402_300_799_000;
 
 /// Issues and verifies tokens, and knows the backends' keys.
 pub struct Authority {
-    signing: EncodingKey,
-    verifying: DecodingKey,
-    validation: Validation,
-    header: Header,
+    ring: Ring,
+    issuers: Issuers,
     issuer: String,
     audience: String,
     token_ttl: Duration,
@@ -69,25 +70,32 @@ pub struct Issued {
 }
 
 impl Authority {
-    /// The authority of this secret and the `auth.*` settings.
+    /// The authority of this secret and the `auth.*` settings, without other issuers.
     pub fn new(secret: &Secret, auth: &config::Auth) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.set_issuer(&[&auth.issuer]);
-        validation.set_audience(&[&auth.audience]);
-        // `set_issuer` and `set_audience` alone let a token pass that has neither.
-        validation.set_required_spec_claims(&["iss", "aud"]);
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
         Self {
-            signing: EncodingKey::from_secret(secret.expose()),
-            verifying: DecodingKey::from_secret(secret.expose()),
-            validation,
-            header: Header::new(Algorithm::HS256),
+            ring: Ring::new(secret, auth),
+            issuers: Issuers::default(),
             issuer: auth.issuer.clone(),
             audience: auth.audience.clone(),
             token_ttl: auth.token_ttl,
             api_keys: auth.api_keys.clone(),
         }
+    }
+
+    /// Believes these, too.
+    pub fn believing(mut self, issuers: Issuers) -> Self {
+        self.issuers = issuers;
+        self
+    }
+
+    /// Whose tokens are believed beside our own.
+    pub const fn issuers(&self) -> &Issuers {
+        &self.issuers
+    }
+
+    /// Our keys.
+    pub const fn ring(&self) -> &Ring {
+        &self.ring
     }
 
     /// Makes a token that begins to be valid at `unix_ms`.
@@ -109,8 +117,8 @@ impl Authority {
             iss: &self.issuer,
             aud: &self.audience,
         };
-        let token = jsonwebtoken::encode(&self.header, &claims, &self.signing)
-            .expect("strings and integers are always JSON, and HMAC takes any key");
+        let token = jsonwebtoken::encode(&self.ring.header, &claims, &self.ring.signing)
+            .expect("strings and integers are always JSON, and the key signed when it was read");
         Issued {
             token,
             jti,
@@ -127,19 +135,112 @@ impl Authority {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Refusal::Invalid("malformed"));
         }
-        let decoded = jsonwebtoken::decode::<Claims>(token, &self.verifying, &self.validation)
-            .map_err(|error| refusal(token, &error))?;
-        if decoded.header.crit.is_some() {
+        let header = jsonwebtoken::decode_header(token).map_err(|error| refusal(token, &error))?;
+        if header.crit.is_some() {
             // RFC 7515 section 4.1.11: extensions that are not understood make a token invalid.
             return Err(Refusal::Invalid("malformed"));
         }
-        decoded.claims.identify(unix_ms)
+        if header.jku.is_some()
+            || header.jwk.is_some()
+            || header.x5u.is_some()
+            || header.x5c.is_some()
+        {
+            // A key that comes with the token proves nothing; who sends one is up to something.
+            return Err(Refusal::Invalid("foreign_key"));
+        }
+        if let Some(issuer) = self.other_issuer(token, &header) {
+            return verify_of(issuer, token, &header, unix_ms);
+        }
+        let (kid, algorithm) = (header.kid.as_deref(), header.alg);
+        let mut refused = Refusal::Invalid("signature");
+        for key in self.ring.candidates(kid, algorithm, unix_ms)? {
+            match verify_with(token, &key.public, &key.validation, unix_ms) {
+                Ok(mut identity) => {
+                    // No socket outlives the key.
+                    identity.expires_at_ms = identity.expires_at_ms.min(key.until_ms);
+                    return Ok(identity);
+                }
+                Err(Refusal::Invalid("signature")) => {}
+                Err(other) => refused = other,
+            }
+        }
+        Err(refused)
+    }
+
+    /// If this token is of another issuer and names a key that is not known yet, waits until the keys
+    /// were fetched again; then, and otherwise at once, [`Authority::verify`] says what can be said.
+    pub async fn learn(&self, token: &[u8]) {
+        if self.issuers.is_empty() || token.len() > MAX_TOKEN_BYTES {
+            return;
+        }
+        let Ok(token) = std::str::from_utf8(token) else {
+            return;
+        };
+        let Ok(header) = jsonwebtoken::decode_header(token) else {
+            return;
+        };
+        if let Some(issuer) = self.other_issuer(token, &header)
+            && issuer.validation(header.alg).is_some()
+            && issuer
+                .keys()
+                .find(header.kid.as_deref(), header.alg)
+                .is_none()
+        {
+            issuer.refreshed().await;
+        }
+    }
+
+    /// Whose key a token has to be verified with, if it is not ours. Secrets are ours alone.
+    fn other_issuer(&self, token: &str, header: &Header) -> Option<&Arc<Issuer>> {
+        #[derive(Deserialize)]
+        struct Named {
+            iss: String,
+        }
+        if self.issuers.is_empty() || header.alg == Algorithm::HS256 {
+            return None;
+        }
+        // Not verified yet: it only says with which key that has to be done.
+        let named: Named = jsonwebtoken::dangerous::insecure_decode_claims(token).ok()?;
+        let is_ours = named.iss == self.issuer
+            && header
+                .kid
+                .as_deref()
+                .is_some_and(|kid| self.ring.knows(kid));
+        self.issuers.find(&named.iss).filter(|_| !is_ours)
     }
 
     /// Whether this is the key of a backend.
     pub fn is_api_key(&self, key: &[u8]) -> bool {
         api_key::is_known(key, &self.api_keys)
     }
+}
+
+fn verify_of(
+    issuer: &Issuer,
+    token: &str,
+    header: &Header,
+    unix_ms: u64,
+) -> Result<Identity, Refusal> {
+    let validation = issuer
+        .validation(header.alg)
+        .ok_or(Refusal::Invalid("algorithm"))?;
+    let keys = issuer.keys();
+    let key = keys
+        .find(header.kid.as_deref(), header.alg)
+        .ok_or(Refusal::Invalid("unknown_key"))?;
+    verify_with(token, key, validation, unix_ms)
+}
+
+fn verify_with(
+    token: &str,
+    key: &DecodingKey,
+    validation: &Validation,
+    unix_ms: u64,
+) -> Result<Identity, Refusal> {
+    jsonwebtoken::decode::<Claims>(token, key, validation)
+        .map_err(|error| refusal(token, &error))?
+        .claims
+        .identify(unix_ms)
 }
 
 /// What a token of ours says.

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod check;
+pub mod documents;
 pub mod reload;
 pub mod serve;
 pub mod token;
@@ -59,6 +60,9 @@ pub enum Command {
     Token(token::Token),
     /// Measure this server on this machine, beside what the machine itself can do
     Bench(bench::Bench),
+    /// Write manual pages and shell completions into a folder
+    #[command(hide = true)]
+    Documents(documents::Documents),
 }
 
 /// Flags for settings; all commands take them, because all commands see the same configuration.

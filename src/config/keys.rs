@@ -21,6 +21,41 @@ pub(super) const CHANNEL: [(&str, &str); 8] = [
     ("slow", "close"),
 ];
 
+/// The keys of an `[auth.keys.KID]` table.
+const KEY: [(&str, &str); 3] = [("pem", ""), ("pem_file", ""), ("until", "")];
+
+/// The keys of an `[auth.issuers.NAME]` table.
+const ISSUER: [(&str, &str); 4] = [
+    ("issuer", ""),
+    ("audience", ""),
+    ("jwks_url", ""),
+    ("algorithms", "RS256,ES256,EdDSA"),
+];
+
+/// Tables whose names are the operator's.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// What stands before the name, with its dot.
+    section: &'static str,
+    /// What such a table holds, with the defaults.
+    pub(super) fields: &'static [(&'static str, &'static str)],
+}
+
+static OPEN: [Open; 3] = [
+    Open {
+        section: "channels.",
+        fields: &CHANNEL,
+    },
+    Open {
+        section: "auth.keys.",
+        fields: &KEY,
+    },
+    Open {
+        section: "auth.issuers.",
+        fields: &ISSUER,
+    },
+];
+
 /// A section that stands where channel types do. So no type has this name.
 const NO_TYPE: &str = "channels.backend";
 
@@ -51,6 +86,8 @@ pub(super) enum Known {
     Section,
     /// Below a channel type that cannot be one.
     NoChannelType,
+    /// Below the name of a key or an issuer that cannot be one.
+    NoName,
     /// Of a later version; what to use instead.
     Later(&'static str),
     /// Nothing.
@@ -78,16 +115,19 @@ pub(super) fn classify(key: &str, defaults: &Layer) -> Known {
     if let Some((_, instead)) = LATER.iter().find(|(later, _)| is_within(key, later)) {
         return Known::Later(instead);
     }
-    if is_within(key, NO_TYPE) {
-        // A section of its own: the manual has it.
-    } else if let Some(rest) = key.strip_prefix("channels.") {
-        let (kind, field) = rest.split_once('.').unwrap_or((rest, ""));
+    if let Some((open, rest)) = below_open(key) {
+        let (name, field) = rest.split_once('.').unwrap_or((rest, ""));
         return match field {
-            _ if !channel::is_kind(kind) => Known::NoChannelType,
+            _ if open.section == "channels." && !channel::is_kind(name) => Known::NoChannelType,
+            _ if !is_name(name) => Known::NoName,
             "" => Known::Section,
-            _ if CHANNEL.iter().any(|(name, _)| *name == field) => Known::Setting,
+            _ if open.fields.iter().any(|(name, _)| *name == field) => Known::Setting,
             _ => Known::Unknown,
         };
+    }
+    let holds_open = |open: &Open| open.section.strip_suffix('.') == Some(key);
+    if OPEN.iter().any(holds_open) {
+        return Known::Section;
     }
     if defaults.values.contains_key(key) {
         Known::Setting
@@ -102,22 +142,41 @@ pub(super) fn classify(key: &str, defaults: &Layer) -> Known {
 pub(super) fn candidates(unknown: &str, defaults: &Layer) -> BTreeSet<String> {
     let mut keys: BTreeSet<String> = defaults.values.keys().cloned().collect();
     keys.extend(defaults.tables.keys().cloned());
-    if let Some((kind, _)) = channel_setting(unknown) {
-        keys.extend(CHANNEL.map(|(field, _)| format!("channels.{kind}.{field}")));
+    if let Some((open, table)) = open_table_of(unknown) {
+        let fields = open.fields.iter();
+        keys.extend(fields.map(|(field, _)| format!("{table}.{field}")));
     }
     keys
 }
 
-/// `chat` and `history` of `channels.chat.history`.
-pub(super) fn channel_setting(key: &str) -> Option<(&str, &str)> {
-    let setting = key.strip_prefix("channels.")?.split_once('.');
-    setting.filter(|_| !is_within(key, NO_TYPE))
+/// `channels.chat` of `channels.chat.history` and of itself, and what such a table holds.
+pub(super) fn open_table_of(key: &str) -> Option<(&'static Open, &str)> {
+    let (open, rest) = below_open(key)?;
+    let name = rest.split('.').next().unwrap_or(rest);
+    Some((open, &key[..open.section.len() + name.len()]))
 }
 
-/// `chat` of the table `channels.chat`.
-pub(super) fn channel_type(table: &str) -> Option<&str> {
-    let kind = table.strip_prefix("channels.");
-    kind.filter(|_| table != NO_TYPE)
+/// The name of every table of a section: `chat` of `channels.chat`.
+pub(super) fn open_name<'k>(section: &str, table: &'k str) -> Option<&'k str> {
+    let (open, name) = below_open(table)?;
+    (open.section == section).then_some(name)
+}
+
+fn below_open(key: &str) -> Option<(&'static Open, &str)> {
+    if is_within(key, NO_TYPE) {
+        return None; // a section of its own: the manual has it
+    }
+    OPEN.iter()
+        .find_map(|open| Some((open, key.strip_prefix(open.section)?)))
+}
+
+/// Whether this may be the name of a key or an issuer: `[a-z0-9-]+`, 32 bytes at most, so that it is
+/// the same in a table, in a variable and in a token.
+fn is_name(name: &str) -> bool {
+    (1..=32).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 /// Whether `key` is `section` or below it.
@@ -143,8 +202,10 @@ pub(super) fn is_secret(key: &str) -> bool {
 pub(super) fn is_credential(key: &str) -> bool {
     matches!(
         key,
-        "auth.secret" | "auth.api_keys" | "channels.backend.secret"
-    )
+        "auth.secret" | "auth.previous_secret" | "auth.api_keys" | "channels.backend.secret"
+    ) || key
+        .strip_prefix("auth.keys.")
+        .is_some_and(|rest| rest.ends_with(".pem"))
 }
 
 /// The environment variable of a key: `FANFARE_LIMITS__QUEUE_BYTES`.
@@ -155,16 +216,15 @@ pub(super) fn variable(key: &str) -> String {
     )
 }
 
-/// The key of an environment variable without its `FANFARE_`. A channel type has no underscore, so
+/// The key of an environment variable without its `FANFARE_`. The name of a table has no underscore, so
 /// there, an underscore is a hyphen: `CHANNELS__LIVE_CHAT__HISTORY` is `channels.live-chat.history`.
 pub(super) fn key_of_variable(name: &str) -> String {
     let key = name.to_lowercase().replace("__", ".");
-    match key.strip_prefix("channels.") {
-        Some(rest) => {
-            let (kind, field) = rest.split_once('.').unwrap_or((rest, ""));
-            let dot = if field.is_empty() { "" } else { "." };
-            format!("channels.{}{dot}{field}", kind.replace('_', "-"))
-        }
-        None => key,
-    }
+    let Some(open) = OPEN.iter().find(|open| key.starts_with(open.section)) else {
+        return key;
+    };
+    let rest = &key[open.section.len()..];
+    let (name, field) = rest.split_once('.').unwrap_or((rest, ""));
+    let dot = if field.is_empty() { "" } else { "." };
+    format!("{}{}{dot}{field}", open.section, name.replace('_', "-"))
 }

@@ -40,12 +40,11 @@ impl Layers {
         Some((self.given.values.get(key).unwrap_or(default), default))
     }
 
-    /// Every channel type that a table or a key names.
-    pub(super) fn channel_types(&self) -> impl Iterator<Item = &str> {
-        self.defaults
-            .tables
-            .keys()
-            .filter_map(|table| keys::channel_type(table))
+    /// The names of all tables of an open section, `channels.`, that a table or a key names.
+    pub(super) fn names(&self, section: &str) -> Vec<String> {
+        let tables = self.defaults.tables.keys();
+        let names = tables.filter_map(|table| keys::open_name(section, table));
+        names.map(str::to_owned).collect()
     }
 
     fn listener(&self, key: &str) -> Option<SocketAddr> {
@@ -65,7 +64,7 @@ impl Layers {
             }
             let known = keys::classify(&table, &self.defaults);
             if known == Known::Section {
-                self.learn_type(&table);
+                self.learn(&table);
             } else {
                 mistakes.push(self.refuse(&table, &origin, &known, Known::Section));
                 refused.push(table);
@@ -77,9 +76,7 @@ impl Layers {
             }
             let known = keys::classify(&key, &self.defaults);
             if known == Known::Setting {
-                if let Some((kind, _)) = keys::channel_setting(&key) {
-                    self.learn_type(&format!("channels.{kind}"));
-                }
+                self.learn(&key);
                 self.given.values.insert(key, given);
             } else {
                 mistakes.push(self.refuse(&key, &given.origin, &known, Known::Setting));
@@ -87,19 +84,21 @@ impl Layers {
         }
     }
 
-    /// A channel type that is seen for the first time gets its defaults.
-    fn learn_type(&mut self, table: &str) {
-        let new = table.starts_with("channels.") && !self.defaults.tables.contains_key(table);
-        if new {
-            for (field, value) in keys::CHANNEL {
-                let value = Value::Text(value.to_owned());
-                self.defaults
-                    .put(format!("{table}.{field}"), value, Origin::Default);
-            }
-            self.defaults
-                .tables
-                .insert(table.to_owned(), Origin::Default);
+    /// A table with a name of the operator's that is seen for the first time gets its defaults.
+    fn learn(&mut self, key: &str) {
+        let Some((open, table)) = keys::open_table_of(key) else {
+            return;
+        };
+        if self.defaults.tables.contains_key(table) {
+            return;
         }
+        for (field, value) in open.fields {
+            let value = Value::Text((*value).to_owned());
+            let key = format!("{table}.{field}");
+            self.defaults.put(key, value, Origin::Default);
+        }
+        let table = table.to_owned();
+        self.defaults.tables.insert(table, Origin::Default);
     }
 
     /// The mistake of a key that is `known` as something else than the `wanted` kind of thing.
@@ -113,6 +112,8 @@ impl Layers {
                 "a lower-case letter, then lower-case letters, digits and hyphens, 32 at most; no \
                  underscore, because the first one in a channel's key (TYPE_ID) ends the type",
             ),
+            Known::NoName => mistake("is no name for a key or an issuer".into())
+                .accepting("lower-case letters, digits and hyphens, 1 to 32"),
             Known::Section => {
                 let example = self.defaults.values.keys();
                 let mut below = example.filter(|below| keys::is_within(below, key));

@@ -14,7 +14,7 @@ use super::{
     Access, AccessBackend, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs,
     Metrics, Retention, Server, Slow, WalletProof,
 };
-use super::{urls, values};
+use super::{signing, urls, values};
 use crate::limits::WORKERS_MAX;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -162,8 +162,11 @@ fn server(reader: &mut Reader) -> Option<Server> {
 
 fn auth(reader: &mut Reader) -> Option<Auth> {
     let secret = reader.secret("auth.secret");
+    let previous_secret = signing::previous_secret(reader);
+    let (keys, signing_key) = signing::keys(reader);
     let issuer = reader.read("auth.issuer", values::name);
     let audience = reader.read("auth.audience", values::name);
+    let issuers = signing::issuers(reader, audience.as_deref());
     let token_ttl = reader.read("auth.token_ttl", values::duration(SECOND, 30 * DAY));
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_grace = reader.read("auth.refresh_grace", values::duration(Duration::ZERO, HOUR));
@@ -173,6 +176,10 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
     let api_keys = reader.api_keys("auth.api_keys");
     Some(Auth {
         secret: secret?,
+        previous_secret: previous_secret?,
+        keys: keys?,
+        signing_key: signing_key?,
+        issuers: issuers?,
         issuer: issuer?,
         audience: audience?,
         token_ttl: token_ttl?,
@@ -221,7 +228,7 @@ fn logs(reader: &mut Reader) -> Option<Logs> {
 }
 
 fn channels(reader: &mut Reader) -> Option<ChannelRules> {
-    let kinds: Vec<String> = reader.layers.channel_types().map(str::to_owned).collect();
+    let kinds = reader.layers.names("channels.");
     let rules: Vec<Option<(String, ChannelRule)>> = kinds
         .into_iter()
         .map(|kind| {

@@ -12,6 +12,7 @@ mod mistake;
 mod raw;
 mod reader;
 mod secret;
+mod signing;
 mod sources;
 mod suggest;
 mod urls;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::key_pair::{Algorithm, KeyPair};
 pub use difference::{Change, Difference};
 pub use keys::MANUAL;
 pub use live::Live;
@@ -97,6 +99,14 @@ pub enum AllowedOrigins {
 pub struct Auth {
     /// The HS256 key, 32 bytes at least; `None`: one is generated and kept in `data_dir`.
     pub secret: Option<Secret>,
+    /// The secret before this one, and until when it still counts.
+    pub previous_secret: Option<(Secret, u64)>,
+    /// Keys beside the secret.
+    pub keys: Vec<NamedKey>,
+    /// Which of `keys` signs; `None`: the secret.
+    pub signing_key: Option<String>,
+    /// Whose tokens are believed, too.
+    pub issuers: Vec<Issuer>,
     /// `iss` of every token.
     pub issuer: String,
     /// `aud` of every token.
@@ -115,6 +125,32 @@ pub struct Auth {
     pub legacy_wallet_identity: bool,
     /// What backends may present, as SHA-256.
     pub api_keys: Vec<[u8; 32]>,
+}
+
+/// `auth.keys.KID.*`
+#[derive(Debug, Clone)]
+pub struct NamedKey {
+    /// Its name in tokens.
+    pub kid: String,
+    /// The key.
+    pub pair: KeyPair,
+    /// Until when it counts, in milliseconds since 1970; `None`: for good.
+    pub until_unix_ms: Option<u64>,
+}
+
+/// `auth.issuers.NAME.*`: somebody else who signs tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// For logs and metrics.
+    pub name: String,
+    /// `iss` of its tokens.
+    pub issuer: String,
+    /// `aud` of its tokens.
+    pub audience: String,
+    /// Where its keys are published: `https`, or this machine.
+    pub jwks_url: String,
+    /// What it may sign with; at least one.
+    pub algorithms: Vec<Algorithm>,
 }
 
 /// `auth.wallet_proof`

@@ -11,6 +11,7 @@ use super::layers::Layers;
 use super::mistake::{Fault, Mistake};
 use super::raw::{Given, Origin, Value};
 use super::{sources, values};
+use crate::key_pair::KeyPair;
 
 /// Fewer bytes than the hash puts out weaken HMAC-SHA-256 (RFC 2104, section 3).
 const SECRET_BYTES: usize = 32;
@@ -101,6 +102,23 @@ impl Reader {
             return None;
         }
         Some(Some(Secret::new(bytes)))
+    }
+
+    /// A key in PEM, given or in a file; `Some(None)`: neither.
+    pub(super) fn pem(&mut self, key: &str) -> Option<Option<KeyPair>> {
+        let Some((origin, bytes)) = self.credential(key, one_secret)? else {
+            return Some(None);
+        };
+        match KeyPair::from_pem(&bytes) {
+            Ok(pair) => Some(Some(pair)),
+            Err(error) => {
+                let accepted =
+                    "PEM of RSA (2048 bits at least), P-256 or Ed25519, private or public";
+                let mistake = Mistake::new(key, error.to_string()).at(&origin);
+                self.mistakes.push(mistake.accepting(accepted));
+                None
+            }
+        }
     }
 
     /// `auth.api_keys`, given or in a file, as SHA-256.

@@ -211,6 +211,56 @@ fn a_channel_table_changes_only_what_it_names() {
 }
 
 #[test]
+fn keys_and_issuers_are_tables_of_their_names() {
+    let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/tests/public.pem");
+    let config = load(&environment(&[
+        ("FANFARE_AUTH__KEYS__2026_11__PEM_FILE", pem),
+        (
+            "FANFARE_AUTH__KEYS__2026_11__UNTIL",
+            "2026-12-24T01:00:00+01:00",
+        ),
+        (
+            "FANFARE_AUTH__ISSUERS__APP_1__ISSUER",
+            "https://app.example/",
+        ),
+        (
+            "FANFARE_AUTH__ISSUERS__APP_1__JWKS_URL",
+            "https://app.example/keys",
+        ),
+        ("FANFARE_AUTH__ISSUERS__LOCAL__ISSUER", "local"),
+        ("FANFARE_AUTH__ISSUERS__LOCAL__AUDIENCE", "here"),
+        (
+            "FANFARE_AUTH__ISSUERS__LOCAL__JWKS_URL",
+            "http://127.0.0.1:1/",
+        ),
+        ("FANFARE_AUTH__ISSUERS__LOCAL__ALGORITHMS", "ES256, RS256"),
+    ]))
+    .unwrap();
+    let [key] = config.auth.keys.as_slice() else {
+        panic!("{:?}", config.auth.keys)
+    };
+    assert_eq!(
+        (key.kid.as_str(), key.pair.algorithm),
+        ("2026-11", Algorithm::EdDSA)
+    );
+    assert_eq!(key.until_unix_ms, Some(1_798_070_400_000));
+    let [app, local] = config.auth.issuers.as_slice() else {
+        panic!("{:?}", config.auth.issuers)
+    };
+    assert_eq!(
+        (app.name.as_str(), app.audience.as_str()),
+        ("app-1", "fonana-websocket")
+    );
+    assert_eq!(
+        app.algorithms,
+        [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]
+    );
+    assert_eq!(local.audience, "here");
+    assert_eq!(local.algorithms, [Algorithm::ES256, Algorithm::RS256]);
+    assert_eq!(config.auth.signing_key, None);
+}
+
+#[test]
 fn a_backend_to_ask_is_no_channel_type() {
     let secret = "0123456789abcdef0123456789abcdef";
     let sources = Sources {

@@ -50,13 +50,28 @@ pub(super) fn callback(value: &Value) -> Result<String, Fault> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(fault(
-            "has a user or a password: the signature is the proof",
+            "has a user or a password, which would be shown with it",
         ));
     }
     if url.fragment().is_some() {
         return Err(fault("has a fragment, which is never sent"));
     }
     Ok(url.into())
+}
+
+/// Where an issuer's keys are. Whoever could change them on the way could sign for everybody.
+pub(super) fn published_keys(value: &Value) -> Result<String, Fault> {
+    let accepted = "an https:// URL, such as \"https://issuer.example.com/.well-known/jwks.json\", or \
+                    http:// on this machine";
+    let url = callback(value).map_err(|fault| Fault::new(fault.problem, accepted))?;
+    if url.is_empty() {
+        return Err(Fault::new("is empty", accepted));
+    }
+    if is_exposed(&url) {
+        let problem = "is http:// across a network: whoever is in between could sign tokens";
+        return Err(Fault::new(problem, accepted));
+    }
+    Ok(url)
 }
 
 /// Whether somebody between here and there could read and change what is said.

@@ -32,6 +32,7 @@ use hyper::{Method, Request, Response};
 use crate::access_backend::AccessBackend;
 use crate::admission::{Admission, client_address};
 use crate::auth::Authority;
+use crate::auth::issuers::Issuers;
 use crate::broker::{Broker, Store};
 use crate::clock::Clock;
 use crate::config::{Config, Live, Secret};
@@ -83,6 +84,8 @@ pub struct Parts {
     pub live: Live,
     /// The HS256 key, from `auth::keys::secret`.
     pub secret: Secret,
+    /// Whose tokens are believed beside our own.
+    pub issuers: Issuers,
     /// See [`Services::clock`].
     pub clock: Clock,
     /// See [`Services::broker`].
@@ -108,7 +111,9 @@ impl Services {
     pub fn new(parts: Parts) -> Self {
         let config = parts.live.current();
         Self {
-            authority: ArcSwap::from_pointee(Authority::new(&parts.secret, &config.auth)),
+            authority: ArcSwap::from_pointee(
+                Authority::new(&parts.secret, &config.auth).believing(parts.issuers),
+            ),
             inbox: Inbox::new(
                 Arc::clone(&parts.store),
                 Arc::clone(&parts.broker),
@@ -251,6 +256,9 @@ where
         }
         _ => Bytes::new(),
     };
+    if let Some(token) = identity::bearer(&head.headers) {
+        services.authority().learn(token).await;
+    }
     let call = Call {
         method: method.clone(),
         query: head.uri.query().unwrap_or_default().to_owned(),
@@ -296,6 +304,7 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
         (Route::Users, _) => backend_api::put_user(services, call).await,
         (Route::Health, _) => Ok(status::health(services)),
         (Route::Ready, _) => Ok(status::ready(services)),
+        (Route::Keys, _) => Ok(status::keys(services)),
         (Route::OpenApi, _) => Ok(status::openapi()),
         (Route::Root, _) if services.config().server.test_page => {
             Ok(reply::redirect(routes::TEST_PAGE))

@@ -33,6 +33,8 @@ pub enum Route {
     Health,
     /// Whether it can serve.
     Ready,
+    /// The public halves of our keys.
+    Keys,
     /// This API, described.
     OpenApi,
     /// For WebSockets, and the way to the test page.
@@ -73,7 +75,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 19] = [
+pub static TABLE: [Row; 20] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Notifications, "/api/user/notifications", ALL),
     row(
@@ -96,6 +98,7 @@ pub static TABLE: [Row; 19] = [
     row(Route::Users, "/api/users", PUT),
     row(Route::Health, "/health", GET),
     row(Route::Ready, "/ready", GET),
+    row(Route::Keys, "/.well-known/jwks.json", GET),
     row(Route::OpenApi, "/openapi.json", GET),
     row(Route::Root, "/", GET),
     row(Route::Socket, "/ws", GET),

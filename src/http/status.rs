@@ -1,7 +1,7 @@
 //! What load balancers and people ask first: alive, ready, and what is there.
 
 use hyper::StatusCode;
-use hyper::header::{HeaderValue, RETRY_AFTER};
+use hyper::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER};
 use serde_json::json;
 
 use super::Services;
@@ -32,6 +32,17 @@ pub fn ready(services: &Services) -> Reply {
 /// `GET /openapi.json`
 pub fn openapi() -> Reply {
     reply::document(OPENAPI)
+}
+
+/// The public halves of our keys (RFC 7517): nobody's secret, and kept for as long as others keep them
+/// before they ask again.
+pub fn keys(services: &Services) -> Reply {
+    let authority = services.authority();
+    let keys = authority.ring().published(services.clock.unix_ms());
+    let mut reply = reply::ok(&json!({ "keys": keys }));
+    let kept = HeaderValue::from_static("public, max-age=300");
+    reply.headers_mut().insert(CACHE_CONTROL, kept);
+    reply
 }
 
 fn readiness(store: &Health, broker: &Health, draining: bool) -> Reply {

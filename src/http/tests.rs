@@ -49,6 +49,10 @@ pub fn config() -> Config {
             wallet_proof: WalletProof::None,
             auto_provision: true,
             legacy_wallet_identity: false,
+            previous_secret: None,
+            keys: Vec::new(),
+            signing_key: None,
+            issuers: Vec::new(),
             api_keys: Vec::new(),
         },
         metrics: Metrics {

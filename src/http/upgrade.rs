@@ -54,6 +54,15 @@ pub struct Ticket {
     pub stream: Option<Box<Wanted>>,
 }
 
+/// Waits for the keys that the token of an upgrade or of a stream needs, if they are not here yet.
+pub async fn prepare<B>(services: &Services, request: &Request<B>) {
+    if (is_upgrade(request) || request.uri().path() == event_stream::PATH)
+        && let Some(token) = offered(request).token
+    {
+        services.authority().learn(token.as_bytes()).await;
+    }
+}
+
 /// Looks at a request; takes permits only if it is an upgrade.
 pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) -> Considered {
     let headers = request.headers();
@@ -65,12 +74,7 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
     if path == event_stream::PATH {
         return event_stream::consider(services, address(), request);
     }
-    if request.method() != Method::GET
-        || !(path == "/ws" || path == "/")
-        || !headers
-            .get(UPGRADE)
-            .is_some_and(|value| names(value, "websocket"))
-    {
+    if !is_upgrade(request) {
         return Considered::Other;
     }
     match admit(services, address(), request) {
@@ -84,6 +88,13 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
             Considered::Refused(*response)
         }
     }
+}
+
+fn is_upgrade<B>(request: &Request<B>) -> bool {
+    let asks = || request.headers().get(UPGRADE);
+    request.method() == Method::GET
+        && matches!(request.uri().path(), "/ws" | "/")
+        && asks().is_some_and(|value| names(value, "websocket"))
 }
 
 /// An answer instead of a connection.

@@ -113,6 +113,8 @@ pub struct Counters {
     pub notifications: Counter,
     /// Questions of the rule `backend` by what became of them.
     pub access_backend: Names,
+    /// Fetches of other issuers' keys, `fetched` or `failed`.
+    pub key_fetches: Names,
 }
 
 impl Counters {
@@ -128,6 +130,7 @@ impl Counters {
             publications: Names::default(),
             notifications: Counter::default(),
             access_backend: Names::default(),
+            key_fetches: Names::default(),
         }
     }
 

@@ -90,6 +90,7 @@ impl Observed {
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
             access_backend: named(&counters.access_backend),
+            key_fetches: named(&counters.key_fetches),
         }
     }
 }
@@ -175,6 +176,8 @@ pub struct Snapshot {
     pub notifications: u64,
     /// Questions of the rule `backend` by what became of them.
     pub access_backend: Counts,
+    /// [`Counters::key_fetches`]
+    pub key_fetches: Counts,
 }
 
 impl Snapshot {
@@ -231,6 +234,7 @@ impl Default for Snapshot {
             publications: Vec::new(),
             notifications: 0,
             access_backend: Vec::new(),
+            key_fetches: Vec::new(),
         }
     }
 }

@@ -63,9 +63,14 @@ impl Session {
                     position: position.as_ref(),
                     recovered,
                 };
-                effects.push(Effect::Send(reply.encode(id)));
+                let text = reply.encode(id);
                 self.subscriptions.push(key.clone());
                 let missed = missed.and_then(Result::ok).unwrap_or_default();
+                effects.push(Effect::Acknowledge {
+                    text,
+                    channel: key.clone(),
+                    stands: position.clone().filter(|_| missed.is_empty()),
+                });
                 effects.push(Effect::Activate {
                     channel: key,
                     position,

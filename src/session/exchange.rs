@@ -76,6 +76,15 @@ pub enum Effect {
     SendError(String),
     /// Note that a token was refused, and which check failed.
     AuthFailure(&'static str),
+    /// Send this text, which says that a channel is followed.
+    Acknowledge {
+        /// The reply.
+        text: String,
+        /// The channel.
+        channel: ChannelKey,
+        /// Where the client stands in it with this, unless missed events follow.
+        stands: Option<Position>,
+    },
     /// Send a WebSocket ping.
     Ping,
     /// Hold the channel's events back for this client from now on.

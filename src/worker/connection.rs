@@ -14,7 +14,7 @@ use crate::limits::QUEUE_SHARE;
 use crate::metrics::WorkerCounters;
 use crate::protocol::Close;
 use crate::session::{Answer, Session};
-use crate::ws::{Engine, Frame, Outbox};
+use crate::ws::{Dialogue, Frame, Outbox};
 
 /// A call that a session waits for.
 pub type CallInFlight = Pin<Box<dyn Future<Output = Answer>>>;
@@ -26,15 +26,15 @@ pub type Permits = [Option<Permit>; 3];
 pub struct Connection {
     /// The socket.
     pub stream: TcpStream,
-    /// The protocol machine.
-    pub engine: Engine,
+    /// What the protocol has to remember of it.
+    pub dialogue: Dialogue,
     /// What waits to be written.
     pub outbox: Outbox,
     /// The client, unless it was refused.
     pub session: Option<Session>,
     /// The session's call. `Some` exactly while the session is busy.
     pub call: Option<CallInFlight>,
-    /// Input that came while the session was busy; `Some` also if only the engine has more.
+    /// Input that came while the session was busy.
     pub unread: Option<Vec<u8>>,
     /// Wakes the connection's task.
     pub waker: Option<Waker>,
@@ -142,7 +142,7 @@ impl Connection {
 
     /// Whether anything may be said to its peer.
     pub fn may_send(&self) -> bool {
-        self.life == Life::Open && self.engine.may_send()
+        self.life == Life::Open && self.dialogue.may_send()
     }
 
     /// Queues a frame; `false` if the bound is reached. Then what waits is written first, so that a

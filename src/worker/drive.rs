@@ -24,7 +24,7 @@ use crate::protocol::connection::connection_id;
 use crate::protocol::{Close, Request};
 use crate::session::pulse::PING_EVERY_MS;
 use crate::session::{Input, Session};
-use crate::ws::{Engine, Frame, Outbox, Received};
+use crate::ws::{Dialogue, Frame, Outbox, Received};
 
 impl Worker {
     /// Takes over an upgraded socket and what was already read from it.
@@ -66,7 +66,7 @@ impl Worker {
         };
         let connection = Connection {
             stream,
-            engine: Engine::new(terms.limits.message_bytes),
+            dialogue: Dialogue::default(),
             outbox: Outbox::default(),
             session,
             call: None,
@@ -148,11 +148,14 @@ impl Worker {
                 return self.listen_for_close(state, slot, input);
             }
             if connection.call.is_some() || connection.is_behind(queue_bytes) {
-                connection.unread = Some(input.to_vec());
+                connection.unread = (!input.is_empty()).then(|| input.to_vec());
                 return;
             }
             state.protocol.clear();
-            let received = connection.engine.receive(&mut input, &mut state.protocol);
+            let received =
+                state
+                    .engine
+                    .receive(&mut connection.dialogue, &mut input, &mut state.protocol);
             if !state.protocol.is_empty() {
                 let frame = Frame::encoded(&state.protocol);
                 if !connection.queue(&frame, queue_bytes, &mut state.write, &self.outfit.counters) {
@@ -203,7 +206,10 @@ impl Worker {
         let mut input = bytes;
         loop {
             state.protocol.clear();
-            match connection.engine.receive(&mut input, &mut state.protocol) {
+            match state
+                .engine
+                .receive(&mut connection.dialogue, &mut input, &mut state.protocol)
+            {
                 Received::Closing | Received::Failed(_) => {
                     *agreed = true;
                     if connection.outbox.is_empty() {

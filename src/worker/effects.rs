@@ -23,6 +23,16 @@ impl Worker {
                 self.outfit.counters.error_replies.increment();
                 self.send(state, slot, &Frame::text(&text), now);
             }
+            Effect::Acknowledge {
+                text,
+                channel,
+                stands,
+            } => {
+                // With its place, if it has one: a stream that is lost right after this is taken up here.
+                let frame = Frame::text(&text);
+                let event = Addressed::new(&channel, stands.as_ref(), &frame);
+                self.send_event(state, slot, &event, now);
+            }
             Effect::AuthFailure(check) => {
                 let services = &self.outfit.services;
                 services.counters.auth_failures.increment(check);
@@ -55,11 +65,6 @@ impl Worker {
                 position,
                 missed,
             } => {
-                if missed.is_empty()
-                    && let Some(position) = &position
-                {
-                    self.mark(state, slot, &channel, position, now);
-                }
                 for entry in &missed {
                     let at = position.as_ref().map(|position| Position {
                         epoch: position.epoch.clone(),
@@ -125,17 +130,12 @@ impl Worker {
 
     /// Queues a frame for a client, which is closed if it has too many already.
     pub(super) fn send(&self, state: &mut State, slot: Slot, frame: &Frame, now: Moment) {
-        let frame = state.connections[slot as usize].framed(frame);
-        self.send_framed(state, slot, &frame, now);
-    }
-
-    /// As [`Worker::send`], in the framing of the connection.
-    pub(super) fn send_framed(&self, state: &mut State, slot: Slot, frame: &Frame, now: Moment) {
         let bytes_max = state.terms.limits.queue_bytes;
         let (counters, scratch) = (&self.outfit.counters, &mut state.write);
         let connection = &mut state.connections[slot as usize];
         if connection.may_send() {
-            let is_queued = connection.queue(frame, bytes_max, scratch, counters);
+            let frame = connection.framed(frame);
+            let is_queued = connection.queue(&frame, bytes_max, scratch, counters);
             self.sent(state, slot, is_queued, now);
         }
     }
@@ -207,12 +207,14 @@ impl Worker {
             let last = last_words(&last.encode(None), close, retry_after_ms);
             connection.outbox.push_last_words(&last);
         } else {
-            if connection.engine.may_send() {
+            if connection.dialogue.may_send() {
                 let last = Frame::text(&last.encode(None));
                 connection.outbox.push_last_words(&last);
             }
             let mut bytes = Vec::new();
-            connection.engine.close(close, &mut bytes);
+            state
+                .engine
+                .close(&mut connection.dialogue, close, &mut bytes);
             connection.outbox.push_last_words(&Frame::encoded(&bytes));
         }
         connection.call = None;

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use super::channels::Slot;
 use super::connection::{Connection, Life};
 use super::{State, Worker};
-use crate::clock::Moment;
 use crate::http::event_stream::Followed;
 use crate::metrics::WorkerCounters;
 use crate::protocol::event_stream::{HEARTBEAT, Marks, write_message, write_retry};
@@ -28,7 +27,7 @@ pub struct EventStream {
     marks: Marks,
 }
 
-/// An event on its way to whoever gets it.
+/// An event, or what else has a place in a channel, on its way to whoever gets it.
 pub struct Addressed<'a> {
     pub key: &'a ChannelKey,
     pub position: Option<&'a Position>,
@@ -151,24 +150,6 @@ impl Worker {
             return None;
         }
         connection.event_stream()?.wanted.pop_front()
-    }
-
-    /// A stream stands at `position` in a channel, of which it gets no missed events. Its client has to
-    /// know that, or it could not say so if the connection were lost now.
-    pub(super) fn mark(
-        &self,
-        state: &mut State,
-        slot: Slot,
-        key: &ChannelKey,
-        position: &Position,
-        now: Moment,
-    ) {
-        let Some(stream) = state.connections[slot as usize].event_stream() else {
-            return;
-        };
-        stream.marks.set(key, position.clone());
-        let frame = stream.with_id(b"\n");
-        self.send_framed(state, slot, &frame, now);
     }
 }
 

@@ -37,6 +37,7 @@ use crate::limits::READ_BYTES;
 use crate::metrics::WorkerCounters;
 use crate::router::Router;
 use crate::session::{Effect, Terms};
+use crate::ws::Engine;
 use channels::{Channels, Slot};
 use connection::Connection;
 use mailbox::{Control, Inbound};
@@ -78,6 +79,8 @@ struct State {
     deadlines: BinaryHeap<Reverse<(u64, Slot, u64)>>,
     /// Connections whose outbox was full when an event came.
     overflowed: Vec<Slot>,
+    /// The protocol, for all connections.
+    engine: Engine,
     /// One buffer for each purpose, for all connections.
     read: Vec<u8>,
     write: Vec<u8>,
@@ -128,6 +131,7 @@ impl Worker {
             dirty: VecDeque::new(),
             deadlines: BinaryHeap::new(),
             overflowed: Vec::new(),
+            engine: Engine::new(outfit.terms.limits.message_bytes),
             read: vec![0; READ_BYTES],
             write: Vec::new(),
             protocol: Vec::new(),

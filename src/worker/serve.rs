@@ -50,12 +50,13 @@ impl Worker {
         let answered = Cell::new(false);
         let service = service_fn(|mut request: Request<Incoming>| {
             answered.set(true);
-            let considered = http::upgrade::consider(services, peer, &request);
-            let is_upgrade = matches!(&considered,
-                Considered::Upgrade { ticket, .. } if ticket.stream.is_none());
-            let waiting = is_upgrade.then(|| upgrade::on(&mut request));
             let (upgraded, streamed, begins) = (&upgraded, &streamed, &begins);
             async move {
+                http::upgrade::prepare(services, &request).await;
+                let considered = http::upgrade::consider(services, peer, &request);
+                let is_upgrade = matches!(&considered,
+                    Considered::Upgrade { ticket, .. } if ticket.stream.is_none());
+                let waiting = is_upgrade.then(|| upgrade::on(&mut request));
                 Ok::<_, Infallible>(match considered {
                     Considered::Other => http::handle(services, peer, request).await,
                     Considered::Refused(response) => response,

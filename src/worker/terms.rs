@@ -14,11 +14,13 @@ impl Worker {
         let state = &mut *self.state.borrow_mut();
         let before = std::mem::replace(&mut state.terms, terms.clone());
         self.count_presence(state, &before);
+        let message_bytes = terms.limits.message_bytes;
+        state.engine.rebound(message_bytes);
         let slots: Vec<Slot> = state
             .connections
             .iter_mut()
             .map(|(slot, connection)| {
-                connection.engine.rebound(terms.limits.message_bytes);
+                connection.dialogue.rebound(message_bytes);
                 slot as Slot
             })
             .collect();

@@ -136,6 +136,7 @@ impl Bench {
             presence,
             router: router.clone(),
             access_backend: None,
+            issuers: crate::auth::issuers::Issuers::default(),
             live: live.clone(),
             secret: Secret::new(*b"a secret for tests, 32 bytes long"),
             clock,

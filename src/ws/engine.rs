@@ -1,23 +1,41 @@
 //! tungstenite's protocol machine over memory: it parses, masks, checks UTF-8, joins fragments and
 //! answers pings and closes; sockets and queues are somebody else's.
+//!
+//! Between two whole messages such a machine remembers nothing, and that is where connections are
+//! almost always. So a worker has one machine for all of them, which gets whole frames only, and a
+//! connection has one of its own just while it is in the middle of a fragmented message or closes.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 
 use tungstenite::error::{CapacityError, Error, ProtocolError};
+use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Message, Utf8Bytes};
 
 use crate::protocol::Close;
 
-/// What tungstenite keeps per connection for reading: 256 bytes parse a 150-byte message as fast as
-/// larger buffers do, and 10,000 idle connections pay for what is larger.
+/// What tungstenite reads at a time: 256 bytes parse a 150-byte message as fast as larger buffers do.
 const READ_BUFFER_BYTES: usize = 256;
 
-/// The protocol state of one connection.
+/// The server's side of RFC 6455, for any number of connections.
 #[derive(Debug)]
 pub struct Engine {
-    context: WebSocketContext,
+    /// Between two messages, active, with no byte in its buffers.
+    idle: WebSocketContext,
+    message_bytes: usize,
+}
+
+/// What has to be remembered of one connection from one read to the next: mostly nothing.
+#[derive(Debug, Default)]
+pub struct Dialogue(Option<Box<Unfinished>>);
+
+#[derive(Debug, Default)]
+struct Unfinished {
+    /// The beginning of a frame: shorter than that frame, and than `message_bytes` and a header.
+    frame: Vec<u8>,
+    /// In the middle of a message, after a close frame either way, or after a mistake.
+    context: Option<WebSocketContext>,
 }
 
 /// What the next bytes of a peer amount to.
@@ -37,65 +55,168 @@ pub enum Received {
     NeedInput,
 }
 
+/// How far the frame at the front of some bytes goes.
+enum Extent {
+    /// So many bytes, header included; perhaps more than are there.
+    Bytes(usize),
+    /// Its header is not there yet.
+    Unknown,
+    /// It will be refused for its header.
+    Refused,
+}
+
 impl Engine {
-    /// The server's side of a fresh connection, for messages of at most `message_bytes`.
+    /// For messages of at most `message_bytes`.
     pub fn new(message_bytes: usize) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            // Nothing stays in tungstenite's own buffer, so that shared frames may go between.
-            .write_buffer_size(0)
-            .max_message_size(Some(message_bytes))
-            .max_frame_size(Some(message_bytes));
         Self {
-            context: WebSocketContext::new(Role::Server, Some(config)),
+            idle: context(message_bytes),
+            message_bytes,
         }
     }
 
-    /// Messages that begin from now on may have so many bytes.
+    /// Messages may have so many bytes from now on. The same has to be said to every [`Dialogue`].
     pub fn rebound(&mut self, message_bytes: usize) {
-        self.context.set_config(|config| {
-            config.max_message_size = Some(message_bytes);
-            config.max_frame_size = Some(message_bytes);
-        });
+        self.message_bytes = message_bytes;
+        rebound(&mut self.idle, message_bytes);
     }
 
     /// Reads from the front of `input` up to the end of one message; what the protocol itself
     /// answers (pongs, the reply to a close) is appended to `out`.
-    pub fn receive(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Received {
+    pub fn receive(
+        &mut self,
+        dialogue: &mut Dialogue,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+    ) -> Received {
         loop {
-            match self.context.read(&mut Memory { input, out }) {
-                Ok(Message::Text(text)) => return Received::Text(text),
-                Ok(Message::Binary(_)) => return Received::Binary,
-                Ok(Message::Pong(_)) => return Received::Pong,
-                // Answered in the next call, and nothing for us to do.
-                Ok(Message::Ping(_) | Message::Frame(_)) => {}
-                Ok(Message::Close(_)) => {
-                    // Writes the reply, which tungstenite would do at the next read.
-                    let _ = self.context.flush(&mut Memory { input, out });
-                    return Received::Closing;
+            let begun = dialogue.take_frame();
+            let received = if begun.is_empty() {
+                let length = match self.extent(input) {
+                    Extent::Bytes(length) if length <= input.len() => length,
+                    Extent::Refused => input.len(),
+                    _ => {
+                        dialogue.keep_frame(input.to_vec());
+                        *input = &[];
+                        return Received::NeedInput;
+                    }
+                };
+                let (frame, rest) = input.split_at(length);
+                *input = rest;
+                self.frame(dialogue, frame, out)
+            } else {
+                match self.complete(begun, input) {
+                    Ok(frame) => self.frame(dialogue, &frame, out),
+                    Err(begun) => {
+                        dialogue.keep_frame(begun);
+                        return Received::NeedInput;
+                    }
                 }
-                Err(Error::Io(_)) => return Received::NeedInput,
-                Err(Error::ConnectionClosed | Error::AlreadyClosed) => return Received::Closing,
-                Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
-                    return Received::Failed(Close::TooBig);
-                }
-                Err(Error::Utf8(_)) => return Received::Failed(Close::NotUtf8),
-                Err(Error::Protocol(ProtocolError::ReceivedAfterClosing)) => {
-                    return Received::Closing;
-                }
-                Err(_) => return Received::Failed(Close::Protocol),
+            };
+            if let Some(received) = received {
+                return received;
             }
         }
     }
 
+    /// Adds to the beginning of a frame what is missing, if it is there.
+    fn complete(&self, mut begun: Vec<u8>, input: &mut &[u8]) -> Result<Vec<u8>, Vec<u8>> {
+        loop {
+            let missing = match self.extent(&begun) {
+                Extent::Bytes(length) => length - begun.len(),
+                Extent::Refused => 0,
+                Extent::Unknown => 1,
+            };
+            if missing == 0 {
+                return Ok(begun);
+            }
+            if input.is_empty() {
+                return Err(begun);
+            }
+            let (more, rest) = input.split_at(missing.min(input.len()));
+            begun.extend_from_slice(more);
+            *input = rest;
+        }
+    }
+
+    fn extent(&self, bytes: &[u8]) -> Extent {
+        let mut cursor = Cursor::new(bytes);
+        match FrameHeader::parse(&mut cursor) {
+            Ok(None) => Extent::Unknown,
+            Ok(Some((_, length))) if length <= self.message_bytes as u64 => {
+                Extent::Bytes(cursor.position() as usize + length as usize)
+            }
+            Ok(Some(_)) | Err(_) => Extent::Refused,
+        }
+    }
+
+    /// One whole frame, or one that is refused; `None` if it is not the end of anything.
+    fn frame(
+        &mut self,
+        dialogue: &mut Dialogue,
+        mut frame: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Option<Received> {
+        let context = dialogue.context().unwrap_or(&mut self.idle);
+        let memory = &mut Memory {
+            input: &mut frame,
+            out,
+        };
+        match context.read(memory) {
+            Ok(Message::Text(text)) => {
+                dialogue.message_ended();
+                Some(Received::Text(text))
+            }
+            Ok(Message::Binary(_)) => {
+                dialogue.message_ended();
+                Some(Received::Binary)
+            }
+            Ok(Message::Pong(_)) => Some(Received::Pong),
+            Ok(Message::Ping(_) | Message::Frame(_)) => {
+                // Writes the pong, which tungstenite would do at the next read.
+                let _ = context.flush(memory);
+                None
+            }
+            Ok(Message::Close(_)) => {
+                let _ = context.flush(memory);
+                self.lend(dialogue);
+                Some(Received::Closing)
+            }
+            // A part of a message.
+            Err(Error::Io(_)) => {
+                self.lend(dialogue);
+                None
+            }
+            Err(error) => {
+                self.lend(dialogue);
+                Some(match error {
+                    Error::ConnectionClosed | Error::AlreadyClosed => Received::Closing,
+                    Error::Protocol(ProtocolError::ReceivedAfterClosing) => Received::Closing,
+                    Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+                        Received::Failed(Close::TooBig)
+                    }
+                    Error::Utf8(_) => Received::Failed(Close::NotUtf8),
+                    _ => Received::Failed(Close::Protocol),
+                })
+            }
+        }
+    }
+
+    /// The idle context is this connection's from now on, unless it has one.
+    fn lend<'a>(&mut self, dialogue: &'a mut Dialogue) -> &'a mut WebSocketContext {
+        let unfinished = dialogue.0.get_or_insert_default();
+        unfinished
+            .context
+            .get_or_insert_with(|| std::mem::replace(&mut self.idle, context(self.message_bytes)))
+    }
+
     /// Appends our close frame to `out`. After it nothing else may be sent.
-    pub fn close(&mut self, close: Close, out: &mut Vec<u8>) {
+    pub fn close(&mut self, dialogue: &mut Dialogue, close: Close, out: &mut Vec<u8>) {
         let frame = CloseFrame {
             code: CloseCode::from(close.code()),
             reason: Utf8Bytes::from_static(close.reason()),
         };
         // In memory this cannot fail but for a context that has already ended.
-        let _ = self.context.close(
+        let _ = self.lend(dialogue).close(
             &mut Memory {
                 input: &mut &[][..],
                 out,
@@ -103,11 +224,67 @@ impl Engine {
             Some(frame),
         );
     }
+}
 
+impl Dialogue {
     /// Whether data may be sent: not after a close frame went either way.
     pub fn may_send(&self) -> bool {
-        self.context.can_write()
+        let context = self.0.as_ref().and_then(|own| own.context.as_ref());
+        context.is_none_or(WebSocketContext::can_write)
     }
+
+    /// As [`Engine::rebound`] says.
+    pub fn rebound(&mut self, message_bytes: usize) {
+        if let Some(context) = self.context() {
+            rebound(context, message_bytes);
+        }
+    }
+
+    fn context(&mut self) -> Option<&mut WebSocketContext> {
+        self.0.as_mut()?.context.as_mut()
+    }
+
+    /// The beginning of a frame that was kept, if any.
+    fn take_frame(&mut self) -> Vec<u8> {
+        let Some(own) = &mut self.0 else {
+            return Vec::new();
+        };
+        let frame = std::mem::take(&mut own.frame);
+        if own.context.is_none() {
+            self.0 = None;
+        }
+        frame
+    }
+
+    fn keep_frame(&mut self, frame: Vec<u8>) {
+        if !frame.is_empty() {
+            self.0.get_or_insert_default().frame = frame;
+        }
+    }
+
+    /// Nothing is to be remembered of it, unless the connection closes.
+    fn message_ended(&mut self) {
+        if self.may_send() {
+            self.0 = None;
+        }
+    }
+}
+
+fn context(message_bytes: usize) -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        // Nothing stays in tungstenite's own buffer, so that shared frames may go between.
+        .write_buffer_size(0);
+    let mut context = WebSocketContext::new(Role::Server, Some(config));
+    rebound(&mut context, message_bytes);
+    context
+}
+
+fn rebound(context: &mut WebSocketContext, message_bytes: usize) {
+    context.set_config(|config| {
+        config.max_message_size = Some(message_bytes);
+        config.max_frame_size = Some(message_bytes);
+    });
 }
 
 /// The stream that tungstenite sees: reads take from a slice, writes append to a buffer.
@@ -149,11 +326,11 @@ mod tests {
 
     /// All that `bytes` amount to, handed over `step` bytes at a time, and what was answered.
     fn receive(bytes: &[u8], step: usize) -> (Vec<Received>, Vec<u8>) {
-        let mut engine = Engine::new(100);
+        let (mut engine, mut dialogue) = (Engine::new(100), Dialogue::default());
         let (mut all, mut out) = (Vec::new(), Vec::new());
         for mut chunk in bytes.chunks(step) {
             loop {
-                match engine.receive(&mut chunk, &mut out) {
+                match engine.receive(&mut dialogue, &mut chunk, &mut out) {
                     Received::NeedInput => break,
                     failed @ Received::Failed(_) => {
                         all.push(failed);
@@ -226,31 +403,83 @@ mod tests {
 
     #[test]
     fn after_our_close_nothing_may_be_sent_and_the_peers_reply_ends_it() {
-        let mut engine = Engine::new(100);
+        let (mut engine, mut dialogue) = (Engine::new(100), Dialogue::default());
         let mut out = Vec::new();
-        assert!(engine.may_send());
-        engine.close(Close::TokenExpired, &mut out);
+        assert!(dialogue.may_send());
+        engine.close(&mut dialogue, Close::TokenExpired, &mut out);
         assert_eq!(
             out,
             [&[0x88, 15, 0x10, 0x05][..], b"token expired"].concat()
         );
-        assert!(!engine.may_send());
-        engine.close(Close::Revoked, &mut out);
+        assert!(!dialogue.may_send());
+        engine.close(&mut dialogue, Close::Revoked, &mut out);
         assert_eq!(out.len(), 17, "only one close frame is sent");
         let reply = frame(0x88, &[0x10, 0x05]);
-        assert_eq!(engine.receive(&mut &reply[..], &mut out), Received::Closing);
+        assert_eq!(
+            engine.receive(&mut dialogue, &mut &reply[..], &mut out),
+            Received::Closing
+        );
     }
 
     #[test]
     fn after_a_failure_the_close_can_still_be_said() {
-        let mut engine = Engine::new(100);
+        let (mut engine, mut dialogue) = (Engine::new(100), Dialogue::default());
         let mut out = Vec::new();
         let bad = [0x81, 1, b'x'];
         assert_eq!(
-            engine.receive(&mut &bad[..], &mut out),
+            engine.receive(&mut dialogue, &mut &bad[..], &mut out),
             Received::Failed(Close::Protocol)
         );
-        engine.close(Close::Protocol, &mut out);
+        engine.close(&mut dialogue, Close::Protocol, &mut out);
         assert_eq!(&out[..4], [0x88, 16, 0x03, 0xea]);
+    }
+
+    /// One engine, many connections that come and go in the middle of messages and frames.
+    #[test]
+    fn connections_do_not_hear_each_other_and_forget_what_has_ended() {
+        let mut whole = frame(0x01, b"a");
+        whole.extend(frame(0x89, b"p"));
+        whole.extend(frame(0x00, b"b"));
+        whole.extend(frame(0x80, b"c"));
+        let mut engine = Engine::new(100);
+        let (mut one, mut out) = (Dialogue::default(), Vec::new());
+        for cut in 1..whole.len() {
+            let (mut first, mut second) = whole.split_at(cut);
+            assert_eq!(
+                engine.receive(&mut one, &mut first, &mut out),
+                Received::NeedInput
+            );
+            assert!(one.0.is_some());
+            let mut other = Dialogue::default();
+            let text = frame(0x81, b"other");
+            assert_eq!(
+                engine.receive(&mut other, &mut &text[..], &mut out),
+                Received::Text("other".into())
+            );
+            assert!(other.0.is_none());
+            // A continuation of nothing is a mistake of its own, whoever else is in the middle.
+            let mut stray = &whole[whole.len() - 7..];
+            assert_eq!(
+                engine.receive(&mut other, &mut stray, &mut out),
+                Received::Failed(Close::Protocol)
+            );
+            assert_eq!(
+                engine.receive(&mut one, &mut second, &mut out),
+                Received::Text("abc".into())
+            );
+            assert!(one.0.is_none(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_connection_is_small() {
+        assert_eq!(size_of::<Dialogue>(), 8);
+        let (mut engine, mut dialogue) = (Engine::new(100), Dialogue::default());
+        let mut out = Vec::new();
+        // The size that a frame announces is not what is kept for it.
+        let announced = [0x81, 0x80 | 100, 0, 0];
+        let received = engine.receive(&mut dialogue, &mut &announced[..], &mut out);
+        assert_eq!(received, Received::NeedInput);
+        assert!(dialogue.0.unwrap().frame.capacity() < 16);
     }
 }

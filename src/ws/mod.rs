@@ -9,7 +9,7 @@ pub mod lag;
 pub mod outbox;
 
 pub use backlog::Backlog;
-pub use engine::{Engine, Received};
+pub use engine::{Dialogue, Engine, Received};
 pub use frame::Frame;
 pub use lag::Lag;
 pub use outbox::Outbox;

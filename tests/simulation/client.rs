@@ -154,7 +154,9 @@ impl Client {
         let worker = connection.worker;
         for effect in effects {
             match effect {
-                Effect::Send(text) => self.reply(&text, now.unix_ms, account),
+                Effect::Send(text) | Effect::Acknowledge { text, .. } => {
+                    self.reply(&text, now.unix_ms, account)
+                }
                 Effect::Join(key) => node.join(worker, &key, self.member),
                 Effect::Leave(key) => node.leave(worker, &key, self.member),
                 Effect::Call(call) => self.connection.as_mut().unwrap().call = Some(call),

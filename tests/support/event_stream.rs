@@ -62,9 +62,9 @@ impl EventStream {
         let read = unread.len();
         let mut reply = parse(&received).unwrap();
         if reply.status != 200 {
-            let length = reply.header("content-length").unwrap();
+            let length = reply.header("content-length").unwrap().parse().unwrap();
             reply.body = unread;
-            reply.body.resize(length.parse().unwrap(), 0);
+            reply.body.resize(length, 0);
             stream.read_exact(&mut reply.body[read..]).unwrap();
             return Err(reply);
         }

@@ -24,6 +24,7 @@ mod event_stream;
 mod http;
 mod raw;
 mod server;
+mod signer;
 mod token;
 
 pub use application::Application;
@@ -34,6 +35,8 @@ pub use event_stream::EventStream;
 pub use http::{Reply, request};
 pub use raw::{Raw, frame, handshake};
 pub use server::{Server, command};
+pub use signer::{Signer, forge, key_set};
+pub use token::rfc3339_in;
 
 use std::time::{Duration, Instant};
 

@@ -68,7 +68,8 @@ impl Server {
         Self::start_with(settings, &[])
     }
 
-    /// As [`Server::start`], with environment variables, which win over the built-in ones.
+    /// As [`Server::start`], with environment variables, which win over the built-in ones; an empty one
+    /// takes a built-in one away.
     #[track_caller]
     pub fn start_with(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
         let settings = [DEFAULTS, settings].concat();
@@ -100,6 +101,7 @@ impl Server {
         for (name, value) in environment {
             set(&mut variables, name, value);
         }
+        variables.retain(|(_, value)| !value.is_empty());
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self {
             home,

@@ -13,6 +13,14 @@ pub fn unix_seconds() -> u64 {
         .as_secs()
 }
 
+/// The second so many from now, as RFC 3339 has it.
+pub fn rfc3339_in(seconds: u64) -> String {
+    let at = i64::try_from(unix_seconds() + seconds).unwrap();
+    let at = time::OffsetDateTime::from_unix_timestamp(at).unwrap();
+    at.format(&time::format_description::well_known::Rfc3339)
+        .unwrap()
+}
+
 /// Every claim that contract section 2 names, for half an hour from now.
 pub fn claims(user: &str) -> Value {
     let now = unix_seconds();

@@ -23,6 +23,10 @@ fn authority() -> Authority {
             wallet_proof: WalletProof::Signature,
             auto_provision: true,
             legacy_wallet_identity: false,
+            previous_secret: None,
+            keys: Vec::new(),
+            signing_key: None,
+            issuers: Vec::new(),
             api_keys: vec![api_key::fingerprint(b"a-backend")],
         },
     )

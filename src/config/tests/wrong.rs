@@ -2,9 +2,21 @@
 
 use super::*;
 
+/// `openssl genpkey -algorithm ed25519 | openssl pkey -pubout`
+const PUBLIC_KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/tests/public.pem");
+
 /// The one mistake that this setting makes.
 fn mistake(key: &str, value: &str) -> Mistake {
-    let mut mistakes = load(&flags(&[(key, value)])).unwrap_err().0;
+    let mut settings = vec![(key, value)];
+    if key.starts_with("auth.issuers.x.") {
+        settings.insert(0, ("auth.issuers.x.issuer", "x"));
+        settings.insert(1, ("auth.issuers.x.jwks_url", "https://x.example"));
+    }
+    if let Some(field) = key.strip_prefix("auth.keys.k.") {
+        assert_ne!(field, "pem_file");
+        settings.insert(0, ("auth.keys.k.pem_file", PUBLIC_KEY));
+    }
+    let mut mistakes = load(&flags(&settings)).unwrap_err().0;
     assert_eq!(mistakes.len(), 1, "{key}={value}: {mistakes:?}");
     mistakes.remove(0)
 }
@@ -40,6 +52,21 @@ fn every_bad_value_is_told_with_what_is_accepted() {
         ("auth.token_ttl", "0s", "from 1s"),
         ("auth.refresh_ttl", "2years", "365d"),
         ("auth.refresh_grace", "soon", "\"30s\""),
+        ("auth.previous_until", "tomorrow", "2026-12-24T00:00:00Z"),
+        ("auth.signing_key", "nobody", "[auth.keys.KID]"),
+        ("auth.keys.k.until", "2026-12-24", "2026-12-24T00:00:00Z"),
+        (
+            "auth.issuers.x.jwks_url",
+            "http://issuer.example/",
+            "https://",
+        ),
+        (
+            "auth.issuers.x.jwks_url",
+            "https://u:p@issuer.example/",
+            "https://",
+        ),
+        ("auth.issuers.x.algorithms", "HS256", "\"RS256\""),
+        ("auth.issuers.x.algorithms", "", "\"RS256\""),
         ("auth.wallet_proof", "maybe", "\"signature\", \"none\""),
         ("broker.backend", "kafka", "\"embedded\""),
         ("broker.redis.prefix", "ws*", "none of"),
@@ -150,6 +177,58 @@ fn what_a_later_version_brings_is_said_to_be_later() {
         let told = &mistake.problem;
         assert!(told.contains("not in this version"), "{key}: {told}");
         assert!(mistake.accepted.is_some(), "{key}");
+    }
+}
+
+#[test]
+fn keys_and_issuers_are_told_what_they_lack() {
+    let told = |text: &str| toml(text).unwrap_err().to_string();
+    let pem = format!("pem_file = {PUBLIC_KEY:?}\n");
+    for (text, expected) in [
+        ("[auth.keys.k]\n".to_owned(), "there is no key"),
+        (
+            "[auth.keys.K_1]\n".to_owned(),
+            "lower-case letters, digits and hyphens",
+        ),
+        (
+            format!("[auth.keys.k]\n{pem}[auth]\nsigning_key = \"k\"\n"),
+            "public key, which signs nothing",
+        ),
+        (
+            "[auth.keys.k]\npem = \"hunter2\"\n".to_owned(),
+            "not a PEM text",
+        ),
+        (
+            "[auth.keys.k]\npem = \"-----BEGIN EC PRIVATE KEY-----\\n\"\n".to_owned(),
+            "openssl pkcs8 -topk8",
+        ),
+        (
+            "[auth.keys.k]\npem = \"-----BEGIN ENCRYPTED PRIVATE KEY-----\\n\"\n".to_owned(),
+            "is encrypted",
+        ),
+        (
+            (0..9)
+                .map(|nth| format!("[auth.keys.k{nth}]\n{pem}"))
+                .collect(),
+            "8 at most",
+        ),
+        ("[auth.issuers.x]\n".to_owned(), "auth.issuers.x.jwks_url"),
+        (
+            format!("[auth]\nprevious_secret = \"{}\"\n", "x".repeat(32)),
+            "believed for ever",
+        ),
+        (
+            ["a", "b"]
+                .map(|name| {
+                    format!("[auth.issuers.{name}]\nissuer = \"x\"\njwks_url = \"https://x.y\"\n")
+                })
+                .concat(),
+            "each issuer once",
+        ),
+    ] {
+        let mistakes = told(&text);
+        assert!(mistakes.contains(expected), "{text}\n{mistakes}");
+        assert!(!mistakes.contains("hunter2"), "{mistakes}");
     }
 }
 

@@ -266,6 +266,14 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "What became of questions to the application whether a client may subscribe or publish.",
         outcomes,
     );
+    let outcomes = bounded(&s.key_fetches, |outcome| {
+        [("outcome", known(outcome, &["failed", "fetched"]))]
+    });
+    page.counters(
+        "key_fetches_total",
+        "Fetches of the keys that other issuers publish.",
+        outcomes,
+    );
     page.counter(
         "errors_total",
         "Faults of the server itself.",

@@ -1,0 +1,79 @@
+//! Requests of our own, to addresses that the configuration fixes: one client per address.
+//!
+//! It follows no redirect. Not for: what is asked, how long it may take, and how large an answer may be.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+/// What we call ourselves.
+pub const USER_AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
+
+/// Connections that nobody needs are closed after this: sooner than most servers close them, so that
+/// a request seldom meets one that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The way to one host.
+pub struct Outgoing(Way);
+
+/// Certificates are looked for only where they are needed.
+enum Way {
+    Plain(Client<HttpConnector, Full<Bytes>>),
+    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+}
+
+impl Outgoing {
+    /// Keeps at most `idle_max` connections that are not in use.
+    ///
+    /// # Errors
+    /// When the URL is `https` and this machine has no certificates to check it with.
+    pub fn new(uri: &Uri, connect_timeout: Duration, idle_max: usize) -> io::Result<Self> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(connect_timeout));
+        let mut client = Client::builder(TokioExecutor::new());
+        client
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(idle_max);
+        Ok(Self(if uri.scheme_str() == Some("https") {
+            tcp.enforce_http(false);
+            let tls = HttpsConnectorBuilder::new()
+                .with_native_roots()?
+                .https_only()
+                .enable_http1()
+                .wrap_connector(tcp);
+            Way::Tls(client.build(tls))
+        } else {
+            Way::Plain(client.build(tcp))
+        }))
+    }
+
+    /// Sends a request, whose URL is the one this was made for.
+    pub fn send(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
+        match &self.0 {
+            Way::Plain(client) => client.request(request),
+            Way::Tls(client) => client.request(request),
+        }
+    }
+}
+
+/// An error with its causes, which is where hyper says what really happened.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
