@@ -17,7 +17,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::Services;
 use super::errors::ApiError;
-use super::identity::note_failure;
+use super::identity::{Whence, note_failure};
 use super::upgrade::{Considered, Refused, Ticket, in_query, offered, permits};
 use crate::admission::RetryAfter;
 use crate::auth::Refusal;
@@ -125,11 +125,10 @@ fn check<B>(
         return Err(Box::new(error.into_response()));
     }
     let token = offered(request).token.ok_or(Refusal::Missing);
-    let now_ms = services.clock.unix_ms();
     let identity = token
-        .and_then(|token| services.authority().verify(&token, now_ms))
+        .and_then(|token| services.identify(&token))
         .map_err(|refusal| {
-            note_failure(services, address, refusal.check());
+            note_failure(services, Whence::of(address, headers), refusal.check());
             Box::new(ApiError::from(refusal).into_response())
         })?;
     let query = request.uri().query().unwrap_or_default();

@@ -15,7 +15,7 @@ use tungstenite::handshake::server::create_response_with_body;
 use super::Services;
 use super::errors::ApiError;
 use super::event_stream::{self, Wanted};
-use super::identity::{bearer, note_failure};
+use super::identity::{Whence, bearer, note_failure};
 use crate::admission::{Permit, RetryAfter, client_address};
 use crate::auth::Refusal;
 use crate::config::AllowedOrigins;
@@ -135,13 +135,11 @@ fn admit<B>(
     let mut of_user = None;
     let client = match offered.token {
         None => Err(Refusal::Missing),
-        Some(token) => services
-            .authority()
-            .verify(&token, services.clock.unix_ms()),
+        Some(token) => services.identify(&token),
     };
     let client = match client {
         Err(refusal) => {
-            note_failure(services, address, refusal.check());
+            note_failure(services, Whence::of(address, headers), refusal.check());
             Err(Close::Unauthorized)
         }
         Ok(identity) => match services.admission.connect_user(&identity.user_id) {
@@ -175,7 +173,7 @@ pub(super) fn check(
     headers: &HeaderMap,
 ) -> Result<(), Refused> {
     if !origin_allowed(&services.config().server.allowed_origins, headers) {
-        note_failure(services, address, "origin");
+        note_failure(services, Whence::of(address, headers), "origin");
         let error = ApiError::new(
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
