@@ -49,6 +49,8 @@ pub enum Route {
     EventStream,
     /// The test page.
     TestPage,
+    /// The client library; its companions are files beside it (`web`).
+    Library,
 }
 
 /// The path of the test page.
@@ -79,7 +81,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 22] = [
+pub static TABLE: [Row; 23] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Logout, "/api/auth/logout", POST),
     row(Route::Revoke, "/api/auth/revoke", POST),
@@ -110,6 +112,7 @@ pub static TABLE: [Row; 22] = [
     row(Route::Socket, "/ws", GET),
     row(Route::EventStream, super::event_stream::PATH, GET),
     row(Route::TestPage, TEST_PAGE, GET),
+    row(Route::Library, "/fanfare.js", GET),
 ];
 
 const fn row(route: Route, pattern: &'static str, methods: &'static [Method]) -> Row {

@@ -2,16 +2,18 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::aside::Aside;
 use super::channels::Slot;
 use super::connection::{Connection, Flow, Gone, Life};
-use super::event_stream::EventStream;
+use super::event_stream::{EventStream, RETRY_MS, opening};
 use super::mailbox::Load;
 use super::turn::end_if_said;
 use super::{State, Worker};
@@ -27,17 +29,20 @@ use crate::session::{Input, Session};
 use crate::ws::{Dialogue, Frame, Outbox, Received};
 
 impl Worker {
-    /// Takes over an upgraded socket and what was already read from it.
+    /// Takes over a socket that is upgraded when `answer` is written, and what came `behind` the
+    /// request. The answer to a stream is in its ticket.
     pub(super) fn adopt(
         self: &Rc<Self>,
         stream: TcpStream,
-        leftover: &[u8],
+        answer: &[u8],
+        behind: &[u8],
         ticket: Ticket,
         load: Load,
     ) {
         let now = self.outfit.services.clock.now();
         let is_stream = ticket.stream.is_some();
         let mut state = self.state.borrow_mut();
+        let retry_ms = RETRY_MS + state.roll(RETRY_MS);
         let terms = &state.terms;
         let Ticket {
             address,
@@ -50,7 +55,7 @@ impl Worker {
             Err(close) => (None, Some(close)),
         };
         let serial = self.next_serial();
-        let (head, aside) = match wanted {
+        let (opening, aside) = match wanted {
             None => (None, None),
             Some(wanted) => {
                 // There are no answers to heartbeats: the kernel tells of a client that is gone.
@@ -61,16 +66,18 @@ impl Worker {
                     stream,
                     ..Aside::default()
                 };
-                (Some(wanted.head), Some(Box::new(aside)))
+                (Some(opening(wanted.head, retry_ms)), Some(Box::new(aside)))
             }
         };
+        let mut outbox = Outbox::default();
+        outbox.push_last_words(&Frame::encoded(opening.as_deref().unwrap_or(answer)));
         let connection = Connection {
             stream,
             dialogue: Dialogue::default(),
-            outbox: Outbox::default(),
+            outbox,
             session,
             call: None,
-            unread: (!leftover.is_empty()).then(|| leftover.to_vec()),
+            unread: (!behind.is_empty()).then(|| behind.to_vec()),
             waker: None,
             life: Life::Open,
             flow: Flow::Clean,
@@ -86,9 +93,6 @@ impl Worker {
         let worker = self.clone();
         // Polled later; whatever happens until then, the connection has somebody who removes it.
         tokio::task::spawn_local(Drive { worker, slot });
-        if let Some(head) = head {
-            self.begin_stream(&mut state, slot, head);
-        }
         match refusal {
             Some(close) => self.close(&mut state, slot, close, now),
             None => {
@@ -330,14 +334,10 @@ impl Worker {
                 wake_after_others(context);
                 break;
             }
-            match connection.stream.poll_read_ready(context) {
-                Poll::Pending => break,
-                Poll::Ready(Err(_)) => connection.gone(Gone::Lost),
-                Poll::Ready(Ok(())) => {
-                    reads += 1;
-                    self.read(state, slot, now);
-                }
+            if self.read(state, slot, context, now).is_pending() {
+                break;
             }
+            reads += 1;
         }
         let connection = &mut state.connections[slot as usize];
         if connection.flow == Flow::Blocked
@@ -350,29 +350,39 @@ impl Worker {
         Poll::Pending
     }
 
-    fn read(&self, state: &mut State, slot: Slot, now: Moment) {
+    /// One read; pending if there is nothing to read.
+    fn read(
+        &self,
+        state: &mut State,
+        slot: Slot,
+        context: &mut Context<'_>,
+        now: Moment,
+    ) -> Poll<()> {
         let connection = &mut state.connections[slot as usize];
-        match connection.stream.try_read(&mut state.read) {
-            Ok(0) => {
+        let mut buffer = ReadBuf::new(&mut state.read);
+        // Unlike `try_read` it knows by what it gets that there is no more, and need not ask.
+        match ready!(Pin::new(&mut connection.stream).poll_read(context, &mut buffer)) {
+            Ok(()) if buffer.filled().is_empty() => {
                 let why = match connection.life {
                     Life::Closing { close, .. } => Gone::Closed(close),
                     _ => Gone::Lost,
                 };
                 connection.gone(why);
             }
-            Ok(count) => {
+            Ok(()) => {
+                let count = buffer.filled().len();
                 self.outfit.counters.received_bytes.add(count as u64);
                 if connection.is_event_stream() {
                     // Whatever it is, nobody has asked for it.
-                    return;
+                    return Poll::Ready(());
                 }
                 let read = std::mem::take(&mut state.read);
                 self.receive(state, slot, &read[..count], now);
                 state.read = read;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => connection.gone(Gone::Lost),
         }
+        Poll::Ready(())
     }
 }
 
@@ -393,7 +403,7 @@ struct Drive {
 impl Future for Drive {
     type Output = ();
 
-    fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // What a panic leaves half done is this connection's, and `mend` takes it apart.
         let driven = catch_unwind(AssertUnwindSafe(|| self.worker.drive(self.slot, context)));
         driven.unwrap_or_else(|_| {

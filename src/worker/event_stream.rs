@@ -3,9 +3,8 @@
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 
-use super::channels::Slot;
+use super::Worker;
 use super::connection::{Connection, Life};
-use super::{State, Worker};
 use crate::http::event_stream::Followed;
 use crate::metrics::WorkerCounters;
 use crate::protocol::event_stream::{HEARTBEAT, Marks, write_message, write_retry};
@@ -14,7 +13,7 @@ use crate::ws::Frame;
 
 /// A client comes back so soon at the earliest if nobody tells it otherwise, and at the latest after
 /// twice that.
-const RETRY_MS: u64 = 1_500;
+pub const RETRY_MS: u64 = 1_500;
 /// What is said to a browser that should not come back: it cannot be told not to.
 const AWAY_MS: u64 = 60 * 60 * 1_000;
 
@@ -133,17 +132,6 @@ impl Connection {
 }
 
 impl Worker {
-    /// The head of the answer, and when to come back if the connection is lost.
-    pub(super) fn begin_stream(&self, state: &mut State, slot: Slot, mut head: Vec<u8>) {
-        let retry_ms = RETRY_MS + state.roll(RETRY_MS);
-        write_retry(retry_ms, &mut head);
-        head.push(b'\n');
-        let outbox = &mut state.connections[slot as usize].outbox;
-        // It is the first that waits there.
-        let _ = outbox.push(&Frame::encoded(&head), usize::MAX);
-        self.mark_dirty(state, slot);
-    }
-
     /// The next channel that the client of a stream asked for.
     pub(super) fn next_wanted(connection: &mut Connection) -> Option<Followed> {
         if connection.life != Life::Open {
@@ -151,6 +139,13 @@ impl Worker {
         }
         connection.event_stream()?.wanted.pop_front()
     }
+}
+
+/// How a stream begins: the head of the answer, and when to come back if the connection is lost.
+pub fn opening(mut head: Vec<u8>, retry_ms: u64) -> Vec<u8> {
+    write_retry(retry_ms, &mut head);
+    head.push(b'\n');
+    head
 }
 
 /// The last message of a stream, `json`, and when to come back.

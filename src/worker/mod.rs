@@ -11,6 +11,7 @@ pub mod connection;
 mod drive;
 mod effects;
 mod event_stream;
+mod first;
 pub mod mailbox;
 mod roster;
 mod serve;
