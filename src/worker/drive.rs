@@ -8,13 +8,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::aside::Aside;
 use super::channels::Slot;
 use super::connection::{Connection, Flow, Gone, Life};
 use super::event_stream::{EventStream, RETRY_MS, opening};
 use super::mailbox::Load;
+use super::stream::Stream;
 use super::turn::end_if_said;
 use super::{State, Worker};
 use crate::clock::Moment;
@@ -33,7 +33,7 @@ impl Worker {
     /// request. The answer to a stream is in its ticket.
     pub(super) fn adopt(
         self: &Rc<Self>,
-        stream: TcpStream,
+        stream: Stream,
         answer: &[u8],
         behind: &[u8],
         ticket: Ticket,
@@ -60,7 +60,8 @@ impl Worker {
             Some(wanted) => {
                 // There are no answers to heartbeats: the kernel tells of a client that is gone.
                 let patience = Duration::from_millis(2 * PING_EVERY_MS);
-                let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
+                let _ =
+                    socket2::SockRef::from(stream.socket()).set_tcp_user_timeout(Some(patience));
                 let stream = Some(EventStream::new(wanted.channels));
                 let aside = Aside {
                     stream,
@@ -190,7 +191,7 @@ impl Worker {
                         agreed: true,
                         shut: false,
                     };
-                    if connection.outbox.is_empty() {
+                    if connection.flow == Flow::Clean {
                         end_if_said(connection);
                     }
                     state.schedule(slot);
@@ -222,7 +223,7 @@ impl Worker {
             {
                 Received::Closing | Received::Failed(_) => {
                     *agreed = true;
-                    if connection.outbox.is_empty() {
+                    if connection.flow == Flow::Clean {
                         end_if_said(connection);
                     }
                     return;

@@ -12,11 +12,13 @@ mod drive;
 mod effects;
 mod event_stream;
 mod first;
+mod handshake;
 pub mod mailbox;
 mod roster;
 mod serve;
 mod slow;
 mod stall;
+pub mod stream;
 mod terms;
 #[cfg(test)]
 mod tests;
