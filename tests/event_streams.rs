@@ -243,10 +243,13 @@ fn who_may_not_have_one_is_told_by_a_status() {
     let reply = server.http("POST", &good, &[], "").expect(405);
     assert_eq!(reply.header("allow"), Some("GET, HEAD, OPTIONS"));
     let origin = ("Origin", "https://app.example");
-    let preflight = server.http("OPTIONS", "/sse", &[origin], "").expect(204);
+    let asks = ("Access-Control-Request-Method", "GET");
+    let preflight = server
+        .http("OPTIONS", "/sse", &[origin, asks], "")
+        .expect(204);
     assert_eq!(preflight.header("allow"), Some("GET, HEAD, OPTIONS"));
     let allowed = preflight.header("access-control-allow-headers").unwrap();
-    assert!(allowed.contains("authorization") && allowed.contains("last-event-id"));
+    assert!(allowed.contains("Authorization") && allowed.contains("Last-Event-ID"));
     let head = server.http("HEAD", &good, &[origin], "").expect(200);
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
     assert!(head.body.is_empty());

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE,
-    HeaderName, HeaderValue, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::Value;
@@ -18,6 +16,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::Services;
 use super::errors::ApiError;
 use super::identity::{Whence, note_failure};
+use super::origin::Shared;
 use super::upgrade::{Considered, Refused, Ticket, in_query, offered, permits};
 use crate::admission::RetryAfter;
 use crate::auth::Refusal;
@@ -27,7 +26,6 @@ use crate::session::Identity;
 
 /// Where it is.
 pub const PATH: &str = "/sse";
-const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What a stream is of.
 #[derive(Debug)]
@@ -53,7 +51,6 @@ pub struct Followed {
 pub fn consider<B>(services: &Services, address: IpAddr, request: &Request<B>) -> Considered {
     let method = request.method();
     let outcome = match *method {
-        Method::OPTIONS => Ok(Considered::Refused(preflight(services, request.headers()))),
         Method::HEAD => check(services, address, request)
             .map(|_| Considered::Refused(head(services, request.headers()))),
         Method::GET => open(services, address, request),
@@ -69,7 +66,7 @@ pub fn consider<B>(services: &Services, address: IpAddr, request: &Request<B>) -
         }
         Err(refused) => {
             let mut response = *refused;
-            allow_origin(services, request.headers(), response.headers_mut());
+            share(services, request.headers(), response.headers_mut());
             let status = response.status();
             (Considered::Refused(response), status)
         }
@@ -84,11 +81,9 @@ fn open<B>(
     address: IpAddr,
     request: &Request<B>,
 ) -> Result<Considered, Refused> {
-    let limited = |limit: &str| services.counters.limited.increment(limit);
     let (identity, channels) = check(services, address, request)?;
     let [on_node, from_address] = permits(services, address)?;
-    let Some(of_user) = services.admission.connect_user(&identity.user_id) else {
-        limited("connections_per_user");
+    let Some(of_user) = services.admission.connect_user(address, &identity.user_id) else {
         let error = ApiError::too_many("limit_reached", "Too many connections", RetryAfter(60));
         return Err(Box::new(error.into_response()));
     };
@@ -112,10 +107,9 @@ fn check<B>(
 ) -> Result<(Identity, Vec<Followed>), Refused> {
     let headers = request.headers();
     super::upgrade::check(services, address, headers)?;
-    services.admission.request(address).map_err(|retry_after| {
-        services.counters.limited.increment("requests_per_second");
-        Box::new(ApiError::rate_limited(retry_after).into_response())
-    })?;
+    let admission = &services.admission;
+    let too_many = |retry_after| Box::new(ApiError::rate_limited(retry_after).into_response());
+    admission.request(address).map_err(too_many)?;
     if !accepts(headers) {
         let error = ApiError::new(
             StatusCode::NOT_ACCEPTABLE,
@@ -226,39 +220,13 @@ fn head(services: &Services, asked: &HeaderMap) -> Response<Full<Bytes>> {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    allow_origin(services, asked, headers);
+    share(services, asked, headers);
     response
 }
 
-/// Pages of other hosts that are allowed to connect are allowed to read as well.
-fn allow_origin(services: &Services, asked: &HeaderMap, headers: &mut HeaderMap) {
-    headers.insert(VARY, HeaderValue::from_static("origin"));
-    let allowed = &services.config().server.allowed_origins;
-    if let Some(origin) = asked.get(ORIGIN)
-        && super::upgrade::origin_allowed(allowed, asked)
-    {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    }
-}
-
-/// For clients that put the token into a header.
-fn preflight(services: &Services, asked: &HeaderMap) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    for (name, value) in [
-        (ALLOW, METHODS),
-        (ACCESS_CONTROL_ALLOW_METHODS, METHODS),
-        (
-            ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, cache-control, last-event-id",
-        ),
-        (ACCESS_CONTROL_MAX_AGE, "600"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    allow_origin(services, asked, headers);
-    response
+/// With pages of other hosts that are allowed to connect.
+fn share(services: &Services, asked: &HeaderMap, answer: &mut HeaderMap) {
+    Shared::of(&services.config().server.allowed_origins, asked).tell(answer);
 }
 
 /// As it goes over the wire: the body has no length, it ends with the connection.
