@@ -32,7 +32,7 @@ use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
 use crate::worker::mailbox::{Control, Inbound, mailbox};
 use crate::worker::{self, Outfit};
-use crate::{acceptor, descriptors, welcome};
+use crate::{acceptor, alerts, descriptors, welcome};
 use reload::{Reload, Surroundings};
 
 /// How often it is looked whether the workers still live.
@@ -158,6 +158,20 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
             ..Data::default()
         },
     );
+    alerts::canary::start(
+        app.services.clone(),
+        address,
+        || None,
+        runtime.handle().clone(),
+    )
+    .map_err(Failure::Thread)?;
+    runtime.spawn(alerts::run(alerts::Parts {
+        live: app.services.live.clone(),
+        clock: app.clock.clone(),
+        observed: app.observed.clone(),
+        event_log: app.event_log.clone(),
+        certificate: Box::new(|| None),
+    }));
     runtime.block_on(app.run(listener, signals, reload))
 }
 

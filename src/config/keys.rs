@@ -202,7 +202,11 @@ pub(super) fn is_secret(key: &str) -> bool {
 pub(super) fn is_credential(key: &str) -> bool {
     matches!(
         key,
-        "auth.secret" | "auth.previous_secret" | "auth.api_keys" | "channels.backend.secret"
+        "auth.secret"
+            | "auth.previous_secret"
+            | "auth.api_keys"
+            | "channels.backend.secret"
+            | "alerts.webhook_secret"
     ) || key
         .strip_prefix("auth.keys.")
         .is_some_and(|rest| rest.ends_with(".pem"))

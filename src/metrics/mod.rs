@@ -4,6 +4,7 @@
 //! `server`. A worker has its own [`WorkerCounters`], which nobody
 //! else writes, so that counting costs an uncontended store.
 
+mod canary;
 pub mod console;
 mod process;
 pub mod render;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use crate::counter::Counter;
+pub use canary::{ALERTS, Canary, Firing};
 pub use process::Process;
 pub use snapshot::{Counts, MOST_COUNTS, Observed, Snapshot};
 
@@ -113,6 +115,10 @@ pub struct Counters {
     pub access_backend: Names,
     /// Fetches of other issuers' keys, `fetched` or `failed`.
     pub key_fetches: Names,
+    /// Round trips of the server's own client.
+    pub canary: Canary,
+    /// Alerts that fire.
+    pub alerts: Firing,
 }
 
 impl Counters {
@@ -130,6 +136,8 @@ impl Counters {
             notifications: Counter::default(),
             access_backend: Names::default(),
             key_fetches: Names::default(),
+            canary: Canary::default(),
+            alerts: Firing::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is shown: everything counted and measured, read once, as plain values.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -89,6 +89,10 @@ impl Observed {
             notifications: counters.notifications.value(),
             access_backend: named(&counters.access_backend),
             key_fetches: named(&counters.key_fetches),
+            canary_rounds: counters.canary.rounds.value(),
+            canary_failures: counters.canary.failures.value(),
+            canary_latency_ms: counters.canary.latency_ms(),
+            alerts: counters.alerts.now(),
         }
     }
 }
@@ -176,6 +180,14 @@ pub struct Snapshot {
     pub access_backend: Counts,
     /// [`Counters::key_fetches`]
     pub key_fetches: Counts,
+    /// Round trips of the canary that came to an end.
+    pub canary_rounds: u64,
+    /// And those that did not.
+    pub canary_failures: u64,
+    /// Milliseconds of the last one, if there was one.
+    pub canary_latency_ms: Option<f64>,
+    /// Alerts that fire, by name.
+    pub alerts: BTreeSet<&'static str>,
 }
 
 impl Snapshot {
@@ -233,6 +245,10 @@ impl Default for Snapshot {
             notifications: 0,
             access_backend: Vec::new(),
             key_fetches: Vec::new(),
+            canary_rounds: 0,
+            canary_failures: 0,
+            canary_latency_ms: None,
+            alerts: BTreeSet::new(),
         }
     }
 }

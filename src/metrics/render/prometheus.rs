@@ -9,7 +9,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use crate::broker::Health;
-use crate::metrics::Snapshot;
+use crate::metrics::{ALERTS, Snapshot};
 use crate::protocol::Close;
 
 /// The media type of [`metrics`].
@@ -51,6 +51,7 @@ pub fn metrics(snapshot: &Snapshot) -> String {
     about_sockets(snapshot, &mut page);
     about_requests(snapshot, &mut page);
     about_the_backend(snapshot, &mut page);
+    about_alerts(snapshot, &mut page);
     // The encoder refuses a family without a name or a series: `Page` adds neither.
     TextEncoder::new()
         .encode_to_string(&page.0)
@@ -320,6 +321,31 @@ fn about_the_backend(s: &Snapshot, page: &mut Page) {
         "history_events",
         "Events in all histories.",
         store.history_events as f64,
+    );
+}
+
+fn about_alerts(s: &Snapshot, page: &mut Page) {
+    let firing = ALERTS.map(|alert| {
+        let fires = s.alerts.contains(alert);
+        series([("alert", alert)], f64::from(u8::from(fires)))
+    });
+    page.gauges("alert_firing", "1 for an alert that fires.", firing.into());
+    if let Some(latency_ms) = s.canary_latency_ms {
+        page.gauge(
+            "canary_latency_seconds",
+            "The last round trip of the server's own client.",
+            latency_ms / 1e3,
+        );
+    }
+    page.counter(
+        "canary_rounds_total",
+        "Round trips of the server's own client.",
+        s.canary_rounds as f64,
+    );
+    page.counter(
+        "canary_failures_total",
+        "Round trips that did not come to an end.",
+        s.canary_failures as f64,
     );
 }
 
