@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use crate::counter::Counter;
 pub use canary::{ALERTS, Canary, Firing};
 pub use process::Process;
-pub use snapshot::{Counts, MOST_COUNTS, Observed, Snapshot};
+pub use snapshot::{Bounds, Counts, MOST_COUNTS, Observed, Snapshot};
 
 /// Counts under names that partly come from outside: at most [`Names::MOST`] of them, cut to
 /// [`Names::LONGEST`] bytes; what comes later is counted under `other`.
@@ -70,7 +70,7 @@ pub struct WorkerCounters {
     pub messages: Counter,
     /// Bytes read from sockets after the upgrade.
     pub received_bytes: Counter,
-    /// Bytes written to sockets after the upgrade.
+    /// Bytes written to sockets after the upgrade, and its answer where that left with the greeting.
     pub sent_bytes: Counter,
     /// Write calls that carried them.
     pub writes: Counter,
