@@ -80,6 +80,21 @@ fn the_canary_measures_what_a_user_would_see() {
 }
 
 #[test]
+fn over_tls_the_canary_sings_and_the_end_of_the_certificate_is_seen_coming() {
+    // The certificate is good for thirty days.
+    let server = Server::start_tls(
+        "[auth]\nsecret = \"SECRET\"\napi_keys = [\"API_KEY\"]\n\
+         [alerts]\ncanary_interval = \"1s\"\ncertificate = \"60d\"\n",
+    );
+    eventually("the alert", PATIENCE, || {
+        fires(&server, "certificate_expiring")
+    });
+    let canary = || server.stats()["server"]["canary"].clone();
+    eventually("a round", PATIENCE, || canary()["rounds"] != 0);
+    assert_eq!(canary()["failures"], 0, "{}", canary());
+}
+
+#[test]
 fn a_canary_that_nobody_hears_makes_the_server_unready() {
     // Nobody may open a socket from this address any more, the canary included.
     let server = Server::start(&[
