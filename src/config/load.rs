@@ -230,7 +230,7 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
     let issuer = reader.read("auth.issuer", values::name);
     let audience = reader.read("auth.audience", values::name);
     let issuers = signing::issuers(reader, audience.as_deref());
-    let token_ttl = reader.read("auth.token_ttl", values::duration(SECOND, 30 * DAY));
+    let token_ttl = reader.read("auth.token_ttl", signing::token_ttl);
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_grace = reader.read("auth.refresh_grace", values::duration(Duration::ZERO, HOUR));
     let revocation_ttl = reader.read(
@@ -416,6 +416,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     let sign_in = reader.read("limits.sign_in_per_minute", values::rate);
     let requests = reader.read("limits.requests_per_second", values::rate);
     let commands = reader.read("limits.commands_per_second", values::rate);
+    let dry_run = reader.read("limits.dry_run", values::boolean);
     let message_bytes = reader.read("limits.message_bytes", values::size_in_memory);
     let event_bytes = reader.read("limits.event_bytes", values::size_in_memory);
     let body_bytes = reader.read("limits.body_bytes", values::size_in_memory);
@@ -436,6 +437,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
         sign_in_per_minute: sign_in?,
         requests_per_second: requests?,
         commands_per_second: commands?,
+        dry_run: dry_run?,
         message_bytes: message_bytes?,
         event_bytes: event_bytes?,
         body_bytes: body_bytes?,

@@ -122,7 +122,7 @@ pub struct Auth {
     /// `aud` of every token.
     pub audience: String,
     /// Life of an access token.
-    pub token_ttl: Duration,
+    pub token_ttl: TokenTtl,
     /// Life of a refresh token.
     pub refresh_ttl: Duration,
     /// How long it is remembered that tokens were revoked of which nobody says when they end.
@@ -137,6 +137,39 @@ pub struct Auth {
     pub legacy_wallet_identity: bool,
     /// What backends may present, as SHA-256.
     pub api_keys: Vec<[u8; 32]>,
+}
+
+/// `auth.token_ttl`: one life for all tokens, or a trial of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenTtl {
+    /// All live so long.
+    One(Duration),
+    /// Two at least, no ttl twice.
+    Variants(Vec<TtlVariant>),
+}
+
+/// Of a trial, what a part of the users gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TtlVariant {
+    /// `30m`: the claim, and the label of metrics.
+    pub name: String,
+    /// The life of its tokens.
+    pub ttl: Duration,
+    /// Its part, of the sum of all; at least 1.
+    pub weight: u32,
+}
+
+impl TokenTtl {
+    /// The longest that a token lives.
+    pub fn longest(&self) -> Duration {
+        match self {
+            Self::One(ttl) => *ttl,
+            Self::Variants(variants) => {
+                let ttls = variants.iter().map(|variant| variant.ttl);
+                ttls.max().unwrap_or_default()
+            }
+        }
+    }
 }
 
 /// `auth.keys.KID.*`
@@ -343,6 +376,8 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Commands a second of one socket; five times that in a burst.
     pub commands_per_second: u32,
+    /// Whether what is too many or too fast is only counted and logged.
+    pub dry_run: bool,
     /// A WebSocket message.
     pub message_bytes: usize,
     /// A published event.

@@ -38,7 +38,11 @@ impl Config {
             "server.allowed_origins is [\"*\"]: pages of every site may connect for their visitors",
         );
         warn(
-            self.auth.refresh_ttl <= self.auth.token_ttl,
+            self.limits.dry_run,
+            "limits.dry_run is on: whoever asks too often is let in, and only counted",
+        );
+        warn(
+            self.auth.refresh_ttl <= self.auth.token_ttl.longest(),
             "auth.refresh_ttl is not longer than auth.token_ttl: a refresh token is dead before it is needed",
         );
         let asked = self.access_backend.as_ref();

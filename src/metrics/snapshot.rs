@@ -97,7 +97,9 @@ impl Observed {
             errors: counters.errors.value(),
             http_responses: named(&counters.http_responses),
             limited: named(&counters.limited),
+            would_limit: named(&counters.would_limit),
             tokens_issued: counters.tokens_issued.value(),
+            token_variants: named(&counters.token_variants),
             tokens_revoked: counters.tokens_revoked.value(),
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
@@ -187,8 +189,12 @@ pub struct Snapshot {
     pub http_responses: Counts,
     /// What was refused by a limit, by its key.
     pub limited: Counts,
+    /// [`Counters::would_limit`]
+    pub would_limit: Counts,
     /// Tokens issued.
     pub tokens_issued: u64,
+    /// [`Counters::token_variants`]
+    pub token_variants: Counts,
     /// Revocations of tokens, families and users.
     pub tokens_revoked: u64,
     /// Events published by whom.
@@ -265,7 +271,9 @@ impl Default for Snapshot {
             errors: 0,
             http_responses: Vec::new(),
             limited: Vec::new(),
+            would_limit: Vec::new(),
             tokens_issued: 0,
+            token_variants: Vec::new(),
             tokens_revoked: 0,
             publications: Vec::new(),
             notifications: 0,

@@ -156,6 +156,7 @@ fn terms() -> Terms {
         channels: ChannelRules(rules),
         limits: Limits {
             commands_per_second: u32::MAX,
+            dry_run: false,
             ..config.limits
         },
         node: "simulated".into(),

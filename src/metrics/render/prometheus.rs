@@ -251,10 +251,28 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "Requests and sockets refused by a limit.",
         limits,
     );
+    let limits = bounded(&s.would_limit, |limit| [("limit", limit.to_string())]);
+    page.counters(
+        "would_limit_total",
+        "What a limit would have refused, had limits.dry_run not been on.",
+        limits,
+    );
     page.counter(
         "tokens_issued_total",
         "Tokens issued.",
         s.tokens_issued as f64,
+    );
+    let variants = bounded(&s.token_variants, |name| {
+        let (variant, event) = name.split_once(' ').unwrap_or((OTHER, OTHER));
+        [
+            ("variant", variant.to_string()),
+            ("event", event.to_string()),
+        ]
+    });
+    page.counters(
+        "token_variants_total",
+        "Tokens of each life that auth.token_ttl lists: issued, refreshes, expiries, auth_failures.",
+        variants,
     );
     page.counter(
         "tokens_revoked_total",
