@@ -107,7 +107,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let server = server(reader);
     let data_dir = reader.read("data_dir", values::folder);
     let auth = auth(reader);
-    broker(reader);
+    let broker = super::redis::broker(reader);
     let metrics = metrics(reader);
     let control_socket = reader.read("control.socket", values::path_or_off);
     let alerts = alerts(reader);
@@ -135,6 +135,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         auth: auth?,
         alerts: alerts?,
         canary: canary?,
+        broker: broker?,
         metrics: metrics?,
         logs: logs?,
         console_interval: console_interval?,
@@ -258,30 +259,6 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
         legacy_wallet_identity: legacy?,
         api_keys: api_keys?,
     })
-}
-
-/// There is one backend in this version, so nothing is kept; what is written is checked all the same.
-fn broker(reader: &mut Reader) {
-    reader.read("broker.backend", |value| {
-        let known = values::word(&[("embedded", true), ("redis", false)])(value);
-        match known {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Fault::new(
-                "the Redis backend is not in this version of Fanfare yet",
-                "\"embedded\", which needs no other server",
-            )),
-            Err(fault) => Err(Fault {
-                accepted: "\"embedded\"".into(),
-                ..fault
-            }),
-        }
-    });
-    reader.read("broker.redis.url", urls::redis);
-    reader.read("broker.redis.pubsub_url", |value| match value {
-        Value::Text(text) if text.is_empty() => Ok(String::new()),
-        value => urls::redis(value),
-    });
-    reader.read("broker.redis.prefix", urls::redis_prefix);
 }
 
 fn logs(reader: &mut Reader) -> Option<Logs> {

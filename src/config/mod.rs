@@ -11,6 +11,7 @@ mod load;
 mod mistake;
 mod raw;
 mod reader;
+mod redis;
 mod secret;
 mod signing;
 mod sources;
@@ -53,6 +54,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `auth.*`
     pub auth: Auth,
+    /// `broker.*`
+    pub broker: Broker,
     /// `control.socket`; `None` is off.
     pub control_socket: Option<PathBuf>,
     /// `alerts.*`
@@ -235,6 +238,41 @@ pub struct AlertWebhook {
     pub url: String,
     /// What is signed with, 32 bytes at least.
     pub secret: Option<Secret>,
+}
+
+/// `broker.*`
+#[derive(Debug, Clone)]
+pub struct Broker {
+    /// What connects the nodes and keeps the data.
+    pub backend: Backend,
+    /// `broker.redis.*`
+    pub redis: Redis,
+}
+
+/// `broker.backend`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// This process, with one file.
+    Embedded,
+    /// A Redis that several nodes share.
+    Redis,
+}
+
+/// `broker.redis.*`
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// One server, nodes of a cluster, or sentinels; may hold a password.
+    pub url: Secret,
+    /// A Redis of its own for pub/sub, if it is another.
+    pub pubsub_url: Option<Secret>,
+    /// What every key and pub/sub channel starts with.
+    pub prefix: String,
+    /// Certificates in PEM that are trusted instead of the system's.
+    pub authorities: Option<Vec<u8>>,
+    /// Replicas that must have a write before it is answered; 0: none.
+    pub wait_replicas: u32,
+    /// How long is waited for them.
+    pub wait_timeout: Duration,
 }
 
 /// `metrics.*`

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Counters, Names, Process, WorkerCounters};
+use crate::broker::figures::RedisFigures;
 use crate::broker::{Broker, Health, Store, StoreFigures};
 use crate::clock::{Clock, Moment};
 use crate::event_log::{EventLog, Figures};
@@ -26,6 +27,8 @@ pub struct Observed {
     pub store: Arc<dyn Store>,
     /// For its health.
     pub broker: Arc<dyn Broker>,
+    /// The figures of the Redis, if there is one.
+    pub redis: Option<Box<dyn Fn() -> RedisFigures + Send + Sync>>,
     /// For its figures.
     pub event_log: EventLog,
     /// The subscribers of every channel that has some.
@@ -74,6 +77,7 @@ impl Observed {
             broker: self.broker.health(),
             store: self.store.health(),
             store_figures: self.store.figures(),
+            redis: self.redis.as_ref().map(|read| read()),
             event_log: self.event_log.figures(),
             process: Process::read(),
             queues: (self.queues)(),
@@ -143,6 +147,8 @@ pub struct Snapshot {
     pub store: Health,
     /// The store's own figures.
     pub store_figures: StoreFigures,
+    /// Those of the Redis, if there is one.
+    pub redis: Option<RedisFigures>,
     /// What became of the event log's lines.
     pub event_log: Figures,
     /// What the kernel says about the process.
@@ -248,6 +254,7 @@ impl Default for Snapshot {
             broker: Health::Up,
             store: Health::Up,
             store_figures: StoreFigures::default(),
+            redis: None,
             event_log: Figures::default(),
             process: Process::default(),
             queues: Vec::new(),

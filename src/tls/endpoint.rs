@@ -161,7 +161,11 @@ impl Endpoint {
             certified,
             not_after_ms,
         } = certificate;
-        let end_entity = certified.cert.first().cloned().map(CertificateDer::into_owned);
+        let end_entity = certified
+            .cert
+            .first()
+            .cloned()
+            .map(CertificateDer::into_owned);
         let mut config = ServerConfig::builder_with_provider(self.0.provider.clone())
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for both versions")
