@@ -267,19 +267,12 @@ impl Worker {
             let user_id = &session.identity().user_id;
             self.outfit.services.presence.leave(key, user_id);
         }
-        if self
-            .outfit
-            .router
-            .interest
-            .leave(self.outfit.index, key, last_here)
-        {
-            let (services, key) = (self.outfit.services.clone(), key.clone());
-            tokio::task::spawn_local(async move {
-                if let Err(error) = services.broker.unsubscribe(&key).await {
-                    tracing::debug!(%error, channel = %key, "unsubscribe");
-                }
-            });
-        }
+        let outfit = &self.outfit;
+        let interest = &outfit.router.interest;
+        interest.leave(outfit.index, key, last_here, || {
+            // Called before anybody can join again, so that whoever does is subscribed after it.
+            drop(outfit.services.broker.unsubscribe(key));
+        });
     }
 
     pub(super) fn leave_all(&self, state: &mut State, slot: Slot) {

@@ -3,13 +3,18 @@
 //! Names begin with `fanfare_`, units are seconds and bytes. No label has values that clients choose:
 //! what is not in a table of ours is `other`. Nothing is per channel or per user.
 
+mod redis;
+
 use std::collections::BTreeMap;
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use crate::broker::Health;
-use crate::metrics::Snapshot;
+use crate::broker::figures::{BOUNDS_US, Timing};
+use crate::metrics::{ALERTS, Snapshot};
 use crate::protocol::Close;
 
 /// The media type of [`metrics`].
@@ -51,6 +56,10 @@ pub fn metrics(snapshot: &Snapshot) -> String {
     about_sockets(snapshot, &mut page);
     about_requests(snapshot, &mut page);
     about_the_backend(snapshot, &mut page);
+    about_alerts(snapshot, &mut page);
+    if let Some(redis) = &snapshot.redis {
+        redis::about_redis(redis, &mut page);
+    }
     // The encoder refuses a family without a name or a series: `Page` adds neither.
     TextEncoder::new()
         .encode_to_string(&page.0)
@@ -372,6 +381,31 @@ fn about_the_backend(s: &Snapshot, page: &mut Page) {
     );
 }
 
+fn about_alerts(s: &Snapshot, page: &mut Page) {
+    let firing = ALERTS.map(|alert| {
+        let fires = s.alerts.contains(alert);
+        series([("alert", alert)], f64::from(u8::from(fires)))
+    });
+    page.gauges("alert_firing", "1 for an alert that fires.", firing.into());
+    if let Some(latency_ms) = s.canary_latency_ms {
+        page.gauge(
+            "canary_latency_seconds",
+            "The last round trip of the server's own client.",
+            latency_ms / 1e3,
+        );
+    }
+    page.counter(
+        "canary_rounds_total",
+        "Round trips of the server's own client.",
+        s.canary_rounds as f64,
+    );
+    page.counter(
+        "canary_failures_total",
+        "Round trips that did not come to an end.",
+        s.canary_failures as f64,
+    );
+}
+
 fn states(health: &Health) -> Vec<Series> {
     let now = match health {
         Health::Up => "up",
@@ -446,6 +480,27 @@ impl Page {
             metric
         });
         self.add(MetricType::COUNTER, name, help, metrics.collect());
+    }
+
+    /// Histograms with the same buckets.
+    fn histograms(&mut self, name: &str, help: &str, series: Vec<(Vec<LabelPair>, &Timing)>) {
+        let metrics = series.into_iter().map(|(labels, timing)| {
+            let buckets = BOUNDS_US.iter().zip(timing.cumulative);
+            let buckets = buckets.map(|(bound, count)| {
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(*bound as f64 / 1e6);
+                bucket.set_cumulative_count(count);
+                bucket
+            });
+            let mut histogram = Histogram::default();
+            histogram.set_bucket(buckets.collect());
+            histogram.set_sample_count(timing.count());
+            histogram.set_sample_sum(timing.sum_us as f64 / 1e6);
+            let mut metric = Metric::from_label(labels);
+            metric.set_histogram(histogram);
+            metric
+        });
+        self.add(MetricType::HISTOGRAM, name, help, metrics.collect());
     }
 
     /// A family that has no series yet is left out: the format has no such thing.

@@ -66,7 +66,17 @@ struct Server<'a> {
     tokens_issued: u64,
     tokens_revoked: u64,
     event_log: EventLog,
+    alerts: Vec<&'static str>,
+    canary: Canary,
     process: Resources,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Canary {
+    rounds: u64,
+    failures: u64,
+    latency_ms: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -166,6 +176,12 @@ impl<'a> Server<'a> {
                 written_lines: snapshot.event_log.written_lines,
                 dropped_lines: snapshot.event_log.dropped_lines,
                 io_errors: snapshot.event_log.io_errors,
+            },
+            alerts: snapshot.alerts.iter().copied().collect(),
+            canary: Canary {
+                rounds: snapshot.canary_rounds,
+                failures: snapshot.canary_failures,
+                latency_ms: snapshot.canary_latency_ms,
             },
             process: Resources {
                 resident_bytes,
