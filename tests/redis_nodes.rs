@@ -207,7 +207,8 @@ fn the_metrics_tell_of_the_redis() {
     let mut metrics = String::new();
     eventually("a canary was heard", Duration::from_secs(30), || {
         metrics = servers[0].metrics("/metrics").expect(200).text().to_owned();
-        !metrics.contains("fanfare_redis_pubsub_lag_seconds_count 0")
+        let has_lag = !metrics.contains("fanfare_redis_pubsub_lag_seconds_count 0");
+        has_lag && metrics.contains("fanfare_redis_maximum_memory_bytes")
     });
     for line in &wanted {
         let line = line.strip_suffix(" 1").unwrap_or(line);

@@ -365,7 +365,7 @@ async fn renew(redis: Arc<Redis>) {
 async fn observe(redis: Arc<Redis>) {
     let mut servers = Vec::new();
     for turn in 0u64.. {
-        if turn % OBSERVE_TURNS == 0 {
+        if servers.is_empty() || turn % OBSERVE_TURNS == 0 {
             servers = redis.link.figures(&servers).await;
             lock(&redis.figures.servers).clone_from(&servers);
         }
