@@ -20,13 +20,14 @@ use crate::broker::Broker as _;
 use crate::broker::embedded::{self, Embedded};
 use crate::clock::{Clock, millis};
 use crate::config::{Config, Live, Loaded, Sources};
-use crate::control::{self, Asked, Request};
+use crate::control::{self, Asked};
 use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::CLOSE_TIMEOUT_MS;
 use crate::metrics::{Counters, Observed, server};
 use crate::presence::Presence;
 use crate::router::Router;
+use crate::router::notices::keep_revocations;
 use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
 use crate::worker::mailbox::{Control, Inbound, mailbox};
@@ -38,6 +39,8 @@ use reload::{Reload, Surroundings};
 const WORKER_CHECK: Duration = Duration::from_secs(1);
 /// How often a stop looks whether the workers have ended.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// Requests of the control socket that wait for this thread.
+const COMMANDS_WAITING: usize = 16;
 /// How long closing the store may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -88,6 +91,9 @@ pub enum Failure {
     /// A worker thread ended by itself: it panicked.
     #[error("a worker thread ended; the server cannot go on without it")]
     Worker,
+    /// Which tokens are revoked could not be read.
+    #[error("the revocations")]
+    Revocations(#[source] crate::broker::Error),
     /// The broker could not start.
     #[error("the broker")]
     Broker(#[source] crate::broker::Error),
@@ -178,7 +184,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         )?;
     let store = embedded::open(
         embedded::Options {
-            path: config.data_dir.join("fanfare.redb"),
+            path: config.data_dir.join(embedded::FILE_NAME),
             store_bytes: config.limits.store_bytes,
             history_bytes: config.limits.history_bytes,
             notifications_per_user: config.limits.notifications_per_user,
@@ -224,6 +230,17 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     runtime
         .block_on(store.start(router.clone()))
         .map_err(Failure::Broker)?;
+    let known = runtime
+        .block_on(router.revocations.load(&*store))
+        .map_err(Failure::Revocations)?;
+    if known > 0 {
+        tracing::info!(known, "revocations are in force");
+    }
+    runtime.spawn(keep_revocations(
+        router.clone(),
+        store.clone(),
+        clock.clone(),
+    ));
     let workers = spawn_workers(inbounds, &services, &router).map_err(Failure::Thread)?;
 
     let (of_channels, of_queues, of_services) = (router.clone(), router.clone(), services.clone());
@@ -263,6 +280,14 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         event_log,
         _event_log_guard: event_log_guard,
     })
+}
+
+/// The signing key, where it is a file of ours.
+fn generated_secret(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    match config.auth.secret {
+        Some(_) => Vec::new(),
+        None => vec![(keys::FILE_NAME, config.data_dir.join(keys::FILE_NAME))],
+    }
 }
 
 fn spawn_workers(
@@ -325,17 +350,30 @@ impl App {
         Ok(())
     }
 
-    /// What commands of this machine ask for.
+    /// Serves the control socket; what it wants of this thread. A server without one serves all the same.
     fn commands(&self) -> mpsc::Receiver<Asked> {
-        let data_dir = &self.services.config().data_dir;
-        match control::Listener::bind(data_dir) {
-            Ok(listener) => listener.serve(),
+        let (ask, asked) = mpsc::channel(COMMANDS_WAITING);
+        let config = self.services.config();
+        let Some(path) = config.control_socket.as_deref() else {
+            return asked;
+        };
+        match control::bind(path) {
+            Ok(socket) => {
+                let parts = control::Parts {
+                    services: self.services.clone(),
+                    observed: self.observed.clone(),
+                    embedded: Some(self.store.clone()),
+                    extras: generated_secret(&config),
+                    ask,
+                };
+                tokio::spawn(control::run(socket, parts));
+            }
             Err(error) => {
-                let data_dir = data_dir.display();
-                tracing::warn!(%error, %data_dir, "no control socket: commands cannot reach this server");
-                mpsc::channel(1).1
+                let path = path.display();
+                tracing::warn!(%error, %path, "no control socket: commands cannot reach this server");
             }
         }
+        asked
     }
 
     /// Does what signals and commands ask for, until one says to stop; its name.
@@ -352,12 +390,9 @@ impl App {
                     // What is wrong has been said.
                     Wish::Reload => drop(reload.now(self)),
                 },
-                Some(Asked { request, reply }) = commands.recv() => {
-                    let answer = match request {
-                        Request::Reload => reload.answer(self),
-                    };
+                Some(Asked::Reload(reply)) = commands.recv() => {
                     // Whoever asked may have given up.
-                    let _ = reply.send(answer);
+                    let _ = reply.send(reload.answer(self));
                 }
             }
         }

@@ -42,6 +42,9 @@ pub const HEAD_BYTES_MAX: usize = 16 << 10;
 pub const HEADERS_MAX: usize = 64;
 /// Sockets that have not been upgraded yet or never will be, on one node.
 pub const HTTP_CONNECTIONS_MAX: usize = 8_192;
+/// All sockets of a worker are looked at for revoked tokens at most so often: a look at 50,000 takes
+/// some milliseconds.
+pub const RECHECK_EVERY_MS: u64 = 100;
 /// A stop closes about so many sockets a millisecond, unless the grace period is shorter.
 pub const DRAIN_PER_MS: u64 = 2;
 

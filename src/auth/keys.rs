@@ -156,6 +156,7 @@ mod tests {
             audience: String::new(),
             token_ttl: std::time::Duration::ZERO,
             refresh_ttl: std::time::Duration::ZERO,
+            revocation_ttl: std::time::Duration::ZERO,
             refresh_grace: std::time::Duration::ZERO,
             wallet_proof: config::WalletProof::Signature,
             auto_provision: true,

@@ -4,6 +4,7 @@ pub mod api_key;
 pub mod issuers;
 pub mod jwks;
 pub mod keys;
+pub mod revocation;
 pub mod ring;
 pub mod token;
 pub mod wallet;

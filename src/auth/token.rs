@@ -53,6 +53,8 @@ pub struct TokenSubject {
     pub nickname: Option<String>,
     /// Becomes `channels`, unless empty: keys, exact or with a trailing `*`.
     pub channels: Vec<String>,
+    /// Becomes `family`: the sign-in that the token goes back to.
+    pub family: Option<String>,
     /// The token's life; `None`: `auth.token_ttl`.
     pub ttl: Option<Duration>,
 }
@@ -111,8 +113,10 @@ impl Authority {
             wallet: subject.wallet.as_deref(),
             nickname: subject.nickname.as_deref(),
             channels: &subject.channels,
+            family: subject.family.as_deref(),
             jti: &jti,
             iat: unix_ms / 1000,
+            iat_ms: unix_ms,
             exp: expires_at_ms / 1000,
             iss: &self.issuer,
             aud: &self.audience,
@@ -258,8 +262,14 @@ struct IssuedClaims<'a> {
     nickname: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     channels: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    family: Option<&'a str>,
     jti: &'a str,
     iat: u64,
+    /// `iat` to the millisecond: a token that is issued right after all of a user's were revoked is none
+    /// of those.
+    #[serde(rename = "iatMs")]
+    iat_ms: u64,
     exp: u64,
     iss: &'a str,
     aud: &'a str,
@@ -276,6 +286,9 @@ struct Claims {
     exp: Option<Value>,
     nbf: Option<Value>,
     iat: Option<Value>,
+    #[serde(rename = "iatMs")]
+    iat_ms: Option<Value>,
+    family: Option<Value>,
     channels: Option<Value>,
 }
 
@@ -296,6 +309,12 @@ impl Claims {
                 return Err(Refusal::Invalid("not_yet_valid"));
             }
         }
+        let issued_at_ms = self.iat.as_ref().and_then(numeric_date).unwrap_or(0);
+        // Within the second that `iat` names, or it means nothing.
+        let exact_ms = self.iat_ms.as_ref().and_then(Value::as_u64);
+        let issued_at_ms = exact_ms
+            .filter(|exact_ms| exact_ms / 1000 == issued_at_ms / 1000)
+            .unwrap_or(issued_at_ms);
         let user_id = self
             .user_id
             .or(self.sub)
@@ -309,6 +328,8 @@ impl Claims {
             user_id,
             wallet: optional(self.wallet)?,
             jti: optional(self.jti)?,
+            family: optional(self.family)?,
+            issued_at_ms,
             expires_at_ms,
             channels: match self.channels {
                 None => Arc::default(),

@@ -25,7 +25,7 @@ pub enum Revoked {
         /// The family's id.
         id: String,
     },
-    /// Those of a user that were issued up to a moment.
+    /// Those of a user that were issued before a moment.
     User {
         /// The user's id.
         id: String,

@@ -59,6 +59,7 @@ impl Token {
             wallet: self.wallet,
             nickname: self.nickname,
             channels: self.channels,
+            family: None,
             ttl: None,
         };
         let issued = issue(&config, &subject, Clock::system().unix_ms())?;

@@ -108,6 +108,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let auth = auth(reader);
     broker(reader);
     let metrics = reader.read("metrics.listen", values::socket_address);
+    let control_socket = reader.read("control.socket", values::path_or_off);
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
     let channels = channels(reader);
@@ -119,10 +120,15 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     if let (Some(server), Some(metrics)) = (&server, metrics) {
         listeners_fit(reader, dev, server.listen, metrics);
     }
+    let data_dir = data_dir?;
     Some(Config {
         dev,
         server: server?,
-        data_dir: data_dir?,
+        control_socket: control_socket?.map(|path| match path.as_os_str().is_empty() {
+            true => data_dir.join("control.sock"),
+            false => path,
+        }),
+        data_dir,
         auth: auth?,
         metrics: Metrics { listen: metrics? },
         logs: logs?,
@@ -170,6 +176,10 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
     let token_ttl = reader.read("auth.token_ttl", values::duration(SECOND, 30 * DAY));
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_grace = reader.read("auth.refresh_grace", values::duration(Duration::ZERO, HOUR));
+    let revocation_ttl = reader.read(
+        "auth.revocation_ttl",
+        values::duration(SECOND, 10 * 365 * DAY),
+    );
     let wallet_proof = reader.read("auth.wallet_proof", values::word(&WALLET_PROOFS));
     let auto_provision = reader.read("auth.auto_provision", values::boolean);
     let legacy = reader.read("auth.legacy_wallet_identity", values::boolean);
@@ -184,6 +194,7 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
         audience: audience?,
         token_ttl: token_ttl?,
         refresh_ttl: refresh_ttl?,
+        revocation_ttl: revocation_ttl?,
         refresh_grace: refresh_grace?,
         wallet_proof: wallet_proof?,
         auto_provision: auto_provision?,

@@ -51,6 +51,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `auth.*`
     pub auth: Auth,
+    /// `control.socket`; `None` is off.
+    pub control_socket: Option<PathBuf>,
     /// `metrics.*`
     pub metrics: Metrics,
     /// `logs.*`
@@ -115,6 +117,8 @@ pub struct Auth {
     pub token_ttl: Duration,
     /// Life of a refresh token.
     pub refresh_ttl: Duration,
+    /// How long it is remembered that tokens were revoked of which nobody says when they end.
+    pub revocation_ttl: Duration,
     /// How long a refresh token whose reply was lost gives the same successor again.
     pub refresh_grace: Duration,
     /// What a wallet has to show.

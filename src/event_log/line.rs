@@ -58,6 +58,9 @@ pub struct Data<'a> {
     /// Where from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpAddr>,
+    /// What the client says that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<&'a str>,
     /// Which socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_id: Option<&'a str>,
@@ -79,6 +82,9 @@ pub struct Data<'a> {
     /// The id of the notification or token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<&'a str>,
+    /// The sign-in that a token goes back to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<&'a str>,
     /// What the server said about itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<&'a str>,
@@ -126,6 +132,7 @@ fn bounded<'a>(data: &Data<'a>) -> Data<'a> {
     Data {
         user_id: data.user_id.map(cut),
         ip: data.ip,
+        user_agent: data.user_agent.map(cut),
         connection_id: data.connection_id.map(cut),
         reason: data.reason.map(cut),
         message_type: data.message_type.map(cut),
@@ -133,6 +140,7 @@ fn bounded<'a>(data: &Data<'a>) -> Data<'a> {
         code: data.code,
         wallet: data.wallet.map(cut),
         id: data.id.map(cut),
+        family: data.family.map(cut),
         message: data.message.map(cut),
     }
 }

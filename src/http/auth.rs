@@ -33,7 +33,7 @@ pub async fn sign_in(services: &Services, call: &Call) -> Result<Reply, ApiError
         return Err(invalid_wallet());
     }
     if services.config().auth.wallet_proof == WalletProof::Signature {
-        identity::note_failure(services, call.ip, "no_signature");
+        identity::note_failure(services, call.whence(), "no_signature");
         return Err(ApiError::unauthorized(
             "signature_required",
             "Wallet signature required",
@@ -55,6 +55,7 @@ pub async fn sign_in(services: &Services, call: &Call) -> Result<Reply, ApiError
         &Data {
             user_id: Some(&user.id),
             ip: Some(call.ip),
+            user_agent: call.whence().user_agent,
             wallet: Some(&address),
             id: Some(&issued.jti),
             ..Data::default()

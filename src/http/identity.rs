@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use hyper::HeaderMap;
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, USER_AGENT};
 
 use super::Services;
 use super::errors::ApiError;
@@ -27,26 +27,26 @@ pub fn is_backend(services: &Services, headers: &HeaderMap) -> bool {
     presented_key(headers).is_some_and(|key| services.authority().is_api_key(key))
 }
 
-/// Refuses everybody but backends.
+/// Refuses everybody but backends and the operator.
 pub fn require_backend(services: &Services, call: &Call) -> Result<(), ApiError> {
-    if is_backend(services, &call.headers) {
+    if call.operator || is_backend(services, &call.headers) {
         return Ok(());
     }
     if presented_key(&call.headers).is_none() {
-        note_failure(services, call.ip, "no_api_key");
+        note_failure(services, call.whence(), "no_api_key");
         return Err(ApiError::unauthorized(
             "api_key_required",
             "API key required",
         ));
     }
-    note_failure(services, call.ip, "api_key");
+    note_failure(services, call.whence(), "api_key");
     Err(ApiError::unauthorized("invalid_api_key", "Invalid API key"))
 }
 
 /// Verifies the request's bearer token, now.
 pub fn require_token(services: &Services, call: &Call) -> Result<Identity, ApiError> {
     let presented = bearer(&call.headers).ok_or(Refusal::Missing);
-    verify(services, call.ip, presented)
+    verify(services, call.whence(), presented)
 }
 
 /// The user whose notifications are meant: by token; then, if `auth.legacy_wallet_identity` says
@@ -55,12 +55,12 @@ pub async fn require_user(services: &Services, call: &Call) -> Result<String, Ap
     let legacy = services.config().auth.legacy_wallet_identity;
     let address = match Claim::of(&call.headers, call.query("wallet"), legacy) {
         Claim::Token(token) => {
-            let identity = verify(services, call.ip, Ok(token))?;
+            let identity = verify(services, call.whence(), Ok(token))?;
             return Ok(identity.user_id.to_string());
         }
         Claim::Wallet(address) => address,
         Claim::Nobody => {
-            note_failure(services, call.ip, Refusal::Missing.check());
+            note_failure(services, call.whence(), Refusal::Missing.check());
             return Err(ApiError::unauthorized(
                 "authentication_required",
                 "Authentication required",
@@ -87,13 +87,31 @@ pub fn user_not_found() -> ApiError {
     ApiError::not_found("user_not_found", "User not found")
 }
 
+/// Where a request comes from, for the event log.
+#[derive(Debug, Clone, Copy)]
+pub struct Whence<'a> {
+    /// The client's address, past trusted proxies.
+    pub ip: IpAddr,
+    /// What it says that it is.
+    pub user_agent: Option<&'a str>,
+}
+
+impl<'a> Whence<'a> {
+    /// Of a request with these headers.
+    pub fn of(ip: IpAddr, headers: &'a HeaderMap) -> Self {
+        let user_agent = headers.get(USER_AGENT).and_then(|name| name.to_str().ok());
+        Self { ip, user_agent }
+    }
+}
+
 /// Counts and logs a refusal; `check` is a word of a small set.
-pub fn note_failure(services: &Services, ip: IpAddr, check: &'static str) {
+pub fn note_failure(services: &Services, whence: Whence<'_>, check: &'static str) {
     services.counters.auth_failures.increment(check);
     services.event_log.record(
         Kind::AuthFailure,
         &Data {
-            ip: Some(ip),
+            ip: Some(whence.ip),
+            user_agent: whence.user_agent,
             reason: Some(check),
             ..Data::default()
         },
@@ -102,14 +120,14 @@ pub fn note_failure(services: &Services, ip: IpAddr, check: &'static str) {
 
 fn verify(
     services: &Services,
-    ip: IpAddr,
+    whence: Whence<'_>,
     presented: Result<&[u8], Refusal>,
 ) -> Result<Identity, ApiError> {
     presented
         .and_then(|token| std::str::from_utf8(token).map_err(|_| Refusal::Invalid("malformed")))
-        .and_then(|token| services.authority().verify(token, services.clock.unix_ms()))
+        .and_then(|token| services.identify(token))
         .map_err(|refusal| {
-            note_failure(services, ip, refusal.check());
+            note_failure(services, whence, refusal.check());
             refusal.into()
         })
 }

@@ -15,6 +15,7 @@ mod auth;
 mod backend_api;
 mod history;
 mod notifications;
+mod revocation;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,8 +31,9 @@ use hyper::{Method, Request, Response};
 
 use crate::access_backend::AccessBackend;
 use crate::admission::{Admission, client_address};
-use crate::auth::Authority;
 use crate::auth::issuers::Issuers;
+use crate::auth::revocation::id_of;
+use crate::auth::{Authority, Identity, Refusal};
 use crate::broker::{Broker, Store};
 use crate::clock::Clock;
 use crate::config::{Config, Live, Secret};
@@ -135,6 +137,21 @@ impl Services {
         }
     }
 
+    /// Who presents this token, now: it is good, and was not taken back.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn identify(&self, token: &str) -> Result<Identity, Refusal> {
+        let mut identity = self.authority().verify(token, self.clock.unix_ms())?;
+        if identity.jti.is_none() {
+            identity.jti = Some(id_of(token));
+        }
+        if self.router.revocations.cover(&identity) {
+            return Err(Refusal::Revoked);
+        }
+        Ok(identity)
+    }
+
     /// The configuration in force. For what is being done now: the next request may have another.
     pub fn config(&self) -> Arc<Config> {
         self.live.current()
@@ -168,6 +185,10 @@ impl Services {
         self.draining.load(Ordering::Relaxed)
     }
 }
+
+/// In the extensions of a request: it came over the control socket, from the operator.
+#[derive(Debug, Clone, Copy)]
+pub struct Operator;
 
 /// Answers one request, whatever it is. Requests that change something are finished even if the
 /// client goes away and this future is dropped.
@@ -215,13 +236,17 @@ fn admit(
     if found.is_some_and(|(row, _)| matches!(row.route, Route::Health | Route::Ready)) {
         return Ok(());
     }
-    if identity::is_backend(services, &head.headers) {
+    if is_operator(head) || identity::is_backend(services, &head.headers) {
         return Ok(());
     }
     services.admission.request(ip).map_err(|retry_after| {
         services.counters.limited.increment("requests_per_second");
         ApiError::rate_limited(retry_after)
     })
+}
+
+fn is_operator(head: &Head) -> bool {
+    head.extensions.get::<Operator>().is_some()
 }
 
 async fn answer<B>(
@@ -260,6 +285,7 @@ where
     }
     let call = Call {
         method: method.clone(),
+        operator: is_operator(&head),
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
         id: id.map(str::to_owned),
@@ -286,6 +312,8 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
     match (route, &call.method) {
         (Route::Wallet, &Method::POST) => auth::sign_in(services, call).await,
         (Route::Wallet, _) => auth::verify(services, call),
+        (Route::Logout, _) => revocation::logout(services, call).await,
+        (Route::Revoke, _) => revocation::revoke(services, call).await,
         (Route::Notifications, &Method::POST) => notifications::add(services, call).await,
         (Route::Notifications, &Method::PATCH) => notifications::patch(services, call).await,
         (Route::Notifications, &Method::PUT) => notifications::put(services, call).await,

@@ -46,6 +46,19 @@ pub fn document(json: &'static str) -> Reply {
     )
 }
 
+/// Text that nobody may keep.
+pub fn text(content_type: &str, body: Bytes) -> Reply {
+    with(
+        StatusCode::OK,
+        body,
+        &[
+            (CONTENT_TYPE, content_type),
+            (CACHE_CONTROL, "no-store"),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ],
+    )
+}
+
 /// A file for the browser. The page may be opened with a token in its address: no other site is to
 /// learn it from `Referer`.
 pub fn asset(asset: &'static Asset) -> Reply {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use super::errors::ApiError;
+use super::identity::Whence;
 
 /// Of a body that is too large, how much is read all the same.
 const MAX_DISCARDED_BYTES: usize = 8 << 20;
@@ -23,6 +24,8 @@ const MAX_DISCARDED_BYTES: usize = 8 << 20;
 pub struct Call {
     /// What to answer as; never `HEAD` or `OPTIONS`.
     pub method: Method,
+    /// Whether it is the operator who asks, over the control socket.
+    pub operator: bool,
     /// The headers.
     pub headers: HeaderMap,
     /// What stands after the question mark.
@@ -55,6 +58,11 @@ impl Call {
             return Err(ApiError::media_type());
         }
         parsed.map_err(|error| ApiError::bad_request("invalid_body", error.to_string()))
+    }
+
+    /// Where it comes from.
+    pub fn whence(&self) -> Whence<'_> {
+        Whence::of(self.ip, &self.headers)
     }
 
     /// The first value of a query parameter.
@@ -215,6 +223,7 @@ mod tests {
         }
         Call {
             method: Method::POST,
+            operator: false,
             headers,
             query: "a=1&b=%C3%A9+x&a=2&empty=".into(),
             id: None,

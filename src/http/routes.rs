@@ -7,6 +7,10 @@ use hyper::Method;
 pub enum Route {
     /// Sign-in and verification.
     Wallet,
+    /// Giving one's tokens back.
+    Logout,
+    /// Taking tokens back.
+    Revoke,
     /// A user's notifications.
     Notifications,
     /// Deleting the read ones.
@@ -73,8 +77,10 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 19] = [
+pub static TABLE: [Row; 21] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
+    row(Route::Logout, "/api/auth/logout", POST),
+    row(Route::Revoke, "/api/auth/revoke", POST),
     row(Route::Notifications, "/api/user/notifications", ALL),
     row(
         Route::NotificationsClear,

@@ -15,7 +15,7 @@ use tungstenite::handshake::server::{self, create_response_with_body};
 
 use super::Services;
 use super::errors::ApiError;
-use super::identity::{bearer, note_failure};
+use super::identity::{Whence, bearer, note_failure};
 use crate::admission::{Permit, RetryAfter, client_address};
 use crate::auth::Refusal;
 use crate::config::AllowedOrigins;
@@ -126,7 +126,7 @@ fn admit<B>(
 ) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
     let headers = request.headers();
     if !origin_allowed(&services.config().server.allowed_origins, headers) {
-        note_failure(services, address, "origin");
+        note_failure(services, Whence::of(address, headers), "origin");
         let error = ApiError::new(
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
@@ -185,13 +185,11 @@ fn admit<B>(
     let mut of_user = None;
     let client = match offered.token {
         None => Err(Refusal::Missing),
-        Some(token) => services
-            .authority()
-            .verify(&token, services.clock.unix_ms()),
+        Some(token) => services.identify(&token),
     };
     let client = match client {
         Err(refusal) => {
-            note_failure(services, address, refusal.check());
+            note_failure(services, Whence::of(address, headers), refusal.check());
             Err(Close::Unauthorized)
         }
         Ok(identity) => match services.admission.connect_user(&identity.user_id) {

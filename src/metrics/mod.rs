@@ -103,6 +103,8 @@ pub struct Counters {
     pub limited: Names,
     /// Tokens issued.
     pub tokens_issued: Counter,
+    /// Revocations of tokens, families and users.
+    pub tokens_revoked: Counter,
     /// Events published, by `client`, `backend` or `server`.
     pub publications: Names,
     /// Notifications created.
@@ -123,6 +125,7 @@ impl Counters {
             http_responses: Names::default(),
             limited: Names::default(),
             tokens_issued: Counter::default(),
+            tokens_revoked: Counter::default(),
             publications: Names::default(),
             notifications: Counter::default(),
             access_backend: Names::default(),

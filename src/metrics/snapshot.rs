@@ -84,6 +84,7 @@ impl Observed {
             http_responses: named(&counters.http_responses),
             limited: named(&counters.limited),
             tokens_issued: counters.tokens_issued.value(),
+            tokens_revoked: counters.tokens_revoked.value(),
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
             access_backend: named(&counters.access_backend),
@@ -165,6 +166,8 @@ pub struct Snapshot {
     pub limited: Counts,
     /// Tokens issued.
     pub tokens_issued: u64,
+    /// Revocations of tokens, families and users.
+    pub tokens_revoked: u64,
     /// Events published by whom.
     pub publications: Counts,
     /// Notifications created.
@@ -225,6 +228,7 @@ impl Default for Snapshot {
             http_responses: Vec::new(),
             limited: Vec::new(),
             tokens_issued: 0,
+            tokens_revoked: 0,
             publications: Vec::new(),
             notifications: 0,
             access_backend: Vec::new(),

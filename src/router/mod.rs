@@ -1,11 +1,15 @@
-//! Node-wide: places connections on workers and fans events out to the workers that follow them.
+//! Node-wide: places connections on workers, fans events out to the workers that follow them, and hears
+//! what nodes tell each other.
 
 pub mod interest;
+pub mod notices;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
+use crate::auth::revocation::Revocations;
 use crate::broker::{Deliver, Delivery};
 use crate::metrics::Counters;
 use crate::protocol::ChannelKey;
@@ -18,6 +22,10 @@ use interest::Interest;
 pub struct Router {
     mailboxes: Box<[Mailbox]>,
     counters: Arc<Counters>,
+    /// Which tokens are not to be believed any more.
+    pub revocations: Revocations,
+    /// Told when notices may have been lost.
+    notices_lost: Notify,
     /// Which workers follow a channel.
     pub interest: Interest,
 }
@@ -28,6 +36,8 @@ impl Router {
         Self {
             mailboxes: mailboxes.into(),
             counters,
+            revocations: Revocations::default(),
+            notices_lost: Notify::new(),
             interest: Interest::default(),
         }
     }
@@ -75,14 +85,16 @@ impl Deliver for Router {
     }
 
     fn notice(&self, notice: Bytes) {
-        // There are no kinds yet that this node would act on.
-        tracing::debug!(bytes = notice.len(), "a notice of an unknown type");
+        self.hear(&notice);
     }
 
     fn gap(&self, channel: Option<&ChannelKey>) {
         let channels = match channel {
             Some(channel) => vec![channel.clone()],
-            None => self.interest.keys(),
+            None => {
+                self.notices_lost.notify_one();
+                self.interest.keys()
+            }
         };
         for channel in channels {
             self.interest.each(&channel, |worker| {

@@ -54,6 +54,8 @@ mod tests {
             user_id: "u_1".into(),
             wallet: None,
             jti: None,
+            family: None,
+            issued_at_ms: 0,
             expires_at_ms: 0,
             channels: vec!["room_7".to_owned(), "team_a*".to_owned()].into(),
         };

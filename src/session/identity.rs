@@ -9,8 +9,12 @@ pub struct Identity {
     pub user_id: Arc<str>,
     /// The wallet, if the token names one.
     pub wallet: Option<Arc<str>>,
-    /// The token's id, if it has one.
+    /// The token's id, by which it can be revoked: its `jti`, or one that was made up for it.
     pub jti: Option<Arc<str>>,
+    /// The sign-in that it goes back to, if it was issued here.
+    pub family: Option<Arc<str>>,
+    /// When it was issued, in milliseconds since 1970; 0 if it does not say.
+    pub issued_at_ms: u64,
     /// `exp` in milliseconds since 1970.
     pub expires_at_ms: u64,
     /// The `channels` claim: keys, exact or with a trailing `*`.

@@ -78,6 +78,12 @@ impl Worker {
                 self.log(&state, slot, Kind::Connection, Data::default());
                 let connection_id = self.connection_id(serial);
                 self.input(&mut state, slot, Input::Opened { connection_id }, now);
+                // Between the upgrade and now, where no look at the sockets would have found it.
+                let session = state.connections[slot as usize].session.as_ref();
+                let revocations = &self.outfit.router.revocations;
+                if session.is_some_and(|session| revocations.cover(session.identity())) {
+                    self.input(&mut state, slot, Input::End(Close::Revoked), now);
+                }
                 if *self.draining.borrow() {
                     self.input(&mut state, slot, Input::End(Close::ShuttingDown), now);
                 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -150,6 +150,8 @@ struct Shared {
     gaps: Mutex<HashSet<ChannelKey>>,
     /// Whether `gaps` has anything in it.
     gap_count: AtomicUsize,
+    /// Tokens were revoked: some sockets may have to be closed.
+    recheck: AtomicBool,
     /// Sockets that the worker serves.
     load: AtomicUsize,
 }
@@ -217,6 +219,12 @@ impl Mailbox {
         self.shared.wake.notify_one();
     }
 
+    /// Has the worker close the sockets whose tokens are revoked.
+    pub fn recheck(&self) {
+        self.shared.recheck.store(true, Ordering::Release);
+        self.shared.wake.notify_one();
+    }
+
     /// Events that wait.
     pub fn depth(&self) -> usize {
         self.events.len()
@@ -257,6 +265,12 @@ impl Inbound {
     /// Whether an event waits.
     pub fn has_events(&self) -> bool {
         !self.events.is_empty()
+    }
+
+    /// Whether tokens were revoked since this was asked last.
+    pub fn takes_recheck(&self) -> bool {
+        self.shared.recheck.load(Ordering::Relaxed)
+            && self.shared.recheck.swap(false, Ordering::Acquire)
     }
 
     /// Takes the channels that lost events.

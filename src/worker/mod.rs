@@ -77,6 +77,10 @@ struct State {
     dirty: VecDeque<Slot>,
     /// (due in monotonic milliseconds, slot, serial). May hold entries that are no longer true.
     deadlines: BinaryHeap<Reverse<(u64, Slot, u64)>>,
+    /// Sockets are to be looked at for revoked tokens, from this monotonic time on.
+    recheck_at_ms: Option<u64>,
+    /// When they were looked at last.
+    rechecked_ms: u64,
     /// Connections whose outbox was full when an event came.
     overflowed: Vec<Slot>,
     /// The protocol, for all connections.
@@ -130,6 +134,8 @@ impl Worker {
             channels: Channels::default(),
             dirty: VecDeque::new(),
             deadlines: BinaryHeap::new(),
+            recheck_at_ms: None,
+            rechecked_ms: 0,
             overflowed: Vec::new(),
             engine: Engine::new(outfit.terms.limits.message_bytes),
             read: vec![0; READ_BYTES],
@@ -201,9 +207,11 @@ impl Worker {
 
 impl State {
     fn next_deadline_ms(&self) -> u64 {
-        self.deadlines
+        let connections_ms = self
+            .deadlines
             .peek()
-            .map_or(u64::MAX, |Reverse((due_ms, ..))| *due_ms)
+            .map_or(u64::MAX, |Reverse((due_ms, ..))| *due_ms);
+        connections_ms.min(self.recheck_at_ms.unwrap_or(u64::MAX))
     }
 
     /// Puts the connection's next deadline where turns find it.

@@ -9,7 +9,9 @@ use super::slow::Arrived;
 use super::{Next, State, Worker};
 use crate::clock::{Moment, millis};
 use crate::config::Slow;
-use crate::limits::{DRAIN_PER_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX, TURN_WRITES_MAX};
+use crate::limits::{
+    DRAIN_PER_MS, RECHECK_EVERY_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX, TURN_WRITES_MAX,
+};
 use crate::protocol::Close;
 use crate::session::Input;
 use crate::ws::Frame;
@@ -24,6 +26,7 @@ impl Worker {
         self.outfit.counters.turns.increment();
         let mut state = self.state.borrow_mut();
         self.take_gaps(&mut state, now);
+        self.take_revoked(&mut state, now);
         self.take_events(&mut state, now);
         self.take_deadlines(&mut state, now);
         self.flush(&mut state, now);
@@ -43,6 +46,32 @@ impl Worker {
             for slot in state.channels.members(&key) {
                 self.input(state, slot, Input::End(Close::Resync), now);
             }
+        }
+    }
+
+    /// Connections whose tokens were revoked end; all of them are looked at, so not too often.
+    fn take_revoked(&self, state: &mut State, now: Moment) {
+        if self.inbound.takes_recheck() && state.recheck_at_ms.is_none() {
+            state.recheck_at_ms = Some(state.rechecked_ms.saturating_add(RECHECK_EVERY_MS));
+        }
+        if state.recheck_at_ms.is_none_or(|at_ms| at_ms > now.mono_ms) {
+            return;
+        }
+        state.recheck_at_ms = None;
+        state.rechecked_ms = now.mono_ms;
+        let revocations = &self.outfit.router.revocations;
+        let revoked: Vec<Slot> = state
+            .connections
+            .iter()
+            .filter(|(_, one)| {
+                let session = one.session.as_ref();
+                one.life == Life::Open
+                    && session.is_some_and(|session| revocations.cover(session.identity()))
+            })
+            .map(|(slot, _)| slot as Slot)
+            .collect();
+        for slot in revoked {
+            self.input(state, slot, Input::End(Close::Revoked), now);
         }
     }
 

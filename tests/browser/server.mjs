@@ -40,6 +40,7 @@ export async function startServer({ args = [], env = {} } = {}) {
   const ended = new Promise((resolve) => child.on('close', resolve));
 
   const server = {
+    home,
     url: '',
     metricsUrl: '',
     output: () => output,

@@ -272,6 +272,8 @@ fn identity() -> Arc<Identity> {
         user_id: "u1".into(),
         wallet: None,
         jti: None,
+        family: None,
+        issued_at_ms: 0,
         expires_at_ms: u64::MAX,
         channels: Arc::new([]),
     })

@@ -19,6 +19,7 @@ fn authority() -> Authority {
             audience: "fonana-websocket".into(),
             token_ttl: Duration::from_secs(1800),
             refresh_ttl: Duration::from_secs(86_400),
+            revocation_ttl: Duration::ZERO,
             refresh_grace: Duration::ZERO,
             wallet_proof: WalletProof::Signature,
             auto_provision: true,
@@ -95,6 +96,7 @@ fn what_is_issued_verifies_until_the_second_it_expires() {
             user_id: "u1".into(),
             wallet: Some("w1".into()),
             channels: vec!["post_*".into()],
+            family: Some("f1".into()),
             ..TokenSubject::default()
         },
         NOW_MS,
@@ -108,6 +110,8 @@ fn what_is_issued_verifies_until_the_second_it_expires() {
             user_id: "u1".into(),
             wallet: Some("w1".into()),
             jti: Some(issued.jti.as_str().into()),
+            family: Some("f1".into()),
+            issued_at_ms: NOW_MS,
             expires_at_ms: issued.expires_at_ms,
             channels: ["post_*".to_owned()].into(),
         }

@@ -250,6 +250,11 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "Tokens issued.",
         s.tokens_issued as f64,
     );
+    page.counter(
+        "tokens_revoked_total",
+        "Revocations of tokens, families and users.",
+        s.tokens_revoked as f64,
+    );
     let publications = bounded(&s.publications, |source| [("source", source.to_string())]);
     page.counters("publications_total", "Events published.", publications);
     page.counter(

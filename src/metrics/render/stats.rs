@@ -63,6 +63,7 @@ struct Server<'a> {
     publications: Map<'a>,
     notifications: u64,
     tokens_issued: u64,
+    tokens_revoked: u64,
     event_log: EventLog,
     process: Resources,
 }
@@ -158,6 +159,7 @@ impl<'a> Server<'a> {
             publications: Map(&snapshot.publications),
             notifications: snapshot.notifications,
             tokens_issued: snapshot.tokens_issued,
+            tokens_revoked: snapshot.tokens_revoked,
             event_log: EventLog {
                 written_lines: snapshot.event_log.written_lines,
                 dropped_lines: snapshot.event_log.dropped_lines,

@@ -163,6 +163,8 @@ pub fn identity(user: &str, expires_in_ms: u64, channels: &[&str]) -> Arc<Identi
         user_id: user.into(),
         wallet: None,
         jti: None,
+        family: None,
+        issued_at_ms: 0,
         expires_at_ms: START.unix_ms + expires_in_ms,
         channels: channels.iter().map(ToString::to_string).collect(),
     })

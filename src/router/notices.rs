@@ -1,0 +1,224 @@
+//! What nodes tell each other beside events, and what this one does about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Router;
+use crate::broker::{Revocation, Revoked, Store};
+use crate::clock::Clock;
+use crate::worker::mailbox::Mailbox;
+
+/// How often revocations that are over are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// After reading the revocations failed.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What [`broker::Broker::announce`](crate::broker::Broker::announce) carries. An older node passes over
+/// what it does not know, so new kinds may be added, and members, but none may change its meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    tag = "type",
+    rename_all = "snake_case",
+    rename_all_fields = "camelCase"
+)]
+pub enum Notice {
+    /// A token was revoked.
+    RevokedToken {
+        /// Its id.
+        id: String,
+        /// See [`Revocation::keep_until_ms`].
+        keep_until_ms: u64,
+    },
+    /// A family was revoked.
+    RevokedFamily {
+        /// Its id.
+        id: String,
+        /// See [`Revocation::keep_until_ms`].
+        keep_until_ms: u64,
+    },
+    /// Tokens of a user were revoked.
+    RevokedUser {
+        /// The user's id.
+        id: String,
+        /// See [`Revoked::User`].
+        before_ms: u64,
+        /// See [`Revocation::keep_until_ms`].
+        keep_until_ms: u64,
+    },
+}
+
+impl Notice {
+    /// As it goes over the wire.
+    pub fn encode(&self) -> Bytes {
+        serde_json::to_vec(self)
+            .expect("strings and integers are always JSON")
+            .into()
+    }
+}
+
+impl From<&Revocation> for Notice {
+    fn from(revocation: &Revocation) -> Self {
+        let keep_until_ms = revocation.keep_until_ms;
+        match revocation.revoked.clone() {
+            Revoked::Token { id } => Self::RevokedToken { id, keep_until_ms },
+            Revoked::Family { id } => Self::RevokedFamily { id, keep_until_ms },
+            Revoked::User { id, before_ms } => Self::RevokedUser {
+                id,
+                before_ms,
+                keep_until_ms,
+            },
+        }
+    }
+}
+
+impl Router {
+    /// Acts on what some node, perhaps this one, has told all.
+    pub(super) fn hear(&self, notice: &[u8]) {
+        let (revoked, keep_until_ms) = match serde_json::from_slice(notice) {
+            Ok(Notice::RevokedToken { id, keep_until_ms }) => {
+                (Revoked::Token { id }, keep_until_ms)
+            }
+            Ok(Notice::RevokedFamily { id, keep_until_ms }) => {
+                (Revoked::Family { id }, keep_until_ms)
+            }
+            Ok(Notice::RevokedUser {
+                id,
+                before_ms,
+                keep_until_ms,
+            }) => (Revoked::User { id, before_ms }, keep_until_ms),
+            Err(error) => {
+                tracing::debug!(%error, "a notice that is not understood");
+                return;
+            }
+        };
+        self.revoke(&Revocation {
+            revoked,
+            keep_until_ms,
+        });
+    }
+
+    /// Refuses these tokens from now on, and closes the sockets of this node that were opened with them.
+    pub fn revoke(&self, revocation: &Revocation) {
+        self.revocations.add(revocation);
+        self.recheck();
+    }
+
+    /// Has the workers close the sockets whose tokens are revoked.
+    fn recheck(&self) {
+        self.mailboxes.iter().for_each(Mailbox::recheck);
+    }
+}
+
+/// Keeps the revocations of a node right, for ever: forgets those that are over, and reads them anew
+/// from the store after notices may have been lost.
+pub async fn keep_revocations(router: Arc<Router>, store: Arc<dyn Store>, clock: Clock) {
+    loop {
+        let lost = tokio::time::timeout(SWEEP_EVERY, router.notices_lost.notified()).await;
+        router.revocations.sweep(clock.unix_ms());
+        if lost.is_err() {
+            continue;
+        }
+        while let Err(error) = router.revocations.load(&*store).await {
+            tracing::warn!(%error, "the revocations could not be read");
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+        router.recheck();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Deliver;
+    use crate::broker::embedded::{self, Options};
+    use crate::metrics::Counters;
+    use crate::session::Identity;
+    use crate::worker::mailbox::mailbox;
+
+    fn token(id: &str) -> Revocation {
+        Revocation {
+            revoked: Revoked::Token { id: id.into() },
+            keep_until_ms: u64::MAX,
+        }
+    }
+
+    fn bearer_of(id: &str) -> Identity {
+        Identity {
+            user_id: "u".into(),
+            wallet: None,
+            jti: Some(id.into()),
+            family: None,
+            issued_at_ms: 0,
+            expires_at_ms: u64::MAX,
+            channels: [].into(),
+        }
+    }
+
+    #[test]
+    fn a_notice_comes_back_as_what_it_was_and_nonsense_is_passed_over() {
+        let (mailbox, inbound) = mailbox();
+        let router = Router::new(vec![mailbox], Arc::new(Counters::new(1)));
+        for nonsense in [
+            "",
+            "[]",
+            "{}",
+            r#"{"type":"of_a_newer_node"}"#,
+            r#"{"type":"revoked_token"}"#,
+            r#"{"type":"revoked_token","id":7,"keepUntilMs":1}"#,
+            "\u{0}",
+        ] {
+            router.notice(Bytes::from(nonsense));
+        }
+        assert!(router.revocations.is_empty());
+        assert!(!inbound.takes_recheck());
+        router.notice(Notice::from(&token("t")).encode());
+        assert!(router.revocations.cover(&bearer_of("t")));
+        assert!(inbound.takes_recheck());
+        assert!(!inbound.takes_recheck());
+        let family = Revoked::Family { id: "f".into() };
+        let user = Revoked::User {
+            id: "u".into(),
+            before_ms: 5,
+        };
+        for revoked in [family, user] {
+            let notice = Notice::from(&Revocation {
+                revoked,
+                keep_until_ms: u64::MAX,
+            });
+            assert_eq!(
+                serde_json::from_slice::<Notice>(&notice.encode()).unwrap(),
+                notice
+            );
+            router.notice(notice.encode());
+        }
+        assert!(router.revocations.cover_family("f"));
+        assert!(router.revocations.cover_user("u", 4));
+    }
+
+    #[tokio::test]
+    async fn what_was_not_heard_is_read_from_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::system();
+        let options = Options {
+            path: folder.path().join("db"),
+            store_bytes: u64::MAX,
+            history_bytes: u64::MAX,
+            notifications_per_user: usize::MAX,
+        };
+        let store = embedded::open(options, clock.clone()).unwrap();
+        let (mailbox, inbound) = mailbox();
+        let router = Arc::new(Router::new(vec![mailbox], Arc::new(Counters::new(1))));
+        let keeper = tokio::spawn(keep_revocations(router.clone(), store.clone(), clock));
+        store.revoke(token("missed")).await.unwrap();
+        // A gap of one channel is no reason, one of all is.
+        router.gap(None);
+        while !inbound.takes_recheck() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(router.revocations.cover(&bearer_of("missed")));
+        keeper.abort();
+    }
+}
