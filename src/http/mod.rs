@@ -261,10 +261,10 @@ where
     B: Body<Data = Bytes>,
 {
     let Some((row, id)) = found else {
-        return file(services, path, &head.method);
+        return file(services, path, &head);
     };
-    if row.route == Route::TestPage {
-        return file(services, path, &head.method);
+    if matches!(row.route, Route::TestPage | Route::Library) {
+        return file(services, path, &head);
     }
     if head.method == Method::OPTIONS {
         return Ok(reply::options(&row.allow()));
@@ -336,21 +336,19 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
         (Route::Root, _) if services.config().server.test_page => {
             Ok(reply::redirect(routes::TEST_PAGE))
         }
-        (Route::Root | Route::Socket | Route::TestPage, _) => Err(ApiError::upgrade_required()),
+        (Route::Root | Route::Socket | Route::TestPage | Route::Library, _) => {
+            Err(ApiError::upgrade_required())
+        }
     }
 }
 
-/// A file for the browser, if there are any.
-fn file(services: &Services, path: &str, method: &Method) -> Result<Reply, ApiError> {
-    let asset = services
-        .config()
-        .server
-        .test_page
-        .then(|| web::asset(path))
-        .flatten()
+/// A file for the browser: of the library always, of the test page where there is one.
+fn file(services: &Services, path: &str, head: &Head) -> Result<Reply, ApiError> {
+    let packed = web::asset(path)
+        .filter(|packed| packed.asset.is_library || services.config().server.test_page)
         .ok_or_else(ApiError::no_route)?;
-    match *method {
-        Method::GET | Method::HEAD => Ok(reply::asset(asset)),
+    match head.method {
+        Method::GET | Method::HEAD => Ok(reply::asset(packed, &head.headers)),
         Method::OPTIONS => Ok(reply::options(&routes::allow(&[Method::GET]))),
         _ => Err(ApiError::method(&routes::allow(&[Method::GET]))),
     }

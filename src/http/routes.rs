@@ -47,6 +47,8 @@ pub enum Route {
     Socket,
     /// The test page.
     TestPage,
+    /// The client library; its companions are files beside it (`web`).
+    Library,
 }
 
 /// The path of the test page.
@@ -77,7 +79,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 21] = [
+pub static TABLE: [Row; 22] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Logout, "/api/auth/logout", POST),
     row(Route::Revoke, "/api/auth/revoke", POST),
@@ -107,6 +109,7 @@ pub static TABLE: [Row; 21] = [
     row(Route::Root, "/", GET),
     row(Route::Socket, "/ws", GET),
     row(Route::TestPage, TEST_PAGE, GET),
+    row(Route::Library, "/fanfare.js", GET),
 ];
 
 const fn row(route: Route, pattern: &'static str, methods: &'static [Method]) -> Row {
