@@ -95,7 +95,10 @@ impl Outbox {
         debug_assert!(count <= self.bytes);
         if count == self.bytes {
             // As nearly always.
-            *self = Self::default();
+            (self.first, self.written, self.bytes) = (None, 0, 0);
+            if self.rest.capacity() > 0 {
+                self.rest = VecDeque::new();
+            }
             return;
         }
         self.bytes -= count;
