@@ -16,7 +16,7 @@ use fanfare::broker::{Health, StoreFigures};
 use fanfare::clock::Clock;
 use fanfare::event_log::EventLog;
 use fanfare::metrics::{
-    Counters, MOST_COUNTS, Observed, Process, Snapshot, console, render, server,
+    Bounds, Counters, MOST_COUNTS, Observed, Process, Snapshot, console, render, server,
 };
 
 /// A server of one minute with something in every member.
@@ -159,6 +159,10 @@ fn what_is_counted_is_shown() {
         channels: Box::new(|| vec![("post_1".into(), 2), ("feed_u".into(), 3)]),
         queues: Box::new(|| vec![4, 0]),
         draining: Box::new(|| true),
+        bounds: Box::new(|| Bounds {
+            connections: 12,
+            store_bytes: 34,
+        }),
     });
     let handle = server::start("127.0.0.1:0".parse().unwrap(), Arc::clone(&observed)).unwrap();
     let (_, body) = scrape(handle.local_addr(), "/stats");
@@ -189,6 +193,8 @@ fn what_is_counted_is_shown() {
     let (_, text) = scrape(handle.local_addr(), "/metrics");
     assert_eq!(promtool_says(&text), "");
     assert!(text.contains("\nfanfare_draining 1\n"));
+    assert!(text.contains("\nfanfare_connections_max 12\n"));
+    assert!(text.contains("\nfanfare_store_max_bytes 34\n"));
 
     let (out, printed) = io::pipe().map(|(reader, writer)| (writer, reader)).unwrap();
     let console = console::start(observed, Duration::from_millis(20), out).unwrap();
