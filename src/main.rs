@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Connections(connections) => connections.run(&sources),
         Command::Publish(publish) => publish.run(&sources),
         Command::Notify(notify) => notify.run(&sources),
+        Command::Doctor(doctor) => doctor.run(&sources),
         Command::Backup(backup) => backup.run(&sources),
         Command::Restore(restore) => restore.run(&sources),
         Command::Store(store) => store.run(&sources),
