@@ -178,7 +178,7 @@ impl Reload {
             tracing::warn!("{warning}");
         }
         logging::renew(&config.logs.level);
-        app.store.rebound(&config.limits);
+        app.backend.rebound(&config.limits);
         app.certificates.renew(certificates);
         if let Some(console) = console {
             self.console = console;
