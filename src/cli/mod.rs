@@ -11,6 +11,7 @@ pub mod reload;
 pub mod serve;
 pub mod stats;
 pub mod store;
+pub mod subscribe;
 pub mod token;
 
 mod operator;
@@ -77,6 +78,8 @@ pub enum Command {
     Connections(connections::Connections),
     /// Publish an event to a channel
     Publish(publish::Publish),
+    /// Follow a channel in the terminal
+    Subscribe(subscribe::Subscribe),
     /// Add a notification for a user
     Notify(publish::Notify),
     /// Find what is wrong with this installation, and how to mend it
