@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::issuers::{Issuer, Issuers};
 use super::ring::Ring;
-use super::{Identity, Refusal, api_key};
+use super::{Identity, Refusal, api_key, refresh};
 use crate::clock::millis;
 use crate::config::{self, Secret};
 
@@ -35,6 +35,7 @@ const LAST_EXPIRY_MS: u64 = 253_402_300_799_000;
 /// Issues and verifies tokens, and knows the backends' keys.
 pub struct Authority {
     ring: Ring,
+    refresh_key: refresh::Key,
     issuers: Issuers,
     issuer: String,
     audience: String,
@@ -76,6 +77,7 @@ impl Authority {
     pub fn new(secret: &Secret, auth: &config::Auth) -> Self {
         Self {
             ring: Ring::new(secret, auth),
+            refresh_key: refresh::Key::of(secret),
             issuers: Issuers::default(),
             issuer: auth.issuer.clone(),
             audience: auth.audience.clone(),
@@ -98,6 +100,11 @@ impl Authority {
     /// Our keys.
     pub const fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// What refresh tokens are computed with.
+    pub const fn refresh_key(&self) -> &refresh::Key {
+        &self.refresh_key
     }
 
     /// Makes a token that begins to be valid at `unix_ms`.

@@ -34,6 +34,17 @@ impl Config {
             self.auth.refresh_ttl <= self.auth.token_ttl,
             "auth.refresh_ttl is not longer than auth.token_ttl: a refresh token is dead before it is needed",
         );
+        warn(
+            public
+                && self.auth.wallet_proof == WalletProof::Signature
+                && self.server.public_url.is_empty(),
+            "server.public_url is empty: sign-in messages name whatever host a request names, so a wallet cannot \
+             tell its owner whether they are on a copy of your site",
+        );
+        warn(
+            self.auth.refresh_ttl_max < self.auth.refresh_ttl,
+            "auth.refresh_ttl_max is shorter than auth.refresh_ttl: no refresh token lives longer than it",
+        );
         let asked = self.access_backend.as_ref();
         warn(
             asked.is_some_and(|backend| urls::is_exposed(&backend.url)),

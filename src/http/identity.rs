@@ -8,7 +8,8 @@ use hyper::header::{AUTHORIZATION, USER_AGENT};
 use super::Services;
 use super::errors::ApiError;
 use super::request::Call;
-use crate::auth::{Identity, Refusal, wallet};
+use crate::auth::wallet::Wallet;
+use crate::auth::{Identity, Refusal};
 use crate::event_log::{Data, Kind};
 use crate::patience::{ANSWER_TIMEOUT, within};
 
@@ -67,9 +68,8 @@ pub async fn require_user(services: &Services, call: &Call) -> Result<String, Ap
             ));
         }
     };
-    if !wallet::is_address(&address) {
-        return Err(invalid_wallet());
-    }
+    let wallet = Wallet::parse(&address).ok_or_else(invalid_wallet)?;
+    let address = wallet.to_string();
     // Nobody has proven anything here, so no user is made either.
     within(ANSWER_TIMEOUT, services.store.user_by_wallet(&address))
         .await?
@@ -77,7 +77,7 @@ pub async fn require_user(services: &Services, call: &Call) -> Result<String, Ap
         .ok_or_else(user_not_found)
 }
 
-/// 400 for what is not a Solana address.
+/// 400 for what is no address.
 pub fn invalid_wallet() -> ApiError {
     ApiError::bad_request("invalid_wallet", "Invalid wallet address")
 }

@@ -25,6 +25,7 @@ mod raw;
 mod server;
 mod signer;
 mod token;
+mod wallet;
 
 pub use application::Application;
 pub use bystander::{Bystander, Calm};
@@ -35,6 +36,7 @@ pub use raw::{Raw, frame, handshake};
 pub use server::{Server, command};
 pub use signer::{Signer, forge, key_set};
 pub use token::rfc3339_in;
+pub use wallet::{EthereumWallet, SolanaWallet};
 
 use std::time::{Duration, Instant};
 
