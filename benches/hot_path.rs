@@ -94,7 +94,7 @@ impl Node {
         let (mailbox, inbound) = mailbox();
         let mut channels = Channels::default();
         for slot in 0..MEMBERS {
-            channels.join(&key, slot, config::Slow::Close);
+            channels.join(key.clone(), slot, config::Slow::Close);
             channels.activate(&key, slot, None);
         }
         Self {

@@ -20,7 +20,7 @@ use crate::broker::Broker as _;
 use crate::broker::embedded::{self, Embedded};
 use crate::clock::{Clock, millis};
 use crate::config::{Config, Live, Loaded, Sources};
-use crate::control::{self, Asked, Request};
+use crate::control::{self, Asked};
 use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::CLOSE_TIMEOUT_MS;
@@ -39,6 +39,8 @@ use reload::{Reload, Surroundings};
 const WORKER_CHECK: Duration = Duration::from_secs(1);
 /// How often a stop looks whether the workers have ended.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// Requests of the control socket that wait for this thread.
+const COMMANDS_WAITING: usize = 16;
 /// How long closing the store may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -182,7 +184,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         )?;
     let store = embedded::open(
         embedded::Options {
-            path: config.data_dir.join("fanfare.redb"),
+            path: config.data_dir.join(embedded::FILE_NAME),
             store_bytes: config.limits.store_bytes,
             history_bytes: config.limits.history_bytes,
             notifications_per_user: config.limits.notifications_per_user,
@@ -280,6 +282,14 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     })
 }
 
+/// The signing key, where it is a file of ours.
+fn generated_secret(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    match config.auth.secret {
+        Some(_) => Vec::new(),
+        None => vec![(keys::FILE_NAME, config.data_dir.join(keys::FILE_NAME))],
+    }
+}
+
 fn spawn_workers(
     inbounds: Vec<Inbound>,
     services: &Arc<Services>,
@@ -340,17 +350,30 @@ impl App {
         Ok(())
     }
 
-    /// What commands of this machine ask for.
+    /// Serves the control socket; what it wants of this thread. A server without one serves all the same.
     fn commands(&self) -> mpsc::Receiver<Asked> {
-        let data_dir = &self.services.config().data_dir;
-        match control::Listener::bind(data_dir) {
-            Ok(listener) => listener.serve(),
+        let (ask, asked) = mpsc::channel(COMMANDS_WAITING);
+        let config = self.services.config();
+        let Some(path) = config.control_socket.as_deref() else {
+            return asked;
+        };
+        match control::bind(path) {
+            Ok(socket) => {
+                let parts = control::Parts {
+                    services: self.services.clone(),
+                    observed: self.observed.clone(),
+                    embedded: Some(self.store.clone()),
+                    extras: generated_secret(&config),
+                    ask,
+                };
+                tokio::spawn(control::run(socket, parts));
+            }
             Err(error) => {
-                let data_dir = data_dir.display();
-                tracing::warn!(%error, %data_dir, "no control socket: commands cannot reach this server");
-                mpsc::channel(1).1
+                let path = path.display();
+                tracing::warn!(%error, %path, "no control socket: commands cannot reach this server");
             }
         }
+        asked
     }
 
     /// Does what signals and commands ask for, until one says to stop; its name.
@@ -367,12 +390,9 @@ impl App {
                     // What is wrong has been said.
                     Wish::Reload => drop(reload.now(self)),
                 },
-                Some(Asked { request, reply }) = commands.recv() => {
-                    let answer = match request {
-                        Request::Reload => reload.answer(self),
-                    };
+                Some(Asked::Reload(reply)) = commands.recv() => {
                     // Whoever asked may have given up.
-                    let _ = reply.send(answer);
+                    let _ = reply.send(reload.answer(self));
                 }
             }
         }

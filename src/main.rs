@@ -16,6 +16,13 @@ fn main() -> ExitCode {
         Command::Reload(reload) => reload.run(&sources),
         Command::Check(check) => check.run(&sources),
         Command::Token(token) => token.run(sources),
+        Command::Stats(stats) => stats.run(&sources),
+        Command::Connections(connections) => connections.run(&sources),
+        Command::Publish(publish) => publish.run(&sources),
+        Command::Notify(notify) => notify.run(&sources),
+        Command::Backup(backup) => backup.run(&sources),
+        Command::Restore(restore) => restore.run(&sources),
+        Command::Store(store) => store.run(&sources),
         Command::Bench(bench) => bench.run(sources),
         Command::Documents(documents) => documents.run(),
     };

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["app", "bench"],
-    &["acceptor", "welcome"],
+    &["acceptor", "control", "welcome"],
     &["worker"],
     &["http"],
     &["router"],
@@ -30,9 +30,16 @@ const LAYERS: &[&[&str]] = &[
     &["session", "ws"],
     &["protocol"],
     &["config"],
-    &["control", "event_log", "logging", "shutdown", "descriptors"],
+    &["event_log", "logging", "shutdown", "descriptors"],
+    &["progress"],
     &[
-        "limits", "clock", "counter", "sparing", "key_pair", "outgoing",
+        "limits",
+        "clock",
+        "counter",
+        "sparing",
+        "stopwatch",
+        "key_pair",
+        "outgoing",
     ],
 ];
 

@@ -5,8 +5,10 @@
 
 mod support;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use support::{Dice, EthereumWallet, Reply, Server, SolanaWallet};
+use support::{Dice, EthereumWallet, Reply, Server, SolanaWallet, eventually};
 
 const URL: (&str, &str) = ("server.public_url", "https://fonana.me");
 const PROOF: (&str, &str) = ("auth.wallet_proof", "signature");
@@ -73,10 +75,12 @@ fn a_signed_challenge_is_a_sign_in_once() {
     });
     is_in(&server, &body, &address);
     is_refused(&server, &body, OVER);
-    let log = server.event_log();
-    let failures = log.iter().filter(|line| line["type"] == "auth_failure");
-    let reasons: Vec<&Value> = failures.map(|line| &line["data"]["reason"]).collect();
-    assert_eq!(reasons, ["challenge"]);
+    eventually("the line of the failure", Duration::from_secs(20), || {
+        let log = server.event_log();
+        let failures = log.iter().filter(|line| line["type"] == "auth_failure");
+        let reasons: Vec<&Value> = failures.map(|line| &line["data"]["reason"]).collect();
+        reasons == ["challenge"]
+    });
 }
 
 #[test]
@@ -223,13 +227,12 @@ fn a_wallet_of_ethereum_signs_in_the_same_way() {
     let again = self::message(&server, address);
     let body = json!({"wallet": address, "message": again, "signature": wallet.sign_text(&again)});
     is_in(&server, &body, address);
-    let users = server.event_log();
-    let ids: std::collections::BTreeSet<String> = users
-        .iter()
-        .filter(|line| line["type"] == "token_issued")
-        .map(|line| line["data"]["userId"].to_string())
-        .collect();
-    assert_eq!(ids.len(), 1);
+    eventually("the lines of both", Duration::from_secs(20), || {
+        let log = server.event_log();
+        let issued = log.iter().filter(|line| line["type"] == "token_issued");
+        let users: Vec<&Value> = issued.map(|line| &line["data"]["userId"]).collect();
+        users.len() == 2 && users[0] == users[1]
+    });
 }
 
 #[test]

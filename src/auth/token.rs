@@ -178,6 +178,11 @@ impl Authority {
         Err(refused)
     }
 
+    /// Whether there are other issuers, whose keys may have to be waited for.
+    pub fn learns(&self) -> bool {
+        !self.issuers.is_empty()
+    }
+
     /// If this token is of another issuer and names a key that is not known yet, waits until the keys
     /// were fetched again; then, and otherwise at once, [`Authority::verify`] says what can be said.
     pub async fn learn(&self, token: &[u8]) {

@@ -20,14 +20,12 @@ pub mod leash;
 mod ledger;
 mod mark;
 mod process;
-mod progress;
 pub mod publish;
 mod publisher;
 pub mod raw_server;
 pub mod recover;
 pub mod report;
 mod scratch;
-mod stopwatch;
 mod wire;
 
 use std::io;
@@ -37,7 +35,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::config::{self, Secret};
-pub use progress::Progress;
+pub use crate::progress::Progress;
+use crate::stopwatch;
 pub use report::Report;
 
 /// Why there are no figures.

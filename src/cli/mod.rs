@@ -1,11 +1,18 @@
 //! The command line: one file per command, and the flags that all of them take.
 
+pub mod backup;
 pub mod bench;
 pub mod check;
+pub mod connections;
 pub mod documents;
+pub mod publish;
 pub mod reload;
 pub mod serve;
+pub mod stats;
+pub mod store;
 pub mod token;
+
+mod operator;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -13,12 +20,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use fanfare::config::{Config, Flag, Mistakes, Sources};
+use fanfare::config::{Flag, Mistakes, Sources};
 
 /// `EX_CONFIG` of sysexits.h: a supervisor that sees it need not try again.
 const EXIT_CONFIGURATION: u8 = 78;
 /// There are figures, and they are not to be relied on.
 const EXIT_UNSOUND: u8 = 3;
+/// `EX_UNAVAILABLE` of sysexits.h: the running server cannot be reached.
+const EXIT_UNREACHABLE: u8 = 69;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -29,6 +38,9 @@ Examples:
   fanfare check --print-defaults > config.toml
   TOKEN=$(fanfare token --user u1)           a token for curl
   fanfare bench fanout                       what it does on this machine
+  fanfare stats                              what the running server does
+  fanfare publish post_42 '{\"type\":\"post_liked\"}'
+  fanfare backup /var/backups/fanfare.backup while it runs; `fanfare restore` brings it back
 
 Settings come from the defaults, then the configuration file, then the environment
 (FANFARE_SECTION__KEY, such as FANFARE_LIMITS__QUEUE_BYTES), then flags; the later one wins.
@@ -36,7 +48,7 @@ Secrets never by flag, where everybody on the machine can read them: use the fil
 environment (FANFARE_AUTH__SECRET) or a file of their own (auth.secret_file).
 
 Exit codes: 0 done, 78 the configuration is wrong, 2 the command line is wrong, 3 a benchmark
-lost something, 1 anything else.";
+lost something or a check found something, 69 the running server cannot be reached, 1 anything else.";
 
 /// The realtime layer of an application, as one binary: sign-in, WebSockets, channels, notifications.
 #[derive(Debug, Parser)]
@@ -58,6 +70,20 @@ pub enum Command {
     Check(check::Check),
     /// Issue an access token for a user, signed with this server's secret
     Token(token::Token),
+    /// Show the figures of the running server
+    Stats(stats::Stats),
+    /// List who is connected to the running server
+    Connections(connections::Connections),
+    /// Publish an event to a channel
+    Publish(publish::Publish),
+    /// Add a notification for a user
+    Notify(publish::Notify),
+    /// Copy everything that is stored, while the server runs or not
+    Backup(backup::Backup),
+    /// Make a database of a backup
+    Restore(backup::Restore),
+    /// Check, pack or weigh the database of a server that is not running
+    Store(store::Store),
     /// Measure this server on this machine, beside what the machine itself can do
     Bench(bench::Bench),
     /// Write manual pages and shell completions into a folder
@@ -108,8 +134,10 @@ pub enum Failure {
     Configuration(Mistakes),
     /// The same, and it has been said already.
     Reported,
-    /// It was measured, and events or connections were lost; it has been said already.
+    /// It was measured or checked, and is not as it should be; it has been said already.
     Unsound,
+    /// There is no way to the running server: why.
+    Unreachable(String),
     /// Anything else.
     Other(Box<dyn Error>),
 }
@@ -159,6 +187,7 @@ impl Failure {
         let _ = match self {
             Self::Configuration(mistakes) => writeln!(io::stderr(), "fanfare: {mistakes}"),
             Self::Reported | Self::Unsound => Ok(()),
+            Self::Unreachable(why) => writeln!(io::stderr(), "fanfare: {why}"),
             Self::Other(error) => writeln!(io::stderr(), "fanfare: {}", with_causes(&**error)),
         };
     }
@@ -168,6 +197,7 @@ impl Failure {
         match self {
             Self::Configuration(_) | Self::Reported => ExitCode::from(EXIT_CONFIGURATION),
             Self::Unsound => ExitCode::from(EXIT_UNSOUND),
+            Self::Unreachable(_) => ExitCode::from(EXIT_UNREACHABLE),
             Self::Other(_) => ExitCode::FAILURE,
         }
     }
@@ -183,21 +213,6 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Other(error.into())
     }
-}
-
-/// Why the server of this configuration could not be asked.
-pub fn unreachable(config: &Config, error: &io::Error) -> Failure {
-    let folder = config.data_dir.display();
-    Failure::Other(match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            format!("no server runs with data_dir {folder}").into()
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("the server in {folder} is another user's; try it as that one, or as root")
-                .into()
-        }
-        _ => format!("the server in {folder} does not answer: {error}").into(),
-    })
 }
 
 /// `could not open the store: permission denied`

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use fanfare::config::{self, Sources};
-use fanfare::control::{self, Request};
+use fanfare::config::Sources;
 use serde_json::Value;
 
-use super::{Failure, unreachable};
+use super::Failure;
+use super::operator::Operator;
 
 #[derive(Debug, Args)]
 pub struct Reload {
@@ -19,9 +19,7 @@ pub struct Reload {
 impl Reload {
     /// What is wrong is found here, too: with the same sources as the server's.
     pub fn run(&self, sources: &Sources) -> Result<(), Failure> {
-        let config = config::load(sources)?;
-        let answer = control::ask(&config.data_dir, &Request::Reload)
-            .map_err(|error| unreachable(&config, &error))?;
+        let answer = Operator::connect(sources)?.post("/control/reload", &Value::Null, &[])?;
         let is_good = answer["ok"] == true;
         let mut out = io::stdout().lock();
         if self.json {

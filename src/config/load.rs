@@ -119,6 +119,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let auth = auth(reader);
     broker(reader);
     let metrics = reader.read("metrics.listen", values::socket_address);
+    let control_socket = reader.read("control.socket", values::path_or_off);
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
     let channels = channels(reader);
@@ -130,10 +131,15 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     if let (Some(server), Some(metrics)) = (&server, metrics) {
         listeners_fit(reader, dev, server.listen, metrics);
     }
+    let data_dir = data_dir?;
     Some(Config {
         dev,
         server: server?,
-        data_dir: data_dir?,
+        control_socket: control_socket?.map(|path| match path.as_os_str().is_empty() {
+            true => data_dir.join("control.sock"),
+            false => path,
+        }),
+        data_dir,
         auth: auth?,
         metrics: Metrics { listen: metrics? },
         logs: logs?,

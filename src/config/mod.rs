@@ -51,6 +51,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `auth.*`
     pub auth: Auth,
+    /// `control.socket`; `None` is off.
+    pub control_socket: Option<PathBuf>,
     /// `metrics.*`
     pub metrics: Metrics,
     /// `logs.*`

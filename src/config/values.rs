@@ -214,6 +214,18 @@ pub(super) fn folder(value: &Value) -> Result<PathBuf, Fault> {
         .map_err(|_| Fault::new("is no path", "the path of a folder"))
 }
 
+/// The path of a file, nothing, or the word "off".
+pub(super) fn path_or_off(value: &Value) -> Result<Option<PathBuf>, Fault> {
+    match value {
+        Value::Text(path) if path == "off" => Ok(None),
+        Value::Text(path) if !path.contains('\0') => Ok(Some(PathBuf::from(path))),
+        _ => Err(Fault::new(
+            "is no path",
+            "the path of a file, \"\" or \"off\"",
+        )),
+    }
+}
+
 /// A list; text is taken apart at its commas.
 pub(super) fn list<T>(
     item: impl Fn(&str) -> Result<T, Fault>,

@@ -224,10 +224,8 @@ impl Daily {
             message: Some(&message),
             ..Data::default()
         };
-        let mut line = b"{\"timestamp\":\"".to_vec();
-        line.extend_from_slice(timestamp);
-        line.extend_from_slice(b"\",");
-        line.extend_from_slice(line::tail(Kind::Server, &data).as_bytes());
+        let mut line = line::unstamped(Kind::Server, &data);
+        line[line::TIMESTAMP].copy_from_slice(timestamp);
         match append(file, &line) {
             Ok(()) => self.admitted = missing,
             Err(error) => {

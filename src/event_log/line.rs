@@ -10,6 +10,11 @@ use crate::clock;
 /// longest channel key that the defaults allow.
 const LONGEST_MEMBER: usize = 300;
 
+/// How every line begins.
+const HEAD: &[u8] = b"{\"timestamp\":\"0000-00-00T00:00:00.000Z\"";
+/// Most lines are shorter.
+const LINE_BYTES: usize = 256;
+
 /// Where the day stands in every line: right after `{"timestamp":"`.
 pub(super) const DAY: std::ops::Range<usize> = 14..24;
 /// Where the whole timestamp stands.
@@ -85,29 +90,34 @@ pub struct Data<'a> {
     pub message: Option<&'a str>,
 }
 
-/// The part of a line that does not depend on the time: everything from `"type"` on. Control
-/// characters are escaped by JSON, so that nothing a client sends can begin a line of its own.
-pub(super) fn tail(kind: Kind, data: &Data<'_>) -> String {
+/// A whole line, but for its time, which [`stamp`] fills in. Control characters are escaped by JSON, so
+/// that nothing a client sends can begin a line of its own.
+pub(super) fn unstamped(kind: Kind, data: &Data<'_>) -> Vec<u8> {
     #[derive(Serialize)]
     struct Tail<'a> {
         r#type: Kind,
         data: &'a Data<'a>,
     }
     let data = bounded(data);
-    let mut json = serde_json::to_string(&Tail {
+    let mut line = Vec::with_capacity(LINE_BYTES);
+    line.extend_from_slice(HEAD);
+    let tail = Tail {
         r#type: kind,
         data: &data,
-    })
-    .unwrap_or_else(|_| String::from(r#"{"type":"error","data":{}}"#));
-    json.remove(0);
-    json.push('\n');
-    json
+    };
+    // Into memory, strings and numbers: it cannot fail, and if it did the line would show it.
+    let _ = serde_json::to_writer(&mut line, &tail);
+    // What follows continues the object that the head began.
+    if let Some(brace) = line.get_mut(HEAD.len()) {
+        *brace = b',';
+    }
+    line.push(b'\n');
+    line
 }
 
-/// A whole line.
-pub(super) fn whole(unix_ms: u64, tail: &str) -> String {
-    let timestamp = clock::rfc3339(unix_ms);
-    format!("{{\"timestamp\":\"{timestamp}\",{tail}")
+/// Says when it happened.
+pub(super) fn stamp(line: &mut [u8], unix_ms: u64) {
+    line[TIMESTAMP].copy_from_slice(&clock::rfc3339_bytes(unix_ms));
 }
 
 /// The same with every text cut to [`LONGEST_MEMBER`] bytes.
@@ -139,6 +149,12 @@ fn bounded<'a>(data: &Data<'a>) -> Data<'a> {
 mod tests {
     use super::*;
 
+    fn whole(unix_ms: u64, kind: Kind, data: &Data<'_>) -> String {
+        let mut line = unstamped(kind, data);
+        stamp(&mut line, unix_ms);
+        String::from_utf8(line).unwrap()
+    }
+
     #[test]
     fn what_clients_send_is_cut_and_escaped() {
         let data = Data {
@@ -146,7 +162,7 @@ mod tests {
             channel: Some(&"é".repeat(1_000)),
             ..Data::default()
         };
-        let line = whole(1_795_406_706_789, &tail(Kind::ChannelSubscribe, &data));
+        let line = whole(1_795_406_706_789, Kind::ChannelSubscribe, &data);
         assert_eq!(line.matches('\n').count(), 1);
         assert!(line.ends_with("}\n") && line.bytes().all(|byte| byte == b'\n' || byte >= 0x20));
         assert!(line.len() < 600);
@@ -160,7 +176,7 @@ mod tests {
     #[test]
     fn the_timestamp_stands_where_the_writer_looks_for_it() {
         for unix_ms in [0, 1_795_406_706_789, u64::MAX] {
-            let line = whole(unix_ms, &tail(Kind::Server, &Data::default()));
+            let line = whole(unix_ms, Kind::Server, &Data::default());
             assert_eq!(line[TIMESTAMP], clock::rfc3339(unix_ms));
             assert_eq!(line[DAY], clock::date(unix_ms));
         }

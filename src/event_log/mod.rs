@@ -109,11 +109,11 @@ impl EventLog {
     /// Adds a line with the current time. Texts are cut to 300 bytes.
     pub fn record(&self, kind: Kind, data: &Data<'_>) {
         let Some(open) = &self.0 else { return };
-        let tail = line::tail(kind, data);
+        let mut line = line::unstamped(kind, data);
         let mut queue = open.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = line::whole(open.clock.unix_ms(), &tail);
+        line::stamp(&mut line, open.clock.unix_ms());
         // Always `Ok`: a full queue is counted by the queue itself.
-        let _ = queue.write_all(line.as_bytes());
+        let _ = queue.write_all(&line);
     }
 
     /// What became of the lines so far.

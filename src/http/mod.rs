@@ -188,6 +188,10 @@ impl Services {
     }
 }
 
+/// In the extensions of a request: it came over the control socket, from the operator.
+#[derive(Debug, Clone, Copy)]
+pub struct Operator;
+
 /// Answers one request, whatever it is. Requests that change something are finished even if the
 /// client goes away and this future is dropped.
 pub async fn handle<B>(
@@ -234,13 +238,17 @@ fn admit(
     if found.is_some_and(|(row, _)| matches!(row.route, Route::Health | Route::Ready)) {
         return Ok(());
     }
-    if identity::is_backend(services, &head.headers) {
+    if is_operator(head) || identity::is_backend(services, &head.headers) {
         return Ok(());
     }
     services.admission.request(ip).map_err(|retry_after| {
         services.counters.limited.increment("requests_per_second");
         ApiError::rate_limited(retry_after)
     })
+}
+
+fn is_operator(head: &Head) -> bool {
+    head.extensions.get::<Operator>().is_some()
 }
 
 async fn answer<B>(
@@ -255,10 +263,10 @@ where
     B: Body<Data = Bytes>,
 {
     let Some((row, id)) = found else {
-        return file(services, path, &head.method);
+        return file(services, path, &head);
     };
-    if row.route == Route::TestPage {
-        return file(services, path, &head.method);
+    if matches!(row.route, Route::TestPage | Route::Library) {
+        return file(services, path, &head);
     }
     if head.method == Method::OPTIONS {
         return Ok(reply::options(&row.allow()));
@@ -279,6 +287,7 @@ where
     }
     let call = Call {
         method: method.clone(),
+        operator: is_operator(&head),
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
         id: id.map(str::to_owned),
@@ -331,21 +340,19 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
         (Route::Root, _) if services.config().server.test_page => {
             Ok(reply::redirect(routes::TEST_PAGE))
         }
-        (Route::Root | Route::Socket | Route::TestPage, _) => Err(ApiError::upgrade_required()),
+        (Route::Root | Route::Socket | Route::TestPage | Route::Library, _) => {
+            Err(ApiError::upgrade_required())
+        }
     }
 }
 
-/// A file for the browser, if there are any.
-fn file(services: &Services, path: &str, method: &Method) -> Result<Reply, ApiError> {
-    let asset = services
-        .config()
-        .server
-        .test_page
-        .then(|| web::asset(path))
-        .flatten()
+/// A file for the browser: of the library always, of the test page where there is one.
+fn file(services: &Services, path: &str, head: &Head) -> Result<Reply, ApiError> {
+    let packed = web::asset(path)
+        .filter(|packed| packed.asset.is_library || services.config().server.test_page)
         .ok_or_else(ApiError::no_route)?;
-    match *method {
-        Method::GET | Method::HEAD => Ok(reply::asset(asset)),
+    match head.method {
+        Method::GET | Method::HEAD => Ok(reply::asset(packed, &head.headers)),
         Method::OPTIONS => Ok(reply::options(&routes::allow(&[Method::GET]))),
         _ => Err(ApiError::method(&routes::allow(&[Method::GET]))),
     }

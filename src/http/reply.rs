@@ -3,13 +3,18 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
+    LOCATION, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::web::{self, Asset};
+use crate::web::{self, Packed};
+
+/// Not among the names that hyper knows.
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
 
 /// What every handler gives in the end.
 pub type Reply = Response<Full<Bytes>>;
@@ -46,20 +51,61 @@ pub fn document(json: &'static str) -> Reply {
     )
 }
 
-/// A file for the browser. The page may be opened with a token in its address: no other site is to
-/// learn it from `Referer`.
-pub fn asset(asset: &'static Asset) -> Reply {
+/// Text that nobody may keep.
+pub fn text(content_type: &str, body: Bytes) -> Reply {
     with(
         StatusCode::OK,
-        Bytes::from_static(asset.body),
+        body,
         &[
-            (CONTENT_TYPE, asset.content_type),
-            (CACHE_CONTROL, "no-cache"),
+            (CONTENT_TYPE, content_type),
+            (CACHE_CONTROL, "no-store"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (CONTENT_SECURITY_POLICY, web::CONTENT_SECURITY_POLICY),
-            (REFERRER_POLICY, "no-referrer"),
         ],
     )
+}
+
+/// A file for the browser, or 304 if it has that already. It asks anew each time, so that page and
+/// library are never older than the server. The page may be opened with a token in its address: no
+/// other site is to learn it from `Referer`.
+pub fn asset(packed: &'static Packed, asked: &HeaderMap) -> Reply {
+    let Packed {
+        asset,
+        etag,
+        gzipped,
+    } = packed;
+    let lists = |name: HeaderName, wanted: &str| {
+        let lines = asked
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        let mut items = lines.flat_map(|line| line.split(',')).map(str::trim);
+        items.any(|item| item == wanted || item.trim_start_matches("W/") == wanted)
+    };
+    let is_gzipped = lists(ACCEPT_ENCODING, "gzip");
+    let (status, body) = if lists(IF_NONE_MATCH, etag) {
+        (StatusCode::NOT_MODIFIED, Bytes::new())
+    } else if is_gzipped {
+        (StatusCode::OK, Bytes::from_static(gzipped))
+    } else {
+        (StatusCode::OK, Bytes::from_static(asset.body))
+    };
+    let mut headers = vec![
+        (CONTENT_TYPE, asset.content_type),
+        (CACHE_CONTROL, "no-cache"),
+        (ETAG, etag),
+        (VARY, "accept-encoding"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CONTENT_SECURITY_POLICY, web::CONTENT_SECURITY_POLICY),
+        (REFERRER_POLICY, "no-referrer"),
+    ];
+    if is_gzipped && status == StatusCode::OK {
+        headers.push((CONTENT_ENCODING, "gzip"));
+    }
+    if asset.is_library {
+        headers.push((ACCESS_CONTROL_ALLOW_ORIGIN, "*"));
+        headers.push((CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin"));
+    }
+    with(status, body, &headers)
 }
 
 /// 204 for `OPTIONS`.

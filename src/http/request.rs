@@ -24,6 +24,8 @@ const MAX_DISCARDED_BYTES: usize = 8 << 20;
 pub struct Call {
     /// What to answer as; never `HEAD` or `OPTIONS`.
     pub method: Method,
+    /// Whether it is the operator who asks, over the control socket.
+    pub operator: bool,
     /// The headers.
     pub headers: HeaderMap,
     /// What stands after the question mark.
@@ -221,6 +223,7 @@ mod tests {
         }
         Call {
             method: Method::POST,
+            operator: false,
             headers,
             query: "a=1&b=%C3%A9+x&a=2&empty=".into(),
             id: None,

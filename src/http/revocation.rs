@@ -50,15 +50,15 @@ pub async fn logout(services: &Services, call: &Call) -> Result<Reply, ApiError>
         };
         take_back(services, call, revocation, Some(user_id), "logout").await?;
     }
-    if let Some(id) = identity.family.as_deref() {
-        if !refresh::end(services, call, id, "logout").await? {
-            let token_ttl = millis(services.config().auth.token_ttl);
-            let revocation = Revocation {
-                revoked: Revoked::Family { id: id.to_owned() },
-                keep_until_ms: services.clock.unix_ms().saturating_add(token_ttl),
-            };
-            take_back(services, call, revocation, Some(user_id), "logout").await?;
-        }
+    if let Some(id) = identity.family.as_deref()
+        && !refresh::end(services, call, id, "logout").await?
+    {
+        let token_ttl = millis(services.config().auth.token_ttl);
+        let revocation = Revocation {
+            revoked: Revoked::Family { id: id.to_owned() },
+            keep_until_ms: services.clock.unix_ms().saturating_add(token_ttl),
+        };
+        take_back(services, call, revocation, Some(user_id), "logout").await?;
     }
     Ok(reply::ok(&json!({"success": true})))
 }

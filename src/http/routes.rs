@@ -51,6 +51,8 @@ pub enum Route {
     Socket,
     /// The test page.
     TestPage,
+    /// The client library; its companions are files beside it (`web`).
+    Library,
 }
 
 /// The path of the test page.
@@ -81,7 +83,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 23] = [
+pub static TABLE: [Row; 24] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Challenge, "/api/auth/challenge", POST),
     row(Route::Refresh, "/api/auth/refresh", POST),
@@ -113,6 +115,7 @@ pub static TABLE: [Row; 23] = [
     row(Route::Root, "/", GET),
     row(Route::Socket, "/ws", GET),
     row(Route::TestPage, TEST_PAGE, GET),
+    row(Route::Library, "/fanfare.js", GET),
 ];
 
 const fn row(route: Route, pattern: &'static str, methods: &'static [Method]) -> Row {

@@ -39,6 +39,7 @@ pub fn config() -> Config {
             test_page: false,
         },
         data_dir: "data".into(),
+        control_socket: None,
         auth: Auth {
             secret: None,
             issuer: "fonana.me".into(),

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONTENT_LENGTH, EXPECT, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use tungstenite::handshake::server::create_response_with_body;
+use tungstenite::handshake::machine::TryParse as _;
+use tungstenite::handshake::server::{self, create_response_with_body};
 
 use super::Services;
 use super::errors::ApiError;
@@ -17,6 +19,7 @@ use super::identity::{Whence, bearer, note_failure};
 use crate::admission::{Permit, RetryAfter, client_address};
 use crate::auth::Refusal;
 use crate::config::AllowedOrigins;
+use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::protocol::Close;
 use crate::session::Identity;
 
@@ -50,12 +53,38 @@ pub struct Ticket {
     pub permits: [Option<Permit>; 3],
 }
 
+/// An upgrade that is whole, and how long its head is. `None` for everything that deserves a closer
+/// look: other requests, parts of requests, what may have a body, what breaks the protocol.
+pub fn whole(bytes: &[u8]) -> Option<(usize, Request<()>)> {
+    // Nothing else is parsed twice.
+    if !bytes.starts_with(b"GET /") {
+        return None;
+    }
+    let (length, request) = server::Request::try_parse(bytes).ok()??;
+    let headers = request.headers();
+    let has_body = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT]
+        .iter()
+        .any(|name| headers.contains_key(name));
+    let fits = length <= HEAD_BYTES_MAX && headers.len() <= HEADERS_MAX;
+    (fits && !has_body && is_upgrade(&request)).then_some((length, request))
+}
+
+/// The bytes of the answer to an upgrade.
+pub fn encode(response: &Response<Full<Bytes>>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    // Only headers that are no text could make it fail; those of ours are.
+    let _ = server::write_response(&mut bytes, response);
+    bytes
+}
+
 /// Waits for the keys that the token of an upgrade needs, if they are not here yet.
 pub async fn prepare<B>(services: &Services, request: &Request<B>) {
-    if is_upgrade(request)
+    let authority = services.authority();
+    if authority.learns()
+        && is_upgrade(request)
         && let Some(token) = offered(request).token
     {
-        services.authority().learn(token.as_bytes()).await;
+        authority.learn(token.as_bytes()).await;
     }
 }
 

@@ -68,7 +68,7 @@ pub struct WorkerCounters {
     pub messages: Counter,
     /// Bytes read from sockets after the upgrade.
     pub received_bytes: Counter,
-    /// Bytes written to sockets after the upgrade.
+    /// Bytes written to sockets after the upgrade, and its answer where that left with the greeting.
     pub sent_bytes: Counter,
     /// Write calls that carried them.
     pub writes: Counter,

@@ -10,6 +10,9 @@ use super::{
 };
 use crate::clock::Moment;
 
+/// Subscriptions up to which a session has no room to spare for more: most have one or two.
+const FEW: usize = 4;
+
 impl Session {
     pub(super) fn answer(
         &mut self,
@@ -64,6 +67,10 @@ impl Session {
                     recovered,
                 };
                 effects.push(Effect::Send(reply.encode(id)));
+                if self.subscriptions.len() < FEW {
+                    // Growth as usual begins with room for four.
+                    self.subscriptions.reserve_exact(1);
+                }
                 self.subscriptions.push(key.clone());
                 let missed = missed.and_then(Result::ok).unwrap_or_default();
                 effects.push(Effect::Activate {

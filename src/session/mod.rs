@@ -148,6 +148,16 @@ impl Session {
         channels
     }
 
+    /// Of the channel that is about to be followed, this is a copy that others have, too.
+    pub fn share(&mut self, shared: &ChannelKey) {
+        if let Stage::Busy(pending) = &mut self.stage
+            && let Asked::Subscribe { key, .. } = &mut pending.asked
+            && key == shared
+        {
+            key.clone_from(shared);
+        }
+    }
+
     /// Whether a call is out: then no request may be handed in.
     pub const fn is_busy(&self) -> bool {
         matches!(self.stage, Stage::Busy(_))

@@ -1,6 +1,15 @@
 //! What the browser gets: files that are part of the binary. No template, no disk at run time.
 //!
-//! Every page keeps to [`CONTENT_SECURITY_POLICY`]: nothing inline, nothing from elsewhere.
+//! Every page keeps to [`CONTENT_SECURITY_POLICY`]: nothing inline, nothing from elsewhere. The client
+//! library is built from `client/src` by `client/build.mjs`; what that made is committed (`client/dist`).
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::LazyLock;
+
+use aws_lc_rs::digest;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 /// A file of the binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +18,19 @@ pub struct Asset {
     pub content_type: &'static str,
     /// The whole file.
     pub body: &'static [u8],
+    /// Whether it is the client library, which pages of any origin may load, in production, too.
+    pub is_library: bool,
+}
+
+/// An asset, ready to be sent.
+#[derive(Debug)]
+pub struct Packed {
+    /// What it is made of.
+    pub asset: &'static Asset,
+    /// For `ETag`: a digest of the file.
+    pub etag: String,
+    /// The file, gzipped.
+    pub gzipped: Vec<u8>,
 }
 
 /// For the header of this name on every asset: own files and this server's API, nothing else.
@@ -19,44 +41,130 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const TYPESCRIPT: &str = "application/typescript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// (path, file), a handful: looking through them costs less than a map.
-static ASSETS: [(&str, Asset); 4] = [
-    (
+static ASSETS: [(&str, Asset); 13] = [
+    page(
         "/test/jwt-websocket",
-        Asset {
-            content_type: HTML,
-            body: include_bytes!("test/jwt-websocket.html"),
-        },
+        HTML,
+        include_bytes!("test/jwt-websocket.html"),
     ),
-    (
+    page(
         "/test/jwt-websocket.css",
-        Asset {
-            content_type: CSS,
-            body: include_bytes!("test/jwt-websocket.css"),
-        },
+        CSS,
+        include_bytes!("test/jwt-websocket.css"),
     ),
-    (
+    page(
         "/test/jwt-websocket.js",
-        Asset {
-            content_type: JAVASCRIPT,
-            body: include_bytes!("test/jwt-websocket.js"),
-        },
+        JAVASCRIPT,
+        include_bytes!("test/jwt-websocket.js"),
     ),
-    (
-        "/test/icon.svg",
-        Asset {
-            content_type: SVG,
-            body: include_bytes!("test/icon.svg"),
-        },
+    page("/test/icon.svg", SVG, include_bytes!("test/icon.svg")),
+    library(
+        "/fanfare.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare.js"),
+    ),
+    library(
+        "/fanfare.classic.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare.classic.js"),
+    ),
+    library(
+        "/fanfare-compat.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare-compat.js"),
+    ),
+    library(
+        "/fanfare-react.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare-react.js"),
+    ),
+    library(
+        "/fanfare-wallet.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare-wallet.js"),
+    ),
+    library(
+        "/fanfare.d.ts",
+        TYPESCRIPT,
+        include_bytes!("client/dist/fanfare.d.ts"),
+    ),
+    library(
+        "/fanfare-compat.d.ts",
+        TYPESCRIPT,
+        include_bytes!("client/dist/fanfare-compat.d.ts"),
+    ),
+    library(
+        "/fanfare-react.d.ts",
+        TYPESCRIPT,
+        include_bytes!("client/dist/fanfare-react.d.ts"),
+    ),
+    library(
+        "/fanfare-wallet.d.ts",
+        TYPESCRIPT,
+        include_bytes!("client/dist/fanfare-wallet.d.ts"),
     ),
 ];
 
+const fn page(
+    path: &'static str,
+    content_type: &'static str,
+    body: &'static [u8],
+) -> (&'static str, Asset) {
+    (
+        path,
+        Asset {
+            content_type,
+            body,
+            is_library: false,
+        },
+    )
+}
+
+const fn library(
+    path: &'static str,
+    content_type: &'static str,
+    body: &'static [u8],
+) -> (&'static str, Asset) {
+    (
+        path,
+        Asset {
+            content_type,
+            body,
+            is_library: true,
+        },
+    )
+}
+
+/// Made when the first file is asked for: a few milliseconds, once.
+static PACKED: LazyLock<Vec<Packed>> =
+    LazyLock::new(|| ASSETS.iter().map(|(_, asset)| pack(asset)).collect());
+
+fn pack(asset: &'static Asset) -> Packed {
+    let digest = digest::digest(&digest::SHA256, asset.body);
+    let etag = digest.as_ref()[..12]
+        .iter()
+        .fold(String::from("\""), |mut etag, byte| {
+            let _ = write!(etag, "{byte:02x}");
+            etag
+        });
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    // Writing into memory does not fail.
+    let _ = encoder.write_all(asset.body);
+    Packed {
+        asset,
+        etag: etag + "\"",
+        gzipped: encoder.finish().unwrap_or_default(),
+    }
+}
+
 /// The file that is served at this path (without query), if there is one.
-pub fn asset(path: &str) -> Option<&'static Asset> {
-    let found = ASSETS.iter().find(|(known, _)| *known == path);
-    found.map(|(_, asset)| asset)
+pub fn asset(path: &str) -> Option<&'static Packed> {
+    let found = ASSETS.iter().position(|(known, _)| *known == path)?;
+    PACKED.get(found)
 }
 
 #[cfg(test)]
@@ -95,6 +203,35 @@ mod tests {
                 assert!(!page.contains(blocked), "{path} has {blocked:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_library_is_small() {
+        let library = super::asset("/fanfare.js").unwrap();
+        assert!(
+            library.gzipped.len() < 8 * 1024,
+            "{}",
+            library.gzipped.len()
+        );
+        let mut inflated = Vec::new();
+        std::io::copy(
+            &mut flate2::read::GzDecoder::new(&library.gzipped[..]),
+            &mut inflated,
+        )
+        .unwrap();
+        assert_eq!(inflated, library.asset.body);
+    }
+
+    #[test]
+    fn every_file_has_a_mark_of_its_own() {
+        let marks: std::collections::BTreeSet<_> =
+            PACKED.iter().map(|packed| &packed.etag).collect();
+        assert_eq!(marks.len(), ASSETS.len());
+        assert!(
+            marks
+                .iter()
+                .all(|mark| mark.len() == 26 && mark.starts_with('"') && mark.ends_with('"'))
+        );
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! however reading and live events interleave.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use smallvec::{SmallVec, smallvec};
 
 use crate::config::Slow;
 use crate::limits::HELD_BYTES_MAX;
@@ -21,14 +24,26 @@ pub struct Channels {
 }
 
 /// The members of one channel. A slot stands in one of the three lists, once.
+///
+/// Small, because many channels have one member and are quiet: a user's own notifications.
 #[derive(Debug, Default)]
 struct Channel {
+    /// Get every event.
+    active: Slots,
     /// What becomes of its events when a member takes no more.
     slow: Slow,
+    /// `None` if there is nothing in it.
+    rest: Option<Box<Rest>>,
+}
+
+/// A few have no memory of their own.
+type Slots = SmallVec<[Slot; 4]>;
+
+/// What a channel has while members come, or when it keeps history.
+#[derive(Debug, Default)]
+struct Rest {
     /// The last event with a position that came by. All active members have had it.
     seen: Option<Position>,
-    /// Get every event.
-    active: Vec<Slot>,
     /// Their history is being read. Few: those whose call is out.
     joining: Vec<Joining>,
     /// Have had more than came by here. Few groups: all who were read the same position share one.
@@ -49,7 +64,7 @@ struct Joining {
 #[derive(Debug)]
 struct Ahead {
     until: Position,
-    slots: Vec<Slot>,
+    slots: Slots,
 }
 
 /// What a member gets when its history was read.
@@ -62,19 +77,21 @@ pub enum Activated {
 }
 
 impl Channels {
-    /// A member asks: from now on events are held back for it. `true` if it is the channel's first
-    /// on this worker. `slow` is the channel's rule.
-    pub fn join(&mut self, key: &ChannelKey, slot: Slot, slow: Slow) -> bool {
-        let first = !self.map.contains_key(key);
-        let channel = self.map.entry(key.clone()).or_default();
+    /// A member asks: from now on events are held back for it. The key is the one that all members
+    /// share; `true` if it is the channel's first on this worker. `slow` is the channel's rule.
+    pub fn join(&mut self, key: ChannelKey, slot: Slot, slow: Slow) -> (ChannelKey, bool) {
+        let entry = self.map.entry(key);
+        let first = matches!(entry, Entry::Vacant(_));
+        let key = entry.key().clone();
+        let channel = entry.or_default();
         channel.slow = slow;
         debug_assert!(!channel.members().any(|member| member == slot));
-        channel.joining.push(Joining {
+        channel.rest.get_or_insert_default().joining.push(Joining {
             slot,
             held: Some(Vec::new()),
             held_bytes: 0,
         });
-        first
+        (key, first)
     }
 
     /// The member's history was read up to `position` (`None`: the channel keeps none).
@@ -87,10 +104,13 @@ impl Channels {
         let Some(channel) = self.map.get_mut(key) else {
             return Activated::Lost;
         };
-        let Some(at) = channel.joining.iter().position(|one| one.slot == slot) else {
+        let Some(rest) = &mut channel.rest else {
             return Activated::Lost;
         };
-        let Some(held) = &mut channel.joining[at].held else {
+        let Some(at) = rest.joining.iter().position(|one| one.slot == slot) else {
+            return Activated::Lost;
+        };
+        let Some(held) = &mut rest.joining[at].held else {
             return Activated::Lost;
         };
         let mut is_past = false;
@@ -102,26 +122,24 @@ impl Channels {
                 frame
             })
             .collect();
-        channel.joining.swap_remove(at);
+        rest.joining.swap_remove(at);
         match position {
-            Some(position) if !is_past && !reaches(channel.seen.as_ref(), &position) => {
-                channel.wait_until(position, slot);
+            Some(position) if !is_past && !reaches(rest.seen.as_ref(), &position) => {
+                rest.wait_until(position, slot);
             }
             _ => channel.active.push(slot),
         }
+        channel.tidy();
         Activated::Held(held)
     }
 
     /// Where an acknowledged member stands: the last event that was sent to it.
     pub fn standing(&self, key: &ChannelKey, slot: Slot) -> Option<Position> {
-        let channel = self.map.get(key)?;
-        let ahead = channel
-            .ahead
-            .iter()
-            .find(|group| group.slots.contains(&slot));
+        let rest = self.map.get(key)?.rest.as_ref()?;
+        let ahead = rest.ahead.iter().find(|group| group.slots.contains(&slot));
         ahead
             .map(|group| &group.until)
-            .or(channel.seen.as_ref())
+            .or(rest.seen.as_ref())
             .cloned()
     }
 
@@ -151,17 +169,21 @@ impl Channels {
         for slot in &channel.active {
             send(*slot, slow);
         }
+        let rest = match (&mut channel.rest, position) {
+            (None, None) => return,
+            (rest, _) => rest.get_or_insert_default(),
+        };
         if let Some(position) = position {
-            channel.seen = Some(position.clone());
+            rest.seen = Some(position.clone());
         }
-        for joining in &mut channel.joining {
+        for joining in &mut rest.joining {
             joining.hold(position, frame);
         }
-        if channel.ahead.is_empty() {
+        if rest.ahead.is_empty() {
             return;
         }
         let active = &mut channel.active;
-        channel.ahead.retain_mut(|Ahead { until, slots }| {
+        rest.ahead.retain_mut(|Ahead { until, slots }| {
             if !is_covered(position, Some(until)) {
                 for slot in &*slots {
                     send(*slot, slow);
@@ -212,19 +234,14 @@ impl Channels {
 
 impl Channel {
     fn members(&self) -> impl Iterator<Item = Slot> {
-        let joining = self.joining.iter().map(|one| one.slot);
-        let ahead = self.ahead.iter().flat_map(|group| &group.slots);
-        self.active.iter().chain(ahead).copied().chain(joining)
-    }
-
-    fn wait_until(&mut self, until: Position, slot: Slot) {
-        match self.ahead.iter_mut().find(|group| group.until == until) {
-            Some(group) => group.slots.push(slot),
-            None => self.ahead.push(Ahead {
-                until,
-                slots: vec![slot],
-            }),
-        }
+        let rest = self.rest.iter();
+        let others = rest.flat_map(|rest| {
+            let ahead = rest.ahead.iter().flat_map(|group| &group.slots);
+            ahead
+                .copied()
+                .chain(rest.joining.iter().map(|one| one.slot))
+        });
+        self.active.iter().copied().chain(others)
     }
 
     /// Takes a member out; whether it was there.
@@ -232,16 +249,43 @@ impl Channel {
         if remove_slot(&mut self.active, slot) {
             return true;
         }
-        if let Some(at) = self.joining.iter().position(|one| one.slot == slot) {
-            self.joining.swap_remove(at);
+        let Some(rest) = &mut self.rest else {
+            return false;
+        };
+        if let Some(at) = rest.joining.iter().position(|one| one.slot == slot) {
+            rest.joining.swap_remove(at);
+            self.tidy();
             return true;
         }
-        let found = self
+        let found = rest
             .ahead
             .iter_mut()
             .any(|group| remove_slot(&mut group.slots, slot));
-        self.ahead.retain(|group| !group.slots.is_empty());
+        rest.ahead.retain(|group| !group.slots.is_empty());
         found
+    }
+
+    /// Gives memory back that nothing is in.
+    fn tidy(&mut self) {
+        let Some(rest) = &mut self.rest else { return };
+        if rest.joining.is_empty() {
+            rest.joining = Vec::new();
+            if rest.seen.is_none() && rest.ahead.is_empty() {
+                self.rest = None;
+            }
+        }
+    }
+}
+
+impl Rest {
+    fn wait_until(&mut self, until: Position, slot: Slot) {
+        match self.ahead.iter_mut().find(|group| group.until == until) {
+            Some(group) => group.slots.push(slot),
+            None => self.ahead.push(Ahead {
+                until,
+                slots: smallvec![slot],
+            }),
+        }
     }
 }
 
@@ -257,14 +301,14 @@ impl Joining {
 }
 
 /// Takes a slot out of a list, and memory back once most of the list has gone.
-fn remove_slot(slots: &mut Vec<Slot>, slot: Slot) -> bool {
+fn remove_slot(slots: &mut Slots, slot: Slot) -> bool {
     const SPARE: usize = 64;
     let Some(at) = slots.iter().position(|member| *member == slot) else {
         return false;
     };
     slots.swap_remove(at);
     if slots.capacity() > SPARE && slots.len() < slots.capacity() / 4 {
-        slots.shrink_to(slots.len() * 2);
+        slots.shrink_to_fit();
     }
     true
 }
@@ -342,14 +386,14 @@ mod tests {
                     // The broker is always at least as far as this worker.
                     let until = read.max(joined);
                     let mut bench = Bench::new();
-                    bench.channels.join(&bench.key, 9, Slow::Close);
+                    bench.channels.join(bench.key.clone(), 9, Slow::Close);
                     bench.activate(9, 0);
                     for offset in 0..=10 {
                         if offset > 0 {
                             bench.event(offset);
                         }
                         if offset == joined {
-                            bench.channels.join(&bench.key, 1, Slow::Close);
+                            bench.channels.join(bench.key.clone(), 1, Slow::Close);
                         }
                         if offset == activated {
                             bench.activate(1, until);
@@ -369,7 +413,7 @@ mod tests {
     #[test]
     fn without_history_everything_after_joining_arrives() {
         let mut bench = Bench::new();
-        assert!(bench.channels.join(&bench.key, 1, Slow::Close));
+        assert!(bench.channels.join(bench.key.clone(), 1, Slow::Close).1);
         let frame = Frame::text("x");
         bench
             .channels
@@ -392,7 +436,7 @@ mod tests {
     fn events_without_history_do_not_end_the_waiting() {
         let mut bench = Bench::new();
         let passing = Frame::text("x");
-        bench.channels.join(&bench.key, 1, Slow::Close);
+        bench.channels.join(bench.key.clone(), 1, Slow::Close);
         bench
             .channels
             .event(&bench.key, None, &passing, |_, _| panic!("not yet"));
@@ -416,7 +460,7 @@ mod tests {
     #[test]
     fn what_is_held_is_bounded() {
         let mut bench = Bench::new();
-        bench.channels.join(&bench.key, 1, Slow::Close);
+        bench.channels.join(bench.key.clone(), 1, Slow::Close);
         let frame = Frame::encoded(&vec![0; HELD_BYTES_MAX / 2 + 1]);
         for offset in 1..=3 {
             bench.channels.event(
@@ -434,8 +478,8 @@ mod tests {
     fn edges_are_told() {
         let mut channels = Channels::default();
         let key = ChannelKey::parse("post_1", 255).unwrap();
-        assert!(channels.join(&key, 1, Slow::Close));
-        assert!(!channels.join(&key, 2, Slow::Close));
+        assert!(channels.join(key.clone(), 1, Slow::Close).1);
+        assert!(!channels.join(key.clone(), 2, Slow::Close).1);
         channels.activate(&key, 2, None);
         assert_eq!(channels.leave(&key, 2), Some(false));
         assert_eq!(channels.leave(&key, 2), None);
@@ -446,7 +490,7 @@ mod tests {
     #[test]
     fn a_member_knows_where_it_stands() {
         let mut bench = Bench::new();
-        bench.channels.join(&bench.key, 1, Slow::Close);
+        bench.channels.join(bench.key.clone(), 1, Slow::Close);
         bench.activate(1, 5);
         assert_eq!(bench.channels.standing(&bench.key, 1), Some(at(5)));
         bench.event(4);

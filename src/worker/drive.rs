@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::channels::Slot;
@@ -22,11 +24,13 @@ use crate::session::{Input, Session};
 use crate::ws::{Dialogue, Frame, Outbox, Received};
 
 impl Worker {
-    /// Takes over an upgraded socket and what was already read from it.
+    /// Takes over a socket that is upgraded when `answer` is written, and what came `behind` the
+    /// request.
     pub(super) fn adopt(
         self: &Rc<Self>,
         stream: TcpStream,
-        leftover: &[u8],
+        answer: &[u8],
+        behind: &[u8],
         ticket: Ticket,
         load: Load,
     ) {
@@ -43,13 +47,15 @@ impl Worker {
             Err(close) => (None, Some(close)),
         };
         let serial = self.next_serial();
+        let mut outbox = Outbox::default();
+        outbox.push_last_words(&Frame::encoded(answer));
         let connection = Connection {
             stream,
             dialogue: Dialogue::default(),
-            outbox: Outbox::default(),
+            outbox,
             session,
             call: None,
-            unread: (!leftover.is_empty()).then(|| leftover.to_vec()),
+            unread: (!behind.is_empty()).then(|| behind.to_vec()),
             waker: None,
             life: Life::Open,
             flow: Flow::Clean,
@@ -292,14 +298,10 @@ impl Worker {
                 wake_after_others(context);
                 break;
             }
-            match connection.stream.poll_read_ready(context) {
-                Poll::Pending => break,
-                Poll::Ready(Err(_)) => connection.gone(Gone::Lost),
-                Poll::Ready(Ok(())) => {
-                    reads += 1;
-                    self.read(state, slot, now);
-                }
+            if self.read(state, slot, context, now).is_pending() {
+                break;
             }
+            reads += 1;
         }
         let connection = &mut state.connections[slot as usize];
         if connection.flow == Flow::Blocked
@@ -312,25 +314,35 @@ impl Worker {
         Poll::Pending
     }
 
-    fn read(&self, state: &mut State, slot: Slot, now: Moment) {
+    /// One read; pending if there is nothing to read.
+    fn read(
+        &self,
+        state: &mut State,
+        slot: Slot,
+        context: &mut Context<'_>,
+        now: Moment,
+    ) -> Poll<()> {
         let connection = &mut state.connections[slot as usize];
-        match connection.stream.try_read(&mut state.read) {
-            Ok(0) => {
+        let mut buffer = ReadBuf::new(&mut state.read);
+        // Unlike `try_read` it knows by what it gets that there is no more, and need not ask.
+        match ready!(Pin::new(&mut connection.stream).poll_read(context, &mut buffer)) {
+            Ok(()) if buffer.filled().is_empty() => {
                 let why = match connection.life {
                     Life::Closing { close, .. } => Gone::Closed(close),
                     _ => Gone::Lost,
                 };
                 connection.gone(why);
             }
-            Ok(count) => {
+            Ok(()) => {
+                let count = buffer.filled().len();
                 self.outfit.counters.received_bytes.add(count as u64);
                 let read = std::mem::take(&mut state.read);
                 self.receive(state, slot, &read[..count], now);
                 state.read = read;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => connection.gone(Gone::Lost),
         }
+        Poll::Ready(())
     }
 }
 
@@ -351,7 +363,7 @@ struct Drive {
 impl Future for Drive {
     type Output = ();
 
-    fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // What a panic leaves half done is this connection's, and `mend` takes it apart.
         let driven = catch_unwind(AssertUnwindSafe(|| self.worker.drive(self.slot, context)));
         driven.unwrap_or_else(|_| {

@@ -34,13 +34,14 @@ impl Worker {
             Effect::Ping => self.send(state, slot, &Frame::ping(), now),
             Effect::Join(key) => {
                 let slow = state.terms.channels.slow(key.kind());
-                let first = state.channels.join(&key, slot, slow);
+                let (key, first) = state.channels.join(key, slot, slow);
                 router.interest.join(self.outfit.index, &key, first);
-                if state.terms.channels.has_presence(key.kind())
-                    && let Some(session) = &state.connections[slot as usize].session
-                {
-                    let user_id = &session.identity().user_id;
-                    self.outfit.services.presence.enter(&key, user_id);
+                if let Some(session) = &mut state.connections[slot as usize].session {
+                    session.share(&key);
+                    if state.terms.channels.has_presence(key.kind()) {
+                        let user_id = &session.identity().user_id;
+                        self.outfit.services.presence.enter(&key, user_id);
+                    }
                 }
             }
             Effect::Activate {

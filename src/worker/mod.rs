@@ -10,6 +10,7 @@ pub mod channels;
 pub mod connection;
 mod drive;
 mod effects;
+mod first;
 pub mod mailbox;
 mod roster;
 mod serve;

@@ -1,10 +1,11 @@
-//! HTTP on a fresh socket, until it ends or becomes a WebSocket.
+//! HTTP on a socket, until it ends or becomes a WebSocket.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -12,46 +13,44 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, upgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::Worker;
-use super::mailbox::{Accepted, Load};
+use super::first::say_late;
+use super::mailbox::Load;
 use super::stall::Unstalled;
 use crate::http;
 use crate::http::upgrade::{Considered, Ticket};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 impl Worker {
-    /// Serves a socket in a task of its own.
-    pub(super) fn accept(self: Rc<Self>, accepted: Accepted) {
-        let Accepted {
-            stream,
-            peer,
-            load,
-            permit,
-        } = accepted;
-        match TcpStream::from_std(stream) {
-            Ok(stream) => {
-                tokio::task::spawn_local(async move {
-                    // A WebSocket has a permit of its own; this one ends with the task in any case.
-                    let _permit = permit;
-                    self.serve(stream, peer, load).await;
-                });
-            }
-            Err(error) => tracing::warn!(%error, "a socket could not be registered"),
-        }
-    }
-
-    /// Serves requests until the socket ends or is adopted as a WebSocket.
-    async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, load: Load) {
+    /// Serves requests until the socket ends or is adopted as a WebSocket. The first one begins with
+    /// what was `read`, is an upgrade that was refused if it was `considered`, and is late at `until`.
+    pub(super) async fn serve(
+        self: Rc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        load: Load,
+        read: Bytes,
+        considered: Option<Considered>,
+        until: Instant,
+    ) {
         let services = &self.outfit.services;
         let upgraded: RefCell<Option<(OnUpgrade, Ticket)>> = RefCell::new(None);
         let answered = Cell::new(false);
+        let considered = Cell::new(considered);
         let service = service_fn(|mut request: Request<Incoming>| {
             answered.set(true);
+            let considered = considered.take();
             let upgraded = &upgraded;
             async move {
-                http::upgrade::prepare(services, &request).await;
-                let considered = http::upgrade::consider(services, peer, &request);
+                let considered = match considered {
+                    Some(considered) => considered,
+                    None => {
+                        http::upgrade::prepare(services, &request).await;
+                        http::upgrade::consider(services, peer, &request)
+                    }
+                };
                 let waiting = matches!(considered, Considered::Upgrade { .. })
                     .then(|| upgrade::on(&mut request));
                 Ok::<_, Infallible>(match considered {
@@ -72,29 +71,44 @@ impl Worker {
             .max_buf_size(HEAD_BYTES_MAX)
             // Who has said all it has to say still waits for the answer.
             .half_close(true)
-            .serve_connection(TokioIo::new(Unstalled::new(stream, patience)), service)
+            .serve_connection(
+                TokioIo::new(Unstalled::new(stream, patience, read)),
+                service,
+            )
             .with_upgrades();
         let mut draining = self.draining.subscribe();
-        let served = tokio::select! {
-            served = &mut connection => served,
-            _ = draining.wait_for(|draining| *draining) => {
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
-                (&mut connection).await
+        // hyper's own patience begins with the connection, ours when the socket came.
+        let late = async {
+            tokio::time::sleep_until(until).await;
+            if answered.get() {
+                std::future::pending::<()>().await;
             }
         };
-        if let Err(error) = served {
-            let parts = connection.into_parts();
-            if let Some(parts) = parts.filter(|_| error.is_timeout()) {
-                // Silence between two requests is nobody's fault.
-                if !answered.get() || !parts.read_buf.is_empty() {
-                    let stream = parts.io.into_inner().into_inner();
-                    let _ = stream.try_write(&request_timeout());
-                    let _ = socket2::SockRef::from(&stream).shutdown(std::net::Shutdown::Write);
-                }
-            } else {
-                tracing::debug!(%error, %peer, "an http connection ended");
+        let served = tokio::select! {
+            served = &mut connection => Some(served),
+            () = late => None,
+            _ = draining.wait_for(|draining| *draining) => {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                Some((&mut connection).await)
             }
-            return;
+        };
+        match served {
+            Some(Ok(())) => {}
+            Some(Err(error)) if !error.is_timeout() => {
+                tracing::debug!(%error, %peer, "an http connection ended");
+                return;
+            }
+            None | Some(Err(_)) => {
+                // Silence between two requests is nobody's fault.
+                let parts = connection.into_parts();
+                if let Some(parts) =
+                    parts.filter(|parts| !answered.get() || !parts.read_buf.is_empty())
+                {
+                    let (stream, _) = parts.io.into_inner().into_inner();
+                    say_late(&stream);
+                }
+                return;
+            }
         }
         let Some((waiting, ticket)) = upgraded.take() else {
             return;
@@ -105,14 +119,16 @@ impl Worker {
         };
         if let Ok(parts) = upgraded.downcast::<TokioIo<Unstalled>>() {
             // `read_buf` pins hyper's whole buffer even when it is empty: it ends here.
-            let stream = parts.io.into_inner().into_inner();
-            self.adopt(stream, &parts.read_buf, ticket, load);
+            let (stream, unread) = parts.io.into_inner().into_inner();
+            let behind = [&parts.read_buf[..], &unread[..]].concat();
+            drop((parts.read_buf, unread));
+            self.adopt(stream, &[], &behind, ticket, load);
         }
     }
 }
 
 /// The answer to a head that does not come in time, which hyper drops without a word.
-fn request_timeout() -> Vec<u8> {
+pub(super) fn request_timeout() -> Vec<u8> {
     const BODY: &str = r#"{"error":"Request timeout","code":"timeout"}"#;
     let length = BODY.len();
     format!(

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -15,23 +16,26 @@ use tokio::time::Sleep;
 pub struct Unstalled {
     stream: TcpStream,
     patience: Duration,
+    /// Was read from it before, and is read first.
+    read: Bytes,
     /// Exists while a write waits.
     until: Option<Pin<Box<Sleep>>>,
 }
 
 impl Unstalled {
-    /// The peer of `stream` may let a write wait for `patience`.
-    pub const fn new(stream: TcpStream, patience: Duration) -> Self {
+    /// The peer of `stream` may let a write wait for `patience`; `read` was read from it already.
+    pub const fn new(stream: TcpStream, patience: Duration, read: Bytes) -> Self {
         Self {
             stream,
             patience,
+            read,
             until: None,
         }
     }
 
-    /// The bare socket.
-    pub fn into_inner(self) -> TcpStream {
-        self.stream
+    /// The bare socket, and what is to be read before it.
+    pub fn into_inner(self) -> (TcpStream, Bytes) {
+        (self.stream, self.read)
     }
 
     fn watch(
@@ -58,6 +62,11 @@ impl AsyncRead for Unstalled {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let count = self.read.len().min(buffer.remaining());
+            buffer.put_slice(&self.read.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

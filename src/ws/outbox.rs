@@ -9,10 +9,14 @@ use super::Frame;
 /// Without it, a peer that sends pings and reads nothing makes us keep twenty times the bound in pongs.
 const FRAME_OVERHEAD: usize = 48;
 
-/// A queue of frames. Holds no memory while it is empty.
+/// A queue of frames. Holds no memory while it is empty, and none of its own for a single one: that
+/// is what nearly every delivery is.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    frames: VecDeque<Frame>,
+    /// Is to be written first; `None` if nothing waits.
+    first: Option<Frame>,
+    /// The others. Empty, and without memory, if there is no first.
+    rest: VecDeque<Frame>,
     /// Bytes of the first frame that are already written. Less than its length; 0 without frames.
     written: usize,
     /// Bytes still to be written: the lengths of all frames less `written`.
@@ -27,9 +31,11 @@ impl Outbox {
     /// Adds a frame unless the queue would take more than `bytes_max` of memory then. A queue without
     /// a byte in it takes a frame of any size.
     pub fn push(&mut self, frame: &Frame, bytes_max: usize) -> Result<(), Full> {
-        let overhead = (self.frames.len() + 1) * FRAME_OVERHEAD;
-        if self.bytes > 0 && self.bytes + frame.len() + overhead > bytes_max {
-            return Err(Full);
+        if self.bytes > 0 {
+            let overhead = (1 + self.rest.len() + 1) * FRAME_OVERHEAD;
+            if self.bytes + frame.len() + overhead > bytes_max {
+                return Err(Full);
+            }
         }
         self.push_last_words(frame);
         Ok(())
@@ -37,9 +43,13 @@ impl Outbox {
 
     /// Adds a frame whatever waits: for what is said at the end of a connection, once.
     pub fn push_last_words(&mut self, frame: &Frame) {
-        if !frame.is_empty() {
-            self.bytes += frame.len();
-            self.frames.push_back(frame.clone());
+        if frame.is_empty() {
+            return;
+        }
+        self.bytes += frame.len();
+        match self.first {
+            None => self.first = Some(frame.clone()),
+            Some(_) => self.rest.push_back(frame.clone()),
         }
     }
 
@@ -56,14 +66,14 @@ impl Outbox {
     /// The unwritten part of the first frame, if it is all that waits or is at least `alone_bytes`
     /// long: then it is written from where it lies.
     pub fn first(&self, alone_bytes: usize) -> Option<&[u8]> {
-        let rest = &self.frames.front()?[self.written..];
-        (self.frames.len() == 1 || rest.len() >= alone_bytes).then_some(rest)
+        let first = &self.first.as_ref()?[self.written..];
+        (self.rest.is_empty() || first.len() >= alone_bytes).then_some(first)
     }
 
     /// Appends unwritten bytes to `scratch`, in order, up to about `bytes_max`.
     pub fn copy_to(&self, scratch: &mut Vec<u8>, bytes_max: usize) {
         let mut skip = self.written;
-        for frame in &self.frames {
+        for frame in self.first.iter().chain(&self.rest) {
             if scratch.len() >= bytes_max {
                 break;
             }
@@ -76,28 +86,29 @@ impl Outbox {
     pub fn consume(&mut self, mut count: usize) {
         debug_assert!(count <= self.bytes);
         self.bytes -= count;
-        while let Some(first) = self.frames.front() {
-            let rest = first.len() - self.written;
-            if count < rest {
+        while let Some(first) = &self.first {
+            let left = first.len() - self.written;
+            if count < left {
                 self.written += count;
                 return;
             }
-            count -= rest;
+            count -= left;
             self.written = 0;
-            self.frames.pop_front();
+            self.first = self.rest.pop_front();
         }
-        self.frames = VecDeque::new();
+        if self.rest.capacity() > 0 {
+            self.rest = VecDeque::new();
+        }
     }
 
     /// Drops every frame of which no byte is written; what the peer gets stays whole frames.
     pub fn discard_unsent(&mut self) {
-        let keep = usize::from(self.written > 0);
-        self.frames.truncate(keep);
-        self.bytes = self
-            .frames
-            .front()
-            .map_or(0, |first| first.len() - self.written);
-        self.frames.shrink_to_fit();
+        self.rest = VecDeque::new();
+        if self.written == 0 {
+            self.first = None;
+        }
+        let first = self.first.as_ref();
+        self.bytes = first.map_or(0, |first| first.len() - self.written);
     }
 }
 
@@ -132,7 +143,7 @@ mod tests {
                 drain(&mut outbox, step),
                 b"\x81\x03one\x81\x03two\x81\x05three\x81\x01x"
             );
-            assert_eq!(outbox.frames.capacity(), 0);
+            assert_eq!(outbox.rest.capacity(), 0);
         }
     }
 

@@ -23,21 +23,25 @@ export async function startServer({ args = [], env = {} } = {}) {
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^(FANFARE_.*|NEXTAUTH_SECRET|WS_PORT|METRICS_PORT|REDIS_URL|RUST_LOG)$/.test(name),
   );
-  const child = spawn(binary, args, {
-    cwd: home,
-    env: { ...Object.fromEntries(inherited), ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
   let output = '';
   let stdout = '';
-  child.stdout.on('data', (data) => {
-    output += data;
-    stdout += data;
-  });
-  child.stderr.on('data', (data) => (output += data));
+  let child;
   let failure;
-  child.on('error', (error) => (failure = error));
-  const ended = new Promise((resolve) => child.on('close', resolve));
+  let ended;
+  const run = (args) => {
+    child = spawn(binary, args, {
+      cwd: home,
+      env: { ...Object.fromEntries(inherited), ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    child.stdout.on('data', (data) => {
+      output += data;
+      stdout += data;
+    });
+    child.stderr.on('data', (data) => (output += data));
+    child.on('error', (error) => (failure = error));
+    ended = new Promise((resolve) => child.on('close', resolve));
+  };
 
   const server = {
     home,
@@ -50,6 +54,11 @@ export async function startServer({ args = [], env = {} } = {}) {
       child.kill('SIGKILL');
       if (!failure) await ended;
     },
+    /** Starts it again after a kill: the same address, the same data. */
+    async restart() {
+      run([...args, '--set', `server.listen=${new URL(server.url).host}`]);
+      await ready();
+    },
     /** Kills it if it still runs and removes its folders; throws if it panicked. */
     async stop() {
       await server.kill();
@@ -57,8 +66,8 @@ export async function startServer({ args = [], env = {} } = {}) {
       if (output.includes('panicked at')) throw new Error(`the server panicked:\n${output}`);
     },
   };
-  try {
-    await until('the server is ready', START_PATIENCE_MS, async () => {
+  const ready = () =>
+    until('the server is ready', START_PATIENCE_MS, async () => {
       if (failure) throw failure;
       if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
       server.url ||= /^listening on (http:\/\/\S+)$/m.exec(stdout)?.[1] ?? '';
@@ -67,6 +76,9 @@ export async function startServer({ args = [], env = {} } = {}) {
       const answer = await fetch(`${server.url}/ready`).catch(() => null);
       return answer?.status === 200;
     });
+  try {
+    run(args);
+    await ready();
   } catch (error) {
     await server.stop().catch(() => {});
     throw new Error(`${error.message}\n--- the server said:\n${output}---`);
@@ -74,8 +86,8 @@ export async function startServer({ args = [], env = {} } = {}) {
   return server;
 }
 
-/** Starts the server as on a laptop: `--dev`, an API key, free ports. */
-export function startDevServer() {
+/** Starts the server as on a laptop: `--dev`, an API key, free ports, and these settings. */
+export function startDevServer(...settings) {
   return startServer({
     args: [
       'serve',
@@ -83,6 +95,7 @@ export function startDevServer() {
       '--set', 'server.listen=127.0.0.1:0',
       '--set', 'metrics.listen=127.0.0.1:0',
       '--set', 'limits.sign_in_per_minute=1000',
+      ...settings.flatMap((setting) => ['--set', setting]),
     ],
     env: { FANFARE_AUTH__API_KEYS: API_KEY },
   });

@@ -78,7 +78,10 @@ impl Node {
     }
 
     pub fn join(&mut self, worker: usize, key: &ChannelKey, member: usize) {
-        let first = self.channels(worker).join(key, member as u32, Slow::Close);
+        let joined = self
+            .channels(worker)
+            .join(key.clone(), member as u32, Slow::Close);
+        let (_, first) = joined;
         self.router.interest.join(worker, key, first);
     }
 

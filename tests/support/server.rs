@@ -443,6 +443,25 @@ impl Server {
         self.home.path().join(path)
     }
 
+    /// Runs a command of the same binary on the same folders: no other setting of the server's is known to it.
+    pub fn fanfare(&self, arguments: &[&str]) -> std::process::Output {
+        self.fanfare_on(&self.data_dir(), arguments)
+    }
+
+    /// The same on another `data_dir`.
+    pub fn fanfare_on(&self, data_dir: &Path, arguments: &[&str]) -> std::process::Output {
+        let empty = self.home.path().join("none.toml");
+        std::fs::write(&empty, "").unwrap();
+        command()
+            .args(arguments)
+            .arg("--config")
+            .arg(empty)
+            .arg("--data-dir")
+            .arg(data_dir)
+            .output()
+            .unwrap()
+    }
+
     /// Its process.
     pub fn pid(&self) -> Pid {
         Pid::from_child(self.process.as_ref().expect("it does not run"))

@@ -38,6 +38,11 @@ pub(super) fn read(
     }))
 }
 
+/// When a row's key goes.
+pub(super) fn expire_ms(row: &[u8]) -> Result<u64, Error> {
+    Row::from_row(row).map(|row| row.expire_ms)
+}
+
 /// What setting a key weighs at most.
 pub(super) fn row_bytes(space: &str, key: &str, value: &[u8]) -> u64 {
     2 * (ROW_BYTES + 24 + space.len() as u64 + key.len() as u64) + 17 + value.len() as u64

@@ -344,6 +344,11 @@ fn restored_key(key: &str) -> Result<ChannelKey, Error> {
     }
 }
 
+/// Whose event a row of [`LOG`] is, and which.
+pub(super) fn channel_and_offset(row: &[u8]) -> Result<(u64, u64), Error> {
+    LogRow::from_row(row).map(|row| (row.channel, row.offset))
+}
+
 /// A row of [`LOG`].
 struct LogRow<'a> {
     channel: u64,
@@ -378,12 +383,26 @@ pub(super) fn end_relaxed_epochs(
     tables: &mut Tables<'_>,
     ledger: &mut Ledger,
 ) -> Result<(), Error> {
+    end_epochs(tables, ledger, |row| row.relaxed)
+}
+
+/// Ends the epochs of all channels: the database goes on from an earlier moment, and positions may
+/// have been given out since. The events stay.
+pub(super) fn end_all_epochs(tables: &mut Tables<'_>, ledger: &mut Ledger) -> Result<(), Error> {
+    end_epochs(tables, ledger, |_| true)
+}
+
+fn end_epochs(
+    tables: &mut Tables<'_>,
+    ledger: &mut Ledger,
+    ends: impl Fn(&ChannelRow) -> bool,
+) -> Result<(), Error> {
     let epoch = random_epoch();
     let mut ended = Vec::new();
     for row in tables.channels.table().iter().map_err(Error::storage)? {
         let (key, row) = row.map_err(Error::storage)?;
         let mut row = ChannelRow::from_row(row.value())?;
-        if row.relaxed {
+        if ends(&row) {
             row.epoch.clone_from(&epoch);
             ended.push((key.value().to_owned(), row.to_row()));
         }
@@ -429,7 +448,7 @@ impl ChannelRow {
             .done()
     }
 
-    fn from_row(row: &[u8]) -> Result<Self, Error> {
+    pub(super) fn from_row(row: &[u8]) -> Result<Self, Error> {
         let mut row = RowReader::new(row)?;
         Ok(Self {
             number: row.number()?,

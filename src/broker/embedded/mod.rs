@@ -8,6 +8,7 @@
 //! Not for: several nodes. This one delivers to its own sink only.
 
 mod batch;
+pub mod copy;
 mod disk;
 mod events;
 mod idempotency;
@@ -15,6 +16,7 @@ mod job;
 mod kv;
 mod lock;
 mod log;
+pub mod maintenance;
 mod memory;
 mod notifications;
 mod open;
@@ -48,7 +50,7 @@ use crate::config::Limits;
 use crate::protocol::ChannelKey;
 use batch::Batch;
 use job::{Job, Task};
-pub use open::OpenError;
+pub use open::{FILE_NAME, OpenError};
 use presence::Rooms;
 use quota::Quota;
 use relaxed::Detour;

@@ -25,7 +25,7 @@ const READ: u8 = 1;
 /// How many notifications a user has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    total: u64,
+    pub(super) total: u64,
     pub(super) unread: u64,
 }
 

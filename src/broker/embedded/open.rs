@@ -14,7 +14,10 @@ use super::tables::{LEDGER_KEY, Ledger, META, SCHEMA_KEY, Tables};
 use crate::broker::Error;
 
 /// The layout of the tables. Goes up with every change that an older program would misread.
-const SCHEMA: u64 = 3;
+pub(super) const SCHEMA: u64 = 3;
+
+/// The file in `data_dir`.
+pub const FILE_NAME: &str = "fanfare.redb";
 
 /// redb's page cache. What is read often (rings) is not read from redb at all.
 const CACHE_BYTES: usize = 32 << 20;
@@ -82,6 +85,21 @@ pub(super) struct Opened {
 
 /// Opens or creates the database and reads its log.
 pub(super) fn open(path: &Path, now_ms: u64, history_bytes: u64) -> Result<Opened, OpenError> {
+    let database = database(path)?;
+    let damaged = |error: Error| OpenError::Damaged {
+        path: path.to_owned(),
+        cause: error.to_string(),
+    };
+    let (ledger, histories) = load(&database, now_ms, history_bytes).map_err(damaged)?;
+    Ok(Opened {
+        database,
+        ledger,
+        histories,
+    })
+}
+
+/// Opens or creates the database and brings it to this program's schema.
+pub(super) fn database(path: &Path) -> Result<Database, OpenError> {
     create_file(path)?;
     let database = builder()
         .create(path)
@@ -101,12 +119,7 @@ pub(super) fn open(path: &Path, now_ms: u64, history_bytes: u64) -> Result<Opene
         Some(found) => settle(&database, found).map_err(damaged)?,
         None => create_tables(&database).map_err(damaged)?,
     }
-    let (ledger, histories) = load(&database, now_ms, history_bytes).map_err(damaged)?;
-    Ok(Opened {
-        database,
-        ledger,
-        histories,
-    })
+    Ok(database)
 }
 
 /// Opens a database that this process has had open before.
@@ -114,7 +127,7 @@ pub(super) fn reopen(path: &Path) -> Result<Database, DatabaseError> {
     builder().open(path)
 }
 
-fn builder() -> redb::Builder {
+pub(super) fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     builder
@@ -156,7 +169,7 @@ pub(super) fn time_ordered(now_ms: u64) -> Uuid {
 }
 
 /// Creates the file for its owner alone, and its folder if it is missing.
-fn create_file(path: &Path) -> Result<(), OpenError> {
+pub(super) fn create_file(path: &Path) -> Result<(), OpenError> {
     if let Some(folder) = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
@@ -244,7 +257,7 @@ pub(super) fn end_epochs(database: &Database) -> Result<(), Error> {
 }
 
 /// Changes the database outside of the writer.
-fn rewrite(
+pub(super) fn rewrite(
     database: &Database,
     change: impl FnOnce(&mut Tables<'_>, &mut Ledger) -> Result<(), Error>,
 ) -> Result<(), Error> {

@@ -35,6 +35,32 @@ pub(super) const REVOCATIONS: TableDefinition<(u8, &str), &[u8]> =
 pub(super) const REVOCATION_EXPIRY: TableDefinition<(u64, u8, &str), &[u8]> =
     TableDefinition::new("revocation_expiry");
 
+/// Does something with every table there is: backups and checks must not forget one.
+pub(super) trait TableVisitor {
+    /// Why it stops.
+    type Error;
+
+    fn visit<K: Key + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, &'static [u8]>,
+    ) -> Result<(), Self::Error>;
+}
+
+/// Visits every table, [`META`] last: what is read before it is never ahead of the ledger.
+pub(super) fn visit_tables<V: TableVisitor>(visitor: &mut V) -> Result<(), V::Error> {
+    visitor.visit(LOG)?;
+    visitor.visit(CHANNELS)?;
+    visitor.visit(KV)?;
+    visitor.visit(KV_EXPIRY)?;
+    visitor.visit(USERS)?;
+    visitor.visit(WALLETS)?;
+    visitor.visit(NOTES)?;
+    visitor.visit(NOTE_COUNTS)?;
+    visitor.visit(REVOCATIONS)?;
+    visitor.visit(REVOCATION_EXPIRY)?;
+    visitor.visit(META)
+}
+
 pub(super) const SCHEMA_KEY: &str = "schema";
 pub(super) const LEDGER_KEY: &str = "ledger";
 
@@ -225,4 +251,42 @@ pub(super) fn row_of<K: Key + 'static>(
 ) -> Result<Option<Vec<u8>>, Error> {
     let row = table.get(&key).map_err(Error::storage)?;
     Ok(row.map(|row| row.value().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use redb::TableHandle;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Names(BTreeSet<String>);
+
+    impl TableVisitor for Names {
+        type Error = std::convert::Infallible;
+
+        fn visit<K: Key + 'static>(
+            &mut self,
+            table: TableDefinition<'static, K, &'static [u8]>,
+        ) -> Result<(), Self::Error> {
+            self.0.insert(table.name().to_owned());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_table_is_visited() {
+        let database = redb::Database::builder()
+            .create_with_backend(redb::backends::InMemoryBackend::new())
+            .unwrap();
+        let tx = database.begin_write().unwrap();
+        drop(Tables::open(&tx).unwrap());
+        let there = tx.list_tables().unwrap();
+        let there: BTreeSet<String> = there.map(|table| table.name().to_owned()).collect();
+        let mut visited = Names::default();
+        visit_tables(&mut visited).unwrap();
+        assert_eq!(visited.0, there);
+    }
 }

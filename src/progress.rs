@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use super::stopwatch;
+use crate::stopwatch;
 
 /// The eye does not need more.
 const INTERVAL_NS: u64 = 200_000_000;

@@ -1,0 +1,115 @@
+// Builds what the server serves and the package holds, into dist/. The files are committed: building
+// the server needs no Node.
+//
+//   node build.mjs                 type-checks, then writes dist/
+//   node build.mjs --check         type-checks; fails if dist/ is not what a build gives, or is too large
+//   node build.mjs --tests FOLDER  bundles test/*.test.ts for `node --test`
+
+import { build } from 'esbuild';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const at = (...parts) => path.join(here, ...parts);
+/** Of fanfare.js, gzipped. */
+const MOST_BYTES = 8 * 1024;
+
+/** Names that are neither the application's nor the wire's. */
+const INTERNAL = [
+  ...['recovering', 'retryAt', 'harmless', 'waiting', 'member', 'tries', 'held', 'due'],
+  ...['effects', 'deadline', 'command', 'names', 'fresh', 'frame', 'anew', 'renewed', 'session'],
+  ...['fromServer', 'fromTab', 'greeting', 'isTrying', 'moved', 'leads', 'lost', 'gone'],
+  ...['signedOut', 'signedIn', 'noToken', 'unwant', 'hello', 'stored', 'locked', 'failed', 'want', 'wake', 'tick'],
+];
+
+const common = {
+  bundle: true,
+  minify: true,
+  target: 'es2022',
+  charset: 'utf8',
+  legalComments: 'none',
+  // Private members; the names stay the same from build to build.
+  mangleProps: new RegExp(`^(_[a-z].*|${INTERNAL.join('|')})$`),
+  reserveProps: /^_meta$/,
+  write: false,
+  absWorkingDir: here,
+  tsconfigRaw: { compilerOptions: { useDefineForClassFields: false } },
+};
+
+async function scripts() {
+  const one = async (entry, options) => (await build({ ...common, entryPoints: [`src/${entry}.ts`], ...options })).outputFiles[0].text;
+  const beside = {
+    name: 'beside',
+    setup(build) {
+      build.onResolve({ filter: /^\.\/index\.js$/ }, () => ({ path: './fanfare.js', external: true }));
+      build.onResolve({ filter: /^\.\/wallet\.js$/ }, () => ({ path: './fanfare-wallet.js', external: true }));
+    },
+  };
+  return {
+    'fanfare.js': await one('index', { format: 'esm', plugins: [beside] }),
+    'fanfare-wallet.js': await one('wallet', { format: 'esm' }),
+    'fanfare.classic.js': await one('index', { format: 'iife', globalName: 'Fanfare' }),
+    'fanfare-compat.js': await one('compat', { format: 'esm', plugins: [beside] }),
+    'fanfare-react.js': await one('react', { format: 'esm', plugins: [beside], external: ['react'] }),
+  };
+}
+
+function node(script, ...parameters) {
+  execFileSync(process.execPath, [at('node_modules', script), ...parameters], { cwd: here, stdio: ['ignore', 2, 'inherit'] });
+}
+
+function types() {
+  const folder = mkdtempSync(path.join(tmpdir(), 'fanfare-types-'));
+  try {
+    const made = {};
+    for (const [entry, name] of [['index', 'fanfare'], ['compat', 'fanfare-compat'], ['wallet', 'fanfare-wallet'], ['react', 'fanfare-react']]) {
+      const file = path.join(folder, `${name}.d.ts`);
+      node('dts-bundle-generator/dist/bin/dts-bundle-generator.js', '--silent', '--no-banner', '--no-check', '--export-referenced-types=false', '--project', 'tsconfig.json', '-o', file, `src/${entry}.ts`);
+      made[`${name}.d.ts`] = readFileSync(file, 'utf8');
+    }
+    return made;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+async function tests(folder) {
+  const entries = readdirSync(at('test')).filter((name) => name.endsWith('.test.ts'));
+  await build({
+    entryPoints: entries.map((name) => at('test', name)),
+    outdir: path.resolve(folder),
+    outExtension: { '.js': '.mjs' },
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node18',
+    sourcemap: 'inline',
+    absWorkingDir: here,
+  });
+}
+
+const [mode, folder] = process.argv.slice(2);
+if (mode === '--tests') {
+  await tests(folder);
+} else {
+  node('typescript/bin/tsc', '--project', '.');
+  const made = { ...(await scripts()), ...types() };
+  const packed = gzipSync(made['fanfare.js'], { level: 9 }).length;
+  console.log(`fanfare.js: ${made['fanfare.js'].length} bytes, ${packed} gzipped (at most ${MOST_BYTES})`);
+  if (packed > MOST_BYTES) throw new Error(`fanfare.js is too large: ${packed} bytes gzipped`);
+  if (mode === '--check') {
+    const there = readdirSync(at('dist')).sort();
+    const expected = Object.keys(made).sort();
+    if (String(there) !== String(expected)) throw new Error(`dist/ has ${there}, a build gives ${expected}`);
+    for (const [name, text] of Object.entries(made)) {
+      if (readFileSync(at('dist', name), 'utf8') !== text) throw new Error(`dist/${name} is not what a build gives: run "node build.mjs" in src/web/client`);
+    }
+  } else {
+    mkdirSync(at('dist'), { recursive: true });
+    for (const [name, text] of Object.entries(made)) writeFileSync(at('dist', name), text);
+  }
+}

@@ -1,0 +1,36 @@
+// One request to the server's HTTP API.
+
+import { FanfareError } from './types.js';
+
+const PATIENCE = 10_000;
+
+/** The answer's JSON, or a `FanfareError`; `code` is `offline` if there was no answer. */
+export async function request(
+  method: string,
+  url: string,
+  token?: string | null,
+  body?: unknown,
+): Promise<any> {
+  let status = 0;
+  let answer: any;
+  try {
+    const response = await fetch(url, {
+      method,
+      headers: {
+        ...(token && { Authorization: `Bearer ${token}` }),
+        ...(body !== undefined && { 'Content-Type': 'application/json' }),
+      },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: 'no-store',
+      keepalive: method !== 'GET',
+      signal: AbortSignal.timeout(PATIENCE),
+    });
+    status = response.status;
+    answer = await response.json();
+  } catch {
+    // No answer, or some proxy's page.
+  }
+  if (status >= 200 && status < 300 && answer) return answer;
+  const code = answer?.code ?? (status ? `status_${status}` : 'offline');
+  throw new FanfareError(code, answer?.error, status || undefined);
+}

@@ -1,0 +1,237 @@
+// Who is signed in: keeps the tokens, renews them in time, once for all tabs.
+
+import { request } from './api.js';
+import { drive, Listeners } from './drive.js';
+import { onPage } from './page.js';
+import { Renewal, type Session } from './renewal.js';
+import { FanfareError, type User } from './types.js';
+import type { Signer } from './wallet.js';
+
+/** For `JWTManager.getInstance` and `configure`. */
+export interface JWTOptions {
+  /** Where Fanfare is, such as `https://rt.example`; by default the page's own origin. */
+  baseUrl?: string;
+  /** The application's own way to get a token, in place of sign-in and refresh tokens; null: nobody is signed in. */
+  getToken?: () => Promise<string | null>;
+}
+
+const KEY = 'fanfare-session';
+/** So long before its end a token is not handed out any more: it has to arrive, too. */
+const ARRIVAL = 1_500;
+
+/** The claims of a token, not verified: the server does that. */
+export function claimsOf(token: string): any {
+  const binary = atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'));
+  return JSON.parse(new TextDecoder().decode(Uint8Array.from(binary, (c) => c.charCodeAt(0))));
+}
+
+export class JWTManager {
+  private static _instance?: JWTManager;
+
+  /** The only one there is. */
+  static getInstance(options?: JWTOptions): JWTManager {
+    const one = (JWTManager._instance ??= new JWTManager());
+    return options ? one.configure(options) : one;
+  }
+
+  private _options: JWTOptions = {};
+  private _core = new Renewal(Math.random);
+  private _run = drive(this._core, {
+    lock: () => {
+      const work = () =>
+        new Promise<void>((unlock) => {
+          this._unlock = unlock;
+          this._run(() => this._core.locked(this._read()));
+        });
+      void (globalThis.navigator?.locks ? navigator.locks.request(KEY, work) : work());
+    },
+    fetch: (session) => void this._fetch(session),
+    store: (session) => this._write(session),
+    unlock: () => this._unlock?.(),
+    tell: (session, anew) => this._listeners.tell(session?.user ?? null, anew),
+    settle: (renewed) => {
+      for (const resolve of this._waiting.splice(0)) resolve(renewed);
+    },
+  });
+  private _listeners = new Listeners<[user: User | null, anew: boolean]>();
+  private _waiting: ((renewed: boolean) => void)[] = [];
+  private _unlock?: () => void;
+  /** If there is no localStorage. */
+  private _memory: string | null = null;
+
+  private constructor() {
+    this._run(() => this._core.stored(this._read()));
+    if (typeof addEventListener !== 'function') return;
+    addEventListener('storage', (event) => {
+      if (event.key === KEY || event.key === null) this._run(() => this._core.stored(this._read()));
+    });
+    const wake = () => this.hurry();
+    onPage(wake, () => {}, wake);
+  }
+
+  configure(options: JWTOptions): this {
+    Object.assign(this._options, options);
+    return this;
+  }
+
+  get baseUrl(): string {
+    return (this._options.baseUrl ?? '').replace(/\/$/, '');
+  }
+
+  /** Who is signed in. */
+  get user(): User | null {
+    return this._core.session?.user ?? null;
+  }
+
+  /** When the token ends, in milliseconds of this browser's clock. */
+  get expiresAt(): number | null {
+    return this._core.session?.until ?? null;
+  }
+
+  isAuthenticated(): boolean {
+    return (this.expiresAt ?? 0) > Date.now();
+  }
+
+  /** The token, renewed before if it has ended; null if nobody is signed in or it cannot be renewed now. */
+  async getToken(): Promise<string | null> {
+    if (!this._core.session && this._options.getToken) await this._fromApplication();
+    const { session } = this._core;
+    if (session && session.until - Math.min(ARRIVAL, (session.until - session.from) / 8) < Date.now()) await this.refresh(session.token);
+    return this.isAuthenticated() ? this._core.session!.token : null;
+  }
+
+  /** Gets a new token, unless there is another than `old` already. Never two at a time, whatever the number of tabs. */
+  refresh(old?: string): Promise<boolean> {
+    return new Promise((resolve) => {
+      this._waiting.push(resolve);
+      this._run(() => this._core.refresh(old));
+    });
+  }
+
+  /** Renews the token at once if its time has come and only an earlier failure is waited for. */
+  hurry(): void {
+    this._run((now) => this._core.wake(now));
+  }
+
+  /**
+   * Signs in: with the page's wallet, with a signer of the application's, or with a bare address
+   * where the server asks for no proof.
+   */
+  async signIn(who?: Signer | string): Promise<User> {
+    const signer = who ?? (await (await import('./wallet.js')).findWallet());
+    const wallet = typeof signer === 'string' ? signer : signer.address;
+    let proof = {};
+    if (typeof signer !== 'string') {
+      const { message } = await this._post('challenge', { wallet });
+      let signature = await signer.signMessage(new TextEncoder().encode(message));
+      if (typeof signature !== 'string') signature = btoa(String.fromCharCode(...signature));
+      proof = { message, signature };
+    }
+    const from = Date.now();
+    const session = this._session(await this._post('wallet', { wallet, ...proof }), from);
+    this._run(() => this._core.signedIn(session));
+    return session.user;
+  }
+
+  /** Goes on with a token that the application has got itself. */
+  setToken(token: string, refreshToken?: string): void {
+    const { exp, iat } = claimsOf(token);
+    // How old it is cannot be told but by the two clocks.
+    const until = exp * 1_000;
+    const session = { ...this._session({ token, refreshToken }, 0), from: (iat ?? Date.now() / 1_000) * 1_000, until };
+    this._run(() => this._core.signedIn(session));
+  }
+
+  /** Whether the server takes the token. */
+  async verify(token = this._core.session?.token): Promise<boolean> {
+    if (!token) return false;
+    try {
+      return !!(await request('GET', `${this.baseUrl}/api/auth/wallet`, token)).valid;
+    } catch (error) {
+      if ((error as FanfareError).status === 401) return false;
+      throw error;
+    }
+  }
+
+  /** Signs out here at once; the server is told, and revokes the tokens and closes their sockets. */
+  async logout(): Promise<void> {
+    const session = this._core.session;
+    this.forget();
+    if (!session) return;
+    const { token, refreshToken } = session;
+    await request('POST', `${this.baseUrl}/api/auth/logout`, token, refreshToken ? { refreshToken } : {}).catch(() => {});
+  }
+
+  /** Signs out without telling the server; with a token, only if it is still that one. */
+  forget(token?: string): void {
+    if (!token || token === this._core.session?.token) this._run(() => this._core.signedIn(null));
+  }
+
+  /** Calls back when there is another token, or none; `anew`: somebody has signed in or out. */
+  onChange(listener: (user: User | null, anew: boolean) => void): () => void {
+    return this._listeners.listen(listener);
+  }
+
+  // ---- within
+
+  private _post(what: string, body: unknown): Promise<any> {
+    return request('POST', `${this.baseUrl}/api/auth/${what}`, null, body);
+  }
+
+  /** `from`: before it was asked for. The answer may have waited long for a page that slept. */
+  private _session(answer: any, from: number): Session {
+    const { token, refreshToken, user } = answer;
+    const { exp, iat, userId, sub, wallet, nickname } = claimsOf(token);
+    const until = from + (exp - (iat ?? from / 1_000)) * 1_000;
+    return { token, refreshToken, user: user ?? { id: userId ?? sub, wallet, nickname }, from, until };
+  }
+
+  private async _fromApplication(): Promise<void> {
+    const token = await this._options.getToken!();
+    if (token && token !== this._core.session?.token) this.setToken(token);
+  }
+
+  private async _fetch({ refreshToken, user }: Session): Promise<void> {
+    const from = Date.now();
+    let final = false;
+    try {
+      let answer;
+      if (this._options.getToken) answer = { token: await this._options.getToken() };
+      else if (refreshToken) {
+        final = true;
+        answer = await this._post('refresh', { refreshToken });
+      } else answer = await this._post('wallet', { wallet: user.wallet });
+      if (!answer.token) throw (final = true);
+      const session = this._session({ user, refreshToken, ...answer }, from);
+      this._run(() => this._core.renewed(session, this._read()));
+    } catch (error) {
+      const { status = 0 } = error as FanfareError;
+      const refused = final && (error === true || status === 400 || status === 401);
+      this._run((now) => this._core.failed(now, refused, this._read()));
+    }
+  }
+
+  private _read(): Session | null {
+    let text = this._memory;
+    try {
+      text = localStorage.getItem(KEY);
+    } catch {
+      // Not there, or not allowed.
+    }
+    try {
+      return text ? JSON.parse(text) : null;
+    } catch {
+      return null;
+    }
+  }
+
+  private _write(session: Session | null): void {
+    this._memory = session && JSON.stringify(session);
+    try {
+      if (this._memory) localStorage.setItem(KEY, this._memory);
+      else localStorage.removeItem(KEY);
+    } catch {
+      // Then this tab alone knows.
+    }
+  }
+}

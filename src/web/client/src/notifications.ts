@@ -1,0 +1,150 @@
+// The user's notifications: a list that keeps itself up to date, in every tab and on every device.
+
+import { request } from './api.js';
+import { Listeners } from './drive.js';
+import { EMPTY, heard, marked, merge, removed, type InboxState } from './inbox.js';
+import { JWTManager } from './jwt.js';
+import type { FanfareSocket, Subscription } from './socket.js';
+import type { Frame } from './types.js';
+
+/** Notifications of a page, and how many are loaded anew at most. */
+const PAGE = 20;
+const RELOAD_MAX = 100;
+const TYPES = ['notification', 'notification_read', 'notifications_cleared', 'unread_notifications'];
+
+export class Notifications {
+  private _state = EMPTY;
+  private _listeners = new Listeners<[]>();
+  private _ends: (() => void)[] = [];
+  private _subscription?: Subscription;
+  /** The load that is under way, and whether something was heard meanwhile. */
+  private _loading?: Promise<void>;
+  private _isStale = false;
+  /** Counts users: what was asked for an earlier one is not taken. */
+  private _era = 0;
+  private _users = 0;
+
+  constructor(
+    private _socket: FanfareSocket,
+    private _jwt: JWTManager = JWTManager.getInstance(),
+  ) {}
+
+  /** What is known now. */
+  get state(): InboxState {
+    return this._state;
+  }
+
+  /** Calls back when `state` is another one. */
+  onChange(listener: () => void): () => void {
+    return this._listeners.listen(listener);
+  }
+
+  /** Follows the user's notifications and loads the newest. */
+  start(): void {
+    if (this._ends.length) return;
+    for (const type of TYPES) this._ends.push(this._socket.on(type, (frame) => this._hear(frame)));
+    this._ends.push(
+      this._socket.on('$recovered', ({ data }) => {
+        if (!data.recovered && data.channel.startsWith('notifications_')) void this.reload();
+      }),
+      this._jwt.onChange((user, anew) => {
+        if (!anew) return;
+        this._era++;
+        this._loading = undefined;
+        this._set(EMPTY);
+        if (user) void this.reload();
+      }),
+    );
+    this._subscription = this._socket.subscribe('notifications');
+    if (this._jwt.user) void this.reload();
+  }
+
+  /** `start`, and a way to give it up: `stop` when the last one has. */
+  use(): () => void {
+    this._users++;
+    this.start();
+    return () => {
+      if (!--this._users) this.stop();
+    };
+  }
+
+  stop(): void {
+    for (const end of this._ends.splice(0)) end();
+    this._subscription?.unsubscribe();
+  }
+
+  /** Loads what is shown anew. */
+  reload(): Promise<void> {
+    this._isStale = true;
+    return (this._loading ??= this._load().finally(() => (this._loading = undefined)));
+  }
+
+  /** Loads older ones. */
+  async more(): Promise<void> {
+    const cursor = this._state.nextCursor;
+    if (!cursor) return;
+    const page = await this._ask('GET', `?limit=${PAGE}&cursor=${encodeURIComponent(cursor)}`);
+    if (!page) return;
+    const notifications = merge(this._state.notifications, page.notifications);
+    this._set({ notifications, nextCursor: page.nextCursor });
+  }
+
+  async markRead(id: string, isRead = true): Promise<void> {
+    const answer = await this._ask('PATCH', '', { notificationId: id, isRead });
+    if (answer) this._set(marked(this._state, id, isRead, answer.unreadCount));
+  }
+
+  async markAllRead(): Promise<void> {
+    const answer = await this._ask('PATCH', '', { markAllAsRead: true });
+    if (answer) this._set(marked(this._state, null, true, answer.unreadCount));
+  }
+
+  async remove(id: string): Promise<void> {
+    if (await this._ask('DELETE', `?id=${encodeURIComponent(id)}`)) await this.reload();
+  }
+
+  /** Deletes those that are read. */
+  async clear(): Promise<void> {
+    const answer = await this._ask('DELETE', '/clear');
+    if (answer) this._set(removed(this._state, (one) => one.isRead, answer.unreadCount));
+  }
+
+  // ---- within
+
+  private _set(change: Partial<InboxState>): void {
+    this._state = { ...this._state, ...change };
+    this._listeners.tell();
+  }
+
+  private _hear(frame: Frame): void {
+    this._isStale = true;
+    const state = heard(this._state, frame);
+    if (state) this._set(state);
+    else void this.reload();
+  }
+
+  /** Until nothing was heard while it was asked: an answer may be older than an event. */
+  private async _load(): Promise<void> {
+    const era = this._era;
+    this._set({ isLoading: true, error: null });
+    try {
+      while (this._isStale && era === this._era) {
+        this._isStale = false;
+        const limit = Math.min(RELOAD_MAX, Math.max(PAGE, this._state.notifications.length));
+        const page = await this._ask('GET', `?limit=${limit}`);
+        if (page) this._set(page);
+      }
+    } catch (error) {
+      if (era === this._era) this._set({ error: error as Error });
+    }
+    if (era === this._era) this._set({ isLoading: false });
+  }
+
+  /** The answer, unless somebody else has signed in meanwhile. */
+  private async _ask(method: string, rest: string, body?: unknown): Promise<any> {
+    const era = this._era;
+    const token = await this._jwt.getToken();
+    const answer = await request(method, `${this._jwt.baseUrl}/api/user/notifications${rest}`, token, body);
+    return era === this._era ? answer : null;
+  }
+}

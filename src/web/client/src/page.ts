@@ -1,0 +1,21 @@
+// What happens to the page itself.
+
+/**
+ * `wake`: it is seen again, or the network is back. `sleep`: it is about to be frozen or put away, and
+ * runs no more until `rise`. Outside of a page nothing ever happens. Returns how to stop listening.
+ */
+export function onPage(wake: () => void, sleep: () => void, rise: () => void): () => void {
+  const ends: (() => void)[] = [];
+  const on = (target: EventTarget | undefined, type: string, handler: (event: any) => void) => {
+    target?.addEventListener?.(type, handler);
+    ends.push(() => target?.removeEventListener?.(type, handler));
+  };
+  const page = globalThis.document;
+  on(globalThis, 'online', wake);
+  on(page, 'visibilitychange', () => page.visibilityState === 'visible' && wake());
+  on(globalThis, 'pagehide', sleep);
+  on(page, 'freeze', sleep);
+  on(globalThis, 'pageshow', (event) => event.persisted && rise());
+  on(page, 'resume', rise);
+  return () => ends.forEach((end) => end());
+}

@@ -1,0 +1,246 @@
+// The live connection, as applications use it.
+
+import { drive } from './drive.js';
+import { JWTManager } from './jwt.js';
+import { Link, type Phase } from './link.js';
+import { onPage } from './page.js';
+import { Tabs } from './tabs.js';
+import { FanfareError, keyOf, type Channel, type Frame } from './types.js';
+
+/** For `new FanfareSocket`. */
+export interface SocketOptions {
+  /** The socket's address; by default `/ws` where the sessions come from. */
+  url?: string;
+  /** Where tokens come from. */
+  jwt?: JWTManager;
+  /** One socket for all tabs; true by default. */
+  shared?: boolean;
+}
+
+export type Handler = (frame: any) => void;
+
+/** A wanted channel. */
+export interface Subscription {
+  /** When the server has agreed, with its `subscribed`; rejected if it refuses. */
+  ready: Promise<Frame>;
+  /** Ends it; the channel is left when nobody else in this page wants it. */
+  unsubscribe(): void;
+}
+
+export class FanfareSocket {
+  private _link = new Link(Math.random);
+  private _run = drive(this._link, {
+    open: (fresh) => void this._open(fresh, ++this._opening),
+    close: () => {
+      this._opening++;
+      if (this._tabs.leads) this._tabs.close();
+    },
+    send: (frame) => this._tabs.send(frame),
+    renew: () => this._jwt.hurry(),
+    forget: () => {
+      if (this._tabs.leads) this._jwt.forget(this._used);
+    },
+    deliver: (frame, names) => {
+      this._emit(frame.type, frame);
+      this._emit('*', frame);
+      for (const name of names) {
+        for (const { handler } of [...(this._channels.get(name) ?? [])]) this._call(handler, frame);
+      }
+    },
+    report: (kind, data) => this._emit(`$${kind}`, { type: `$${kind}`, data }),
+    settle: (command, frame, error) => {
+      const [resolve, reject] = this._commands.get(command) ?? [];
+      this._commands.delete(command);
+      if (frame) resolve?.(frame);
+      else reject?.(new FanfareError(error!.code, error!.message));
+    },
+  });
+  private _tabs: Tabs;
+  private _jwt: JWTManager;
+  private _handlers = new Map<string, Set<Handler>>();
+  private _channels = new Map<string, Set<{ handler?: Handler }>>();
+  private _commands = new Map<number, [(frame: Frame) => void, (error: FanfareError) => void]>();
+  private _last = 0;
+  private _opening = 0;
+  /** The token that the connection has. */
+  private _used?: string;
+  private _off?: () => void;
+
+  constructor(private _options: SocketOptions = {}) {
+    this._jwt = _options.jwt ?? JWTManager.getInstance();
+    this._tabs = new Tabs(`fanfare:${this._url()}`, _options.shared ?? true, {
+      frame: (frame) => this._run((now) => this._link.frame(frame, now)),
+      closed: (code, reason) => this._run((now) => this._link.closed(code, reason, now)),
+      moved: () => this._run((now) => this._link.moved(now, this._tabs.leads)),
+      isTrying: () => this._link.phase !== 'idle' && this._link.phase !== 'stopped',
+    });
+    this._link.leads = this._tabs.leads;
+  }
+
+  /** `idle`, `waiting` (for the next attempt), `opening`, `open` or `stopped` (the server wants no more of this client). */
+  get status(): Phase {
+    return this._link.phase;
+  }
+
+  isConnected(): boolean {
+    return this.status === 'open';
+  }
+
+  /** Whether this tab holds the socket. */
+  get isLeader(): boolean {
+    return this._tabs.leads;
+  }
+
+  /** Connects, and stays connected until `disconnect`; needs somebody signed in, and waits for that. */
+  connect(): void {
+    this._off ??= this._listen();
+    this._tabs.join();
+    this._run((now) => this._link.connect(now));
+  }
+
+  disconnect(): void {
+    this._off?.();
+    this._off = undefined;
+    this._run(() => this._link.disconnect());
+    this._tabs.leave();
+  }
+
+  /** The address with the token in its query; null if nobody is signed in. */
+  async getWebSocketUrlWithAuth(): Promise<string | null> {
+    const token = await this._jwt.getToken();
+    return token && `${this._url()}?token=${encodeURIComponent(token)}`;
+  }
+
+  /** The channel's events go to `handler`, and to those of `on`. */
+  subscribe(channel: Channel, handler?: Handler): Subscription {
+    const name = keyOf(channel);
+    const one = { handler };
+    const all = this._channels.get(name);
+    if (all) all.add(one);
+    else this._channels.set(name, new Set([one]));
+    const ready = this._promise((command, now) => this._link.want(name, command, now));
+    // Refusals are reported by `$denied`, too: nobody has to look at the promise.
+    ready.catch(() => {});
+    return {
+      ready,
+      unsubscribe: () => {
+        const all = this._channels.get(name);
+        if (all?.delete(one) && !all.size) this.unsubscribe(name);
+      },
+    };
+  }
+
+  /** Leaves a channel, whoever in this page wanted it. */
+  unsubscribe(channel: Channel): void {
+    const name = keyOf(channel);
+    this._channels.delete(name);
+    this._run((now) => this._link.unwant(name, now));
+  }
+
+  /** Publishes where the channel's rule lets clients do so. Not repeated when the connection is lost before the reply. */
+  async publish(channel: Channel, event: { type: string; [member: string]: any }): Promise<any> {
+    return (await this._command({ type: 'publish', channel: keyOf(channel), event }, false)).data;
+  }
+
+  /** Who is in a channel. */
+  async presence(channel: Channel): Promise<{ users: string[]; count: number; channelKey: string }> {
+    return (await this._command({ type: 'presence', channel: keyOf(channel) }, true)).data;
+  }
+
+  /** Events of the past, oldest first. */
+  async history(channel: Channel, options: { limit?: number; before?: number } = {}): Promise<{ events: Frame[]; epoch: string; channelKey: string }> {
+    return (await this._command({ type: 'history', channel: keyOf(channel), ...options }, true)).data;
+  }
+
+  /** The time to the server and back, in milliseconds. */
+  async ping(): Promise<number> {
+    const began = performance.now();
+    await this._command({ type: 'ping' }, true);
+    return performance.now() - began;
+  }
+
+  /**
+   * Calls back for every event or message of this type (`*`: of any), and for what this client
+   * tells of itself: `$status`, `$recovered`, `$denied`, `$closed`, each with `data`.
+   */
+  on(type: string, handler: Handler): () => void {
+    let all = this._handlers.get(type);
+    if (!all) this._handlers.set(type, (all = new Set()));
+    all.add(handler);
+    return () => this.off(type, handler);
+  }
+
+  off(type: string, handler: Handler): void {
+    this._handlers.get(type)?.delete(handler);
+  }
+
+  // ---- within
+
+  private _url(): string {
+    if (this._options.url) return this._options.url;
+    const base = this._jwt.baseUrl || globalThis.location?.origin || '';
+    return `${base.replace(/^http/, 'ws')}/ws`;
+  }
+
+  private _listen(): () => void {
+    // A page that sleeps must not keep the others from the socket.
+    const sleep = () => this._tabs.leave();
+    const rise = () => {
+      this._tabs.join();
+      this._run((now) => this._link.wake(now));
+      this._run((now) => this._link.moved(now, this._tabs.leads));
+    };
+    const ends = [onPage(() => this._run((now) => this._link.wake(now)), sleep, rise)];
+    ends.push(
+      this._jwt.onChange((user, anew) => {
+        if (user) void this._jwt.getToken().then((token) => {
+          if (!token || token === this._used) return;
+          if (this._link.phase === 'open') this._used = token;
+          this._run((now) => this._link.token(token, now, anew));
+        });
+        else this._run(() => this._link.signedOut());
+      }),
+    );
+    return () => ends.forEach((end) => end());
+  }
+
+  private async _open(fresh: boolean, opening: number): Promise<void> {
+    if (!this._tabs.leads) return this._tabs.hello();
+    const { _jwt: jwt } = this;
+    const renewed = !fresh || (await jwt.refresh(this._used));
+    const token = renewed ? await jwt.getToken() : null;
+    if (opening !== this._opening || !this._tabs.leads) return;
+    if (token) {
+      this._used = token;
+      this._tabs.open(this._url(), token);
+    } else if (jwt.user) this._run((now) => this._link.closed(4000, 'no token', now));
+    else this._run(() => this._link.noToken());
+  }
+
+  private _command(frame: Frame, harmless: boolean): Promise<Frame> {
+    return this._promise((command, now) => this._link.command(command, frame, harmless, now));
+  }
+
+  private _promise(start: (command: number, now: number) => void): Promise<Frame> {
+    return new Promise((resolve, reject) => {
+      const command = ++this._last;
+      this._commands.set(command, [resolve, reject]);
+      this._run((now) => start(command, now));
+    });
+  }
+
+  private _emit(type: string, frame: Frame): void {
+    for (const handler of [...(this._handlers.get(type) ?? [])]) this._call(handler, frame);
+  }
+
+  /** A mistake in one handler takes nothing from the others. */
+  private _call(handler: Handler | undefined, frame: Frame): void {
+    try {
+      handler?.(frame);
+    } catch (error) {
+      setTimeout(() => {
+        throw error;
+      });
+    }
+  }
+}

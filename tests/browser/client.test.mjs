@@ -1,0 +1,303 @@
+// The client library in a real Chromium, against the real server: renewal, restarts, sleep, tabs,
+// bad networks, revocation.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { launch } from './chromium.mjs';
+import { asBackend, startDevServer, until } from './server.mjs';
+import { startWire } from './wire.mjs';
+
+const WALLET = '4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T';
+const PATIENCE_MS = 20_000;
+
+let browser;
+let server;
+let wire;
+let context;
+
+before(async () => (browser = await launch()));
+after(() => browser?.close());
+beforeEach(() => start());
+afterEach(async () => {
+  await context?.close();
+  await wire?.stop();
+  await server?.stop();
+});
+
+async function start(...settings) {
+  server = await startDevServer(...settings);
+  wire = await startWire(Number(new URL(server.url).port));
+  context = await browser.newContext();
+}
+
+/** With other settings. */
+async function startAnew(...settings) {
+  await context.close();
+  await wire.stop();
+  await server.stop();
+  await start(...settings);
+}
+
+/** A tab with the library in it; `heard` has what `post_1` brought, `told` what the client said of itself. */
+async function openTab({ options = {} } = {}) {
+  const page = await context.newPage();
+  page.on('pageerror', (error) => assert.fail(error));
+  await page.goto(`${wire.url}/health`);
+  await page.evaluate(async (options) => {
+    const { FanfareSocket, JWTManager, Notifications } = await import('/fanfare.js');
+    window.jwt = JWTManager.getInstance();
+    window.socket = new FanfareSocket(options);
+    window.inbox = new Notifications(window.socket);
+    window.heard = [];
+    window.told = [];
+    window.greetings = [];
+    for (const type of ['$status', '$recovered', '$denied', '$closed']) {
+      window.socket.on(type, (frame) => window.told.push([type, frame.data]));
+    }
+    window.socket.on('connected', ({ data }) => window.greetings.push(data.connectionId));
+    window.socket.subscribe('post_1', (event) => window.heard.push({ n: event.n, at: performance.now() }));
+    window.socket.connect();
+  }, options);
+  return page;
+}
+
+async function openSignedIn(options) {
+  const page = await openTab(options);
+  await page.evaluate((wallet) => window.jwt.signIn(wallet), WALLET);
+  await isIn(page);
+  return page;
+}
+
+/** Until the page is connected and follows `post_1`. */
+const isIn = (page) =>
+  until('the page follows its channel', PATIENCE_MS, () =>
+    page.evaluate(() => window.socket.isConnected() && window.socket.subscribe('post_1').ready.then(() => true, () => false)),
+  );
+
+const publish = (n) => asBackend(server, 'POST', '/api/publish', { channel: 'post_1', event: { type: 'tick', n } });
+
+/** Until the page has heard exactly these, in this order, each once. */
+async function hears(page, numbers) {
+  const heard = () => page.evaluate(() => window.heard.map(({ n }) => n));
+  await until(`${numbers.length} events`, PATIENCE_MS, async () => (await heard()).length >= numbers.length).catch(() => {});
+  assert.deepEqual(await heard(), numbers);
+}
+
+const range = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => from + n);
+const stats = async () => (await fetch(`${server.metricsUrl}/stats`)).json();
+const sockets = async () => (await stats()).activeConnections;
+
+test('a token is renewed in band, once for all tabs, and the socket outlives it', async () => {
+  await startAnew('auth.token_ttl=6s');
+  const page = await openSignedIn();
+  const other = await openTab();
+  await isIn(other);
+  const before = await page.evaluate(() => window.jwt.getToken());
+  const issued = (await stats()).server.tokensIssued;
+  await page.waitForTimeout(14_000);
+  await publish(1);
+  await hears(page, [1]);
+  await hears(other, [1]);
+  assert.notEqual(await page.evaluate(() => window.jwt.getToken()), before);
+  assert.equal(await page.evaluate(() => window.jwt.getToken()), await other.evaluate(() => window.jwt.getToken()));
+  // Half of six seconds: four times in fourteen, by whichever tab.
+  const renewals = (await stats()).server.tokensIssued - issued;
+  assert.ok(renewals >= 3 && renewals <= 5, `${renewals} renewals`);
+  const { totalConnections, messagesByType } = await stats();
+  assert.equal(totalConnections, 1, 'the socket was closed in between');
+  assert.equal(messagesByType.refresh, renewals);
+});
+
+test('the server is killed and started again under the page: nothing is lost', async () => {
+  const page = await openSignedIn();
+  await publish(1);
+  await hears(page, [1]);
+  await server.kill();
+  await until('the page has noticed', PATIENCE_MS, () => page.evaluate(() => !window.socket.isConnected()));
+  await server.restart();
+  // Before the page is back, perhaps, or after.
+  for (const n of range(2, 30)) await publish(n);
+  await hears(page, range(1, 30));
+  const told = await page.evaluate(() => window.told.filter(([type]) => type === '$recovered'));
+  assert.deepEqual(told, [['$recovered', { channel: 'post_1', recovered: true }]]);
+});
+
+test('a page that was frozen has everything when it wakes', async () => {
+  const page = await openSignedIn();
+  const devtools = await context.newCDPSession(page);
+  await publish(1);
+  await hears(page, [1]);
+  await devtools.send('Page.setWebLifecycleState', { state: 'frozen' });
+  for (const n of range(2, 20)) await publish(n);
+  await devtools.send('Page.setWebLifecycleState', { state: 'active' });
+  await hears(page, range(1, 20));
+});
+
+test('two tabs have one socket; when the tab with it is closed, the other goes on', async () => {
+  const first = await openSignedIn();
+  const second = await openTab();
+  const third = await openTab();
+  await isIn(second);
+  await isIn(third);
+  assert.equal(await sockets(), 1);
+  const leaders = await Promise.all([first, second, third].map((page) => page.evaluate(() => window.socket.isLeader)));
+  assert.deepEqual(leaders, [true, false, false]);
+  await publish(1);
+  for (const page of [first, second, third]) await hears(page, [1]);
+  assert.ok((await second.evaluate(() => window.socket.ping())) > 0);
+
+  // One tab's leaving takes nothing from the others.
+  await third.evaluate(() => window.socket.unsubscribe('post_1'));
+  await third.evaluate(() => window.socket.ping());
+  await publish(2);
+  await hears(second, [1, 2]);
+  await hears(third, [1]);
+
+  await first.close();
+  await publish(3);
+  await hears(second, [1, 2, 3]);
+  await publish(4);
+  await hears(second, [1, 2, 3, 4]);
+  await until('one socket again', PATIENCE_MS, async () => (await sockets()) === 1);
+  assert.equal((await stats()).totalConnections, 2);
+});
+
+test('a tab that signs out signs all of them out', async () => {
+  const first = await openSignedIn();
+  const second = await openTab();
+  await isIn(second);
+  await second.evaluate(() => window.jwt.logout());
+  await until('no socket', PATIENCE_MS, async () => (await sockets()) === 0);
+  assert.equal(await first.evaluate(() => window.jwt.isAuthenticated()), false);
+  await first.evaluate((wallet) => window.jwt.signIn(wallet), WALLET);
+  await isIn(first);
+  await isIn(second);
+  assert.equal(await sockets(), 1);
+});
+
+test('offline and online again: commands wait, events come', async () => {
+  const page = await openSignedIn();
+  await context.setOffline(true);
+  wire.cut();
+  await until('the page has noticed', PATIENCE_MS, () => page.evaluate(() => !window.socket.isConnected()));
+  await page.evaluate(() => {
+    window.reply = window.socket.history('post_1');
+  });
+  for (const n of range(1, 10)) await publish(n);
+  await page.waitForTimeout(1_500);
+  wire.mend();
+  await context.setOffline(false);
+  await hears(page, range(1, 10));
+  const reply = await page.evaluate(() => window.reply);
+  assert.deepEqual(reply.events.map(({ n }) => n), range(1, 10));
+});
+
+test('a page that was away for ten minutes and 100 events has them within a second, by one reply', async () => {
+  const page = await context.newPage();
+  await page.clock.install();
+  await page.close();
+  const away = await openSignedIn();
+  await publish(0);
+  await hears(away, [0]);
+  const devtools = await context.newCDPSession(away);
+  const frames = [];
+  await devtools.send('Network.enable');
+  devtools.on('Network.webSocketFrameSent', ({ response }) => frames.push(response.payloadData));
+  await context.setOffline(true);
+  wire.cut();
+  for (const n of range(1, 100)) await publish(n);
+  await away.clock.fastForward('10:00');
+  assert.equal(await away.evaluate(() => window.socket.isConnected()), false);
+  wire.mend();
+  await away.evaluate(() => {
+    window.addEventListener('online', () => (window.backAt = performance.now()), { capture: true });
+  });
+  await context.setOffline(false);
+  const deadline = performance.now() + 1_000;
+  await until('100 events', 1_000, () => away.evaluate(() => window.heard.length > 100));
+  assert.ok(performance.now() <= deadline);
+  await hears(away, range(0, 100));
+  const subscribes = frames.filter((text) => text.includes('"subscribe"'));
+  assert.equal(subscribes.length, 1, subscribes.join('\n'));
+  const recovered = await away.evaluate(() => window.told.filter(([type]) => type === '$recovered'));
+  assert.deepEqual(recovered, [['$recovered', { channel: 'post_1', recovered: true }]]);
+});
+
+test('a backend that sends the user away is obeyed, until somebody asks again', async () => {
+  const page = await openSignedIn();
+  const { userId } = await page.evaluate(() => ({ userId: window.jwt.user.id }));
+  await asBackend(server, 'POST', '/api/disconnect', { userId });
+  await until('the page has stopped', PATIENCE_MS, () => page.evaluate(() => window.socket.status === 'stopped'));
+  await page.evaluate(() => window.dispatchEvent(new Event('online')));
+  await page.waitForTimeout(1_000);
+  assert.equal(await sockets(), 0);
+  await page.evaluate(() => window.socket.connect());
+  await isIn(page);
+});
+
+test('notifications are the same in every tab, and paged', async () => {
+  const page = await openSignedIn();
+  const other = await openTab();
+  const userId = await page.evaluate(() => window.jwt.user.id);
+  const notify = (title) => asBackend(server, 'POST', '/api/user/notifications', { userId, type: 'like', title, message: 'm' });
+  for (const n of range(1, 25)) await notify(`n${n}`);
+  for (const tab of [page, other]) await tab.evaluate(() => window.inbox.start());
+  let seen;
+  const shows = (tab, expected) =>
+    until(`the inbox is ${JSON.stringify(expected)}`, PATIENCE_MS, async () => {
+      const state = await tab.evaluate(() => {
+        const { notifications, unreadCount, isLoading } = window.inbox.state;
+        return { count: notifications.length, unread: unreadCount, first: notifications[0]?.title, isLoading };
+      });
+      seen = JSON.stringify(state);
+      return seen === JSON.stringify({ ...expected, isLoading: false });
+    }).catch((error) => assert.fail(`${error.message}, but ${seen}`));
+  for (const tab of [page, other]) await shows(tab, { count: 20, unread: 25, first: 'n25' });
+  await page.evaluate(() => window.inbox.more());
+  await shows(page, { count: 25, unread: 25, first: 'n25' });
+  await notify('n26');
+  await shows(other, { count: 21, unread: 26, first: 'n26' });
+  await other.evaluate(() => window.inbox.markRead(window.inbox.state.notifications[0].id));
+  for (const [tab, count] of [[page, 26], [other, 21]]) await shows(tab, { count, unread: 25, first: 'n26' });
+  await page.evaluate(() => window.inbox.clear());
+  for (const [tab, count] of [[page, 25], [other, 21]]) await shows(tab, { count, unread: 25, first: 'n25' });
+  await other.evaluate(() => window.inbox.remove(window.inbox.state.notifications[0].id));
+  for (const [tab, count] of [[page, 24], [other, 21]]) await shows(tab, { count, unread: 24, first: 'n24' });
+  await page.evaluate(() => window.inbox.markAllRead());
+  for (const [tab, count] of [[page, 24], [other, 21]]) await shows(tab, { count, unread: 0, first: 'n24' });
+});
+
+test('the names of the predecessor work', async () => {
+  const page = await context.newPage();
+  await page.goto(`${wire.url}/health`);
+  await page.evaluate(async (wallet) => {
+    const { wsService, getJWTToken, jwtManager, subscribeToPost } = await import('/fanfare-compat.js');
+    localStorage.setItem('fonana_user_wallet', wallet);
+    window.liked = [];
+    wsService.on('post_liked', (event) => window.liked.push(event.likesCount));
+    wsService.connect();
+    subscribeToPost('p1');
+    wsService.subscribeToCreator('c1');
+    window.parts = { wsService, getJWTToken, jwtManager };
+  }, WALLET);
+  await until('it is connected', PATIENCE_MS, () => page.evaluate(() => window.parts.wsService.isConnected()));
+  await page.waitForFunction(() => window.parts.jwtManager.isAuthenticated());
+  await until('post_p1 is followed', PATIENCE_MS, async () => 'post_p1' in (await stats()).connectionsByChannel);
+  await asBackend(server, 'POST', '/api/publish', { channel: { type: 'post', postId: 'p1' }, event: { type: 'post_liked', likesCount: 3 } });
+  await until('the event', PATIENCE_MS, () => page.evaluate(() => window.liked[0] === 3));
+  assert.match(await page.evaluate(() => window.parts.getJWTToken()), /^eyJ/);
+  assert.match(await page.evaluate(() => window.parts.wsService.getWebSocketUrlWithAuth()), /^ws:.*\/ws\?token=eyJ/);
+  assert.ok(await page.evaluate(() => window.parts.jwtManager.verifyToken()));
+});
+
+test('the classic script has the same', async () => {
+  const page = await context.newPage();
+  await page.goto(`${wire.url}/health`);
+  await page.addScriptTag({ url: '/fanfare.classic.js' });
+  await page.evaluate((wallet) => {
+    window.socket = new window.Fanfare.FanfareSocket({ shared: false });
+    window.socket.connect();
+    return window.Fanfare.JWTManager.getInstance().signIn(wallet);
+  }, WALLET);
+  await until('it is connected', PATIENCE_MS, () => page.evaluate(() => window.socket.isConnected()));
+});
