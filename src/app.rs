@@ -1,5 +1,6 @@
 //! The life of the server: builds the parts in order, owns them, drains them in reverse.
 
+mod certificates;
 mod reload;
 
 use std::io;
@@ -24,15 +25,18 @@ use crate::control::{self, Asked};
 use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::CLOSE_TIMEOUT_MS;
-use crate::metrics::{Counters, Observed, server};
+use crate::metrics::server::{self, Door};
+use crate::metrics::{Bounds, Counters, Observed};
 use crate::presence::Presence;
 use crate::router::Router;
 use crate::router::notices::keep_revocations;
 use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
+use crate::tls;
 use crate::worker::mailbox::{Control, Inbound, mailbox};
 use crate::worker::{self, Outfit};
 use crate::{acceptor, descriptors, welcome};
+use certificates::Certificates;
 use reload::{Reload, Surroundings};
 
 /// How often it is looked whether the workers still live.
@@ -69,6 +73,14 @@ pub enum Failure {
     /// The database could not be opened.
     #[error("the database")]
     Store(#[from] embedded::OpenError),
+    /// The certificate of a listener cannot be used.
+    #[error("{listener}.tls")]
+    Tls {
+        /// Whose.
+        listener: &'static str,
+        /// Why.
+        source: tls::Fault,
+    },
     /// An address could not be bound.
     #[error("cannot listen on {address} ({key})")]
     Listen {
@@ -107,6 +119,7 @@ struct App {
     router: Arc<Router>,
     workers: Vec<JoinHandle<()>>,
     metrics: server::Handle,
+    certificates: Certificates,
     observed: Arc<Observed>,
     event_log: EventLog,
     /// Dropped last: writes out what was recorded.
@@ -148,6 +161,7 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
     let said = welcome::Said {
         address,
         metrics: app.metrics.local_addr(),
+        metrics_secure: app.certificates.metrics.is_secure(),
         dev_api_key: dev_key.as_deref(),
     };
     welcome::say(&said, &app.services);
@@ -171,6 +185,7 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> 
 
 fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Result<App, Failure> {
     let started = clock.now();
+    let certificates = Certificates::new(&config)?;
     let live = Live::new(config);
     let config = live.current();
     create_data_dir(&config.data_dir)?;
@@ -214,6 +229,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     let issuers = issuers.map_err(Failure::Issuers)?;
     let services = Arc::new(Services::new(Parts {
         live,
+        tls: certificates.server.clone(),
         secret,
         issuers,
         clock: clock.clone(),
@@ -244,6 +260,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     let workers = spawn_workers(inbounds, &services, &router).map_err(Failure::Thread)?;
 
     let (of_channels, of_queues, of_services) = (router.clone(), router.clone(), services.clone());
+    let of_limits = services.clone();
     let observed = Arc::new(Observed {
         counters,
         clock: clock.clone(),
@@ -261,14 +278,30 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
                 .map(|one| one.depth())
                 .collect()
         }),
+        certificates: {
+            let certificates = certificates.clone();
+            Box::new(move || certificates.ends())
+        },
         draining: Box::new(move || of_services.is_draining()),
+        bounds: Box::new(move || {
+            let limits = &of_limits.config().limits;
+            Bounds {
+                connections: limits.connections,
+                store_bytes: limits.store_bytes,
+            }
+        }),
     });
     let address = config.metrics.listen;
-    let metrics = server::start(address, observed.clone()).map_err(|source| Failure::Listen {
-        key: "metrics.listen",
-        address,
-        source,
-    })?;
+    let door = Door {
+        tls: certificates.metrics.clone(),
+        config: services.live.clone(),
+    };
+    let metrics =
+        server::start(address, door, observed.clone()).map_err(|source| Failure::Listen {
+            key: "metrics.listen",
+            address,
+            source,
+        })?;
     Ok(App {
         clock,
         store,
@@ -276,6 +309,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         router,
         workers,
         metrics,
+        certificates,
         observed,
         event_log,
         _event_log_guard: event_log_guard,
@@ -330,6 +364,7 @@ impl App {
                 Err(Failure::Thread(error))
             }
             () = one_ends(&self.workers) => Err(Failure::Worker),
+            never = self.certificates.watch(&self.clock, &self.event_log) => match never {},
             by = self.heed(&mut signals, commands, &mut reload) => Ok(by),
         };
         let by = match until {

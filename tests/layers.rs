@@ -40,6 +40,8 @@ const LAYERS: &[&[&str]] = &[
         "stopwatch",
         "key_pair",
         "outgoing",
+        "supervisor",
+        "tls",
     ],
 ];
 

@@ -16,7 +16,11 @@ use serde_json::json;
 use super::Failure;
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Token {
     #[command(subcommand)]
     action: Option<Action>,

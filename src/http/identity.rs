@@ -87,6 +87,9 @@ pub fn user_not_found() -> ApiError {
     ApiError::not_found("user_not_found", "User not found")
 }
 
+/// Of a user agent; a token is longer.
+const WORD_BYTES_MAX: usize = 48;
+
 /// Where a request comes from, for the event log.
 #[derive(Debug, Clone, Copy)]
 pub struct Whence<'a> {
@@ -99,7 +102,10 @@ pub struct Whence<'a> {
 impl<'a> Whence<'a> {
     /// Of a request with these headers.
     pub fn of(ip: IpAddr, headers: &'a HeaderMap) -> Self {
+        // A word as long as this is no name of a program. Whatever it is, it is not for a log.
+        let is_name = |name: &&str| name.split(' ').all(|word| word.len() <= WORD_BYTES_MAX);
         let user_agent = headers.get(USER_AGENT).and_then(|name| name.to_str().ok());
+        let user_agent = user_agent.filter(is_name);
         Self { ip, user_agent }
     }
 }

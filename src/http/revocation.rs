@@ -93,10 +93,13 @@ pub async fn revoke(services: &Services, call: &Call) -> Result<Reply, ApiError>
             }
         };
     let (Revoked::Token { id } | Revoked::Family { id } | Revoked::User { id, .. }) = &revoked;
-    if id.len() > MAX_ID_BYTES || id.chars().any(char::is_control) {
+    // A whole token is none of these, and would be written down.
+    if id.len() > MAX_ID_BYTES || id.chars().any(char::is_control) || id.starts_with("eyJ") {
         return Err(ApiError::bad_request(
             "invalid_id",
-            format!("An id has at most {MAX_ID_BYTES} bytes and no control characters"),
+            format!(
+                "An id has at most {MAX_ID_BYTES} bytes, no control characters, and is no token"
+            ),
         ));
     }
     let is_done = match &revoked {

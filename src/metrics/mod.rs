@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use crate::counter::Counter;
 pub use process::Process;
-pub use snapshot::{Counts, MOST_COUNTS, Observed, Snapshot};
+pub use snapshot::{Bounds, Counts, MOST_COUNTS, Observed, Snapshot};
 
 /// Counts under names that partly come from outside: at most [`Names::MOST`] of them, cut to
 /// [`Names::LONGEST`] bytes; what comes later is counted under `other`.
@@ -111,6 +111,10 @@ pub struct Counters {
     pub notifications: Counter,
     /// Questions of the rule `backend` by what became of them.
     pub access_backend: Names,
+    /// What became of TLS handshakes: `completed`, `failed`, `timeout`, ..
+    pub handshakes: Names,
+    /// Readings of the configuration while the server ran: `applied`, `refused`.
+    pub reloads: Names,
     /// Fetches of other issuers' keys, `fetched` or `failed`.
     pub key_fetches: Names,
 }
@@ -129,6 +133,8 @@ impl Counters {
             publications: Names::default(),
             notifications: Counter::default(),
             access_backend: Names::default(),
+            handshakes: Names::default(),
+            reloads: Names::default(),
             key_fetches: Names::default(),
         }
     }

@@ -32,8 +32,21 @@ pub struct Observed {
     pub channels: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
     /// The events that wait in each worker's mailbox.
     pub queues: Box<dyn Fn() -> Vec<usize> + Send + Sync>,
+    /// When the certificate of each listener that has one ends.
+    pub certificates: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>,
     /// Whether the server is stopping.
     pub draining: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The bounds that are in force.
+    pub bounds: Box<dyn Fn() -> Bounds + Send + Sync>,
+}
+
+/// Bounds that alerts compare with; 0 is unlimited.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bounds {
+    /// `limits.connections`, as far as there are descriptors.
+    pub connections: usize,
+    /// `limits.store_bytes`.
+    pub store_bytes: u64,
 }
 
 impl fmt::Debug for Observed {
@@ -57,6 +70,7 @@ impl Observed {
             started_unix_ms: self.started.unix_ms,
             uptime_ms: now.mono_ms.saturating_sub(self.started.mono_ms),
             draining: (self.draining)(),
+            bounds: (self.bounds)(),
             broker: self.broker.health(),
             store: self.store.health(),
             store_figures: self.store.figures(),
@@ -88,6 +102,9 @@ impl Observed {
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
             access_backend: named(&counters.access_backend),
+            handshakes: named(&counters.handshakes),
+            reloads: named(&counters.reloads),
+            certificates: (self.certificates)(),
             key_fetches: named(&counters.key_fetches),
         }
     }
@@ -112,6 +129,8 @@ pub struct Snapshot {
     pub uptime_ms: u64,
     /// Whether it is stopping.
     pub draining: bool,
+    /// The bounds that are in force.
+    pub bounds: Bounds,
     /// Whether publishing works.
     pub broker: Health,
     /// Whether writing works.
@@ -174,6 +193,12 @@ pub struct Snapshot {
     pub notifications: u64,
     /// Questions of the rule `backend` by what became of them.
     pub access_backend: Counts,
+    /// TLS handshakes by what became of them.
+    pub handshakes: Counts,
+    /// Readings of the configuration while the server ran.
+    pub reloads: Counts,
+    /// When the certificate of a listener ends, in milliseconds since 1970.
+    pub certificates: Vec<(&'static str, u64)>,
     /// [`Counters::key_fetches`]
     pub key_fetches: Counts,
 }
@@ -201,6 +226,7 @@ impl Default for Snapshot {
             started_unix_ms: 0,
             uptime_ms: 0,
             draining: false,
+            bounds: Bounds::default(),
             broker: Health::Up,
             store: Health::Up,
             store_figures: StoreFigures::default(),
@@ -232,6 +258,9 @@ impl Default for Snapshot {
             publications: Vec::new(),
             notifications: 0,
             access_backend: Vec::new(),
+            handshakes: Vec::new(),
+            reloads: Vec::new(),
+            certificates: Vec::new(),
             key_fetches: Vec::new(),
         }
     }

@@ -124,6 +124,11 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
         "Authenticated WebSocket connections that are open.",
         s.active_connections() as f64,
     );
+    page.gauge(
+        "connections_max",
+        "Connections that there may be; 0: any number.",
+        s.bounds.connections as f64,
+    );
     page.counter(
         "connections_opened_total",
         "WebSocket connections that were authenticated.",
@@ -270,6 +275,26 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "What became of questions to the application whether a client may subscribe or publish.",
         outcomes,
     );
+    let outcomes = bounded(&s.handshakes, |outcome| [("outcome", outcome.to_string())]);
+    page.counters(
+        "tls_handshakes_total",
+        "TLS handshakes on server.listen.",
+        outcomes,
+    );
+    let ends = s.certificates.iter().map(|(listener, not_after_ms)| {
+        series([("listener", *listener)], *not_after_ms as f64 / 1_000.0)
+    });
+    page.gauges(
+        "tls_certificate_not_after_seconds",
+        "When the certificate of a listener ends, in seconds since 1970.",
+        ends.collect(),
+    );
+    let outcomes = bounded(&s.reloads, |outcome| [("outcome", outcome.to_string())]);
+    page.counters(
+        "reloads_total",
+        "Readings of the configuration while the server ran.",
+        outcomes,
+    );
     let outcomes = bounded(&s.key_fetches, |outcome| {
         [("outcome", known(outcome, &["failed", "fetched"]))]
     });
@@ -294,6 +319,11 @@ fn about_the_backend(s: &Snapshot, page: &mut Page) {
         "store_bytes",
         "Bytes that count against the limit.",
         store.bytes as f64,
+    );
+    page.gauge(
+        "store_max_bytes",
+        "The limit; 0: none.",
+        s.bounds.store_bytes as f64,
     );
     page.gauge(
         "store_queued_writes",
