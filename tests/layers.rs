@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
         "metrics::server",
         "metrics::console",
         "broker::embedded",
+        "broker::redis",
     ],
     &["inbox", "presence", "access_backend", "auth", "admission"],
     &["patience"],

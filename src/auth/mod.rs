@@ -11,6 +11,7 @@ pub mod ring;
 pub mod siwe;
 pub mod siws;
 pub mod token;
+pub mod trial;
 pub mod wallet;
 
 pub use crate::session::Identity;

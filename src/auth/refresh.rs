@@ -62,7 +62,7 @@ impl Policy {
             refresh_ttl: auth.refresh_ttl,
             refresh_ttl_max: auth.refresh_ttl_max,
             refresh_grace: auth.refresh_grace,
-            token_ttl: auth.token_ttl,
+            token_ttl: auth.token_ttl.longest(),
         }
     }
 }

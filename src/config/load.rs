@@ -118,7 +118,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let server = server(reader);
     let data_dir = reader.read("data_dir", values::folder);
     let auth = auth(reader);
-    broker(reader);
+    let broker = super::redis::broker(reader);
     let metrics = metrics(reader);
     let control_socket = reader.read("control.socket", values::path_or_off);
     let logs = logs(reader);
@@ -142,6 +142,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         }),
         data_dir,
         auth: auth?,
+        broker: broker?,
         metrics: metrics?,
         logs: logs?,
         console_interval: console_interval?,
@@ -237,7 +238,7 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
     let issuer = reader.read("auth.issuer", values::name);
     let audience = reader.read("auth.audience", values::name);
     let issuers = signing::issuers(reader, audience.as_deref());
-    let token_ttl = reader.read("auth.token_ttl", values::duration(SECOND, 30 * DAY));
+    let token_ttl = reader.read("auth.token_ttl", signing::token_ttl);
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_ttl_max = reader.read(
         "auth.refresh_ttl_max",
@@ -276,30 +277,6 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
         legacy_wallet_identity: legacy?,
         api_keys: api_keys?,
     })
-}
-
-/// There is one backend in this version, so nothing is kept; what is written is checked all the same.
-fn broker(reader: &mut Reader) {
-    reader.read("broker.backend", |value| {
-        let known = values::word(&[("embedded", true), ("redis", false)])(value);
-        match known {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Fault::new(
-                "the Redis backend is not in this version of Fanfare yet",
-                "\"embedded\", which needs no other server",
-            )),
-            Err(fault) => Err(Fault {
-                accepted: "\"embedded\"".into(),
-                ..fault
-            }),
-        }
-    });
-    reader.read("broker.redis.url", urls::redis);
-    reader.read("broker.redis.pubsub_url", |value| match value {
-        Value::Text(text) if text.is_empty() => Ok(String::new()),
-        value => urls::redis(value),
-    });
-    reader.read("broker.redis.prefix", urls::redis_prefix);
 }
 
 fn logs(reader: &mut Reader) -> Option<Logs> {
@@ -407,6 +384,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     let sign_in = reader.read("limits.sign_in_per_minute", values::rate);
     let requests = reader.read("limits.requests_per_second", values::rate);
     let commands = reader.read("limits.commands_per_second", values::rate);
+    let dry_run = reader.read("limits.dry_run", values::boolean);
     let message_bytes = reader.read("limits.message_bytes", values::size_in_memory);
     let event_bytes = reader.read("limits.event_bytes", values::size_in_memory);
     let body_bytes = reader.read("limits.body_bytes", values::size_in_memory);
@@ -427,6 +405,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
         sign_in_per_minute: sign_in?,
         requests_per_second: requests?,
         commands_per_second: commands?,
+        dry_run: dry_run?,
         message_bytes: message_bytes?,
         event_bytes: event_bytes?,
         body_bytes: body_bytes?,

@@ -141,10 +141,8 @@ pub fn grant(services: &Services, call: &Call, grant: Grant<'_>) -> Reply {
 
 /// The budget of an address for everything that has to do with signing in.
 pub fn spend(services: &Services, call: &Call) -> Result<(), ApiError> {
-    services.admission.sign_in(call.ip).map_err(|retry_after| {
-        services.counters.limited.increment("sign_in_per_minute");
-        ApiError::rate_limited(retry_after)
-    })
+    let spent = services.admission.sign_in(call.ip);
+    spent.map_err(ApiError::rate_limited)
 }
 
 /// The wallet in a member of a body.

@@ -107,8 +107,12 @@ pub async fn prove(
     wallet: &Wallet,
     proof: Proof,
 ) -> Result<(), ApiError> {
+    let address = wallet.to_string();
     let refused = |check: &'static str, code: &'static str, told: &'static str| {
         note_failure(services, call.whence(), check);
+        let tried = (check != "no_signature").then_some(&*address);
+        let counted = services.admission.sign_in_failed(call.ip, tried);
+        counted.map_err(ApiError::rate_limited)?;
         Err(ApiError::unauthorized(code, told))
     };
     let invalid = || refused("wallet_signature", "invalid_signature", "Invalid signature");

@@ -241,6 +241,10 @@ fn refuse(services: &Services, call: &Call, why: Refused) -> ApiError {
         ),
     };
     note_failure(services, call.whence(), check);
+    if why == Refused::Invalid {
+        // Whoever guesses slows down.
+        let _ = services.admission.sign_in_failed(call.ip, None);
+    }
     ApiError::unauthorized(code, told)
 }
 

@@ -53,7 +53,7 @@ pub async fn logout(services: &Services, call: &Call) -> Result<Reply, ApiError>
     if let Some(id) = identity.family.as_deref()
         && !refresh::end(services, call, id, "logout").await?
     {
-        let token_ttl = millis(services.config().auth.token_ttl);
+        let token_ttl = millis(services.config().auth.token_ttl.longest());
         let revocation = Revocation {
             revoked: Revoked::Family { id: id.to_owned() },
             keep_until_ms: services.clock.unix_ms().saturating_add(token_ttl),

@@ -101,8 +101,12 @@ pub struct Counters {
     pub http_responses: Names,
     /// Requests and sockets refused by a limit, by the key of the limit.
     pub limited: Names,
+    /// What a limit would have refused, had it not been a dry run.
+    pub would_limit: Names,
     /// Tokens issued.
     pub tokens_issued: Counter,
+    /// What became of tokens in a trial of lives, as `VARIANT event`.
+    pub token_variants: Names,
     /// Revocations of tokens, families and users.
     pub tokens_revoked: Counter,
     /// Events published, by `client`, `backend` or `server`.
@@ -128,7 +132,9 @@ impl Counters {
             errors: Counter::default(),
             http_responses: Names::default(),
             limited: Names::default(),
+            would_limit: Names::default(),
             tokens_issued: Counter::default(),
+            token_variants: Names::default(),
             tokens_revoked: Counter::default(),
             publications: Names::default(),
             notifications: Counter::default(),

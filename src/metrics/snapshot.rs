@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Counters, Names, Process, WorkerCounters};
+use crate::broker::figures::RedisFigures;
 use crate::broker::{Broker, Health, Store, StoreFigures};
 use crate::clock::{Clock, Moment};
 use crate::event_log::{EventLog, Figures};
@@ -26,6 +27,8 @@ pub struct Observed {
     pub store: Arc<dyn Store>,
     /// For its health.
     pub broker: Arc<dyn Broker>,
+    /// The figures of the Redis, if there is one.
+    pub redis: Option<Box<dyn Fn() -> RedisFigures + Send + Sync>>,
     /// For its figures.
     pub event_log: EventLog,
     /// The subscribers of every channel that has some.
@@ -74,6 +77,7 @@ impl Observed {
             broker: self.broker.health(),
             store: self.store.health(),
             store_figures: self.store.figures(),
+            redis: self.redis.as_ref().map(|read| read()),
             event_log: self.event_log.figures(),
             process: Process::read(),
             queues: (self.queues)(),
@@ -97,7 +101,9 @@ impl Observed {
             errors: counters.errors.value(),
             http_responses: named(&counters.http_responses),
             limited: named(&counters.limited),
+            would_limit: named(&counters.would_limit),
             tokens_issued: counters.tokens_issued.value(),
+            token_variants: named(&counters.token_variants),
             tokens_revoked: counters.tokens_revoked.value(),
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
@@ -137,6 +143,8 @@ pub struct Snapshot {
     pub store: Health,
     /// The store's own figures.
     pub store_figures: StoreFigures,
+    /// Those of the Redis, if there is one.
+    pub redis: Option<RedisFigures>,
     /// What became of the event log's lines.
     pub event_log: Figures,
     /// What the kernel says about the process.
@@ -183,8 +191,12 @@ pub struct Snapshot {
     pub http_responses: Counts,
     /// What was refused by a limit, by its key.
     pub limited: Counts,
+    /// [`Counters::would_limit`]
+    pub would_limit: Counts,
     /// Tokens issued.
     pub tokens_issued: u64,
+    /// [`Counters::token_variants`]
+    pub token_variants: Counts,
     /// Revocations of tokens, families and users.
     pub tokens_revoked: u64,
     /// Events published by whom.
@@ -230,6 +242,7 @@ impl Default for Snapshot {
             broker: Health::Up,
             store: Health::Up,
             store_figures: StoreFigures::default(),
+            redis: None,
             event_log: Figures::default(),
             process: Process::default(),
             queues: Vec::new(),
@@ -253,7 +266,9 @@ impl Default for Snapshot {
             errors: 0,
             http_responses: Vec::new(),
             limited: Vec::new(),
+            would_limit: Vec::new(),
             tokens_issued: 0,
+            token_variants: Vec::new(),
             tokens_revoked: 0,
             publications: Vec::new(),
             notifications: 0,

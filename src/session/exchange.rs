@@ -66,6 +66,11 @@ pub enum Effect {
     Send(String),
     /// Send this text, which says that something was refused; it counts as such.
     SendError(String),
+    /// Note that a command came too fast; whether it was refused for it.
+    TooFast {
+        /// `false`: a dry run.
+        refused: bool,
+    },
     /// Note that a token was refused, and which check failed.
     AuthFailure(&'static str),
     /// Send a WebSocket ping.

@@ -224,11 +224,16 @@ impl Session {
     fn request(&mut self, request: Request, terms: &Terms, now: Moment, effects: &mut Vec<Effect>) {
         debug_assert!(!self.is_busy(), "a request came while a call was out");
         let Request { id, command } = request;
-        match self
+        let verdict = self
             .rate
-            .spend(terms.limits.commands_per_second, now.mono_ms)
-        {
+            .spend(terms.limits.commands_per_second, now.mono_ms);
+        if verdict != Verdict::Pass {
+            let refused = !terms.limits.dry_run;
+            effects.push(Effect::TooFast { refused });
+        }
+        match verdict {
             Verdict::Pass => {}
+            _ if terms.limits.dry_run => {}
             Verdict::Refuse => {
                 let refused = Refused {
                     message: "Too many messages",

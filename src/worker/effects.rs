@@ -5,6 +5,7 @@ use super::calls;
 use super::channels::{Activated, Slot};
 use super::connection::{Flow, Gone, Life};
 use super::{State, Worker};
+use crate::auth::trial::Event;
 use crate::clock::Moment;
 use crate::event_log::{Data, Kind};
 use crate::limits::CLOSE_TIMEOUT_MS;
@@ -21,6 +22,14 @@ impl Worker {
             Effect::SendError(text) => {
                 self.outfit.counters.error_replies.increment();
                 self.send(state, slot, &Frame::text(&text), now);
+            }
+            Effect::TooFast { refused } => {
+                let counters = &self.outfit.services.counters;
+                let past = match refused {
+                    true => &counters.limited,
+                    false => &counters.would_limit,
+                };
+                past.increment("commands_per_second");
             }
             Effect::AuthFailure(check) => {
                 let services = &self.outfit.services;
@@ -101,7 +110,16 @@ impl Worker {
                 connection.call =
                     caller.map(|caller| calls::begin(call, caller, &self.outfit.services));
             }
-            Effect::Close(close) => self.close(state, slot, close, now),
+            Effect::Close(close) => {
+                if close == Close::TokenExpired
+                    && let Some(session) = &state.connections[slot as usize].session
+                {
+                    let variant = session.identity().variant.as_deref();
+                    let authority = self.outfit.services.authority();
+                    authority.trial().note(variant, Event::Expiry);
+                }
+                self.close(state, slot, close, now);
+            }
             Effect::Drop => {
                 self.leave_all(state, slot);
                 state.connections[slot as usize].gone(Gone::Silent);
@@ -207,19 +225,12 @@ impl Worker {
             let user_id = &session.identity().user_id;
             self.outfit.services.presence.leave(key, user_id);
         }
-        if self
-            .outfit
-            .router
-            .interest
-            .leave(self.outfit.index, key, last_here)
-        {
-            let (services, key) = (self.outfit.services.clone(), key.clone());
-            tokio::task::spawn_local(async move {
-                if let Err(error) = services.broker.unsubscribe(&key).await {
-                    tracing::debug!(%error, channel = %key, "unsubscribe");
-                }
-            });
-        }
+        let outfit = &self.outfit;
+        let interest = &outfit.router.interest;
+        interest.leave(outfit.index, key, last_here, || {
+            // Called before anybody can join again, so that whoever does is subscribed after it.
+            drop(outfit.services.broker.unsubscribe(key));
+        });
     }
 
     pub(super) fn leave_all(&self, state: &mut State, slot: Slot) {

@@ -275,6 +275,7 @@ fn identity() -> Arc<Identity> {
         family: None,
         issued_at_ms: 0,
         expires_at_ms: u64::MAX,
+        variant: None,
         channels: Arc::new([]),
     })
 }

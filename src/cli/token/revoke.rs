@@ -31,7 +31,7 @@ pub struct Revoke {
     what: What,
 
     /// Only those of the user that were issued before this time (RFC 3339) [default: now]
-    #[arg(long, value_name = "TIME", requires = "user")]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["jti", "family"])]
     before: Option<String>,
 }
 

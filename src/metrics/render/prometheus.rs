@@ -3,12 +3,17 @@
 //! Names begin with `fanfare_`, units are seconds and bytes. No label has values that clients choose:
 //! what is not in a table of ours is `other`. Nothing is per channel or per user.
 
+mod redis;
+
 use std::collections::BTreeMap;
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use crate::broker::Health;
+use crate::broker::figures::{BOUNDS_US, Timing};
 use crate::metrics::Snapshot;
 use crate::protocol::Close;
 
@@ -51,6 +56,9 @@ pub fn metrics(snapshot: &Snapshot) -> String {
     about_sockets(snapshot, &mut page);
     about_requests(snapshot, &mut page);
     about_the_backend(snapshot, &mut page);
+    if let Some(redis) = &snapshot.redis {
+        redis::about_redis(redis, &mut page);
+    }
     // The encoder refuses a family without a name or a series: `Page` adds neither.
     TextEncoder::new()
         .encode_to_string(&page.0)
@@ -250,10 +258,28 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "Requests and sockets refused by a limit.",
         limits,
     );
+    let limits = bounded(&s.would_limit, |limit| [("limit", limit.to_string())]);
+    page.counters(
+        "would_limit_total",
+        "What a limit would have refused, had limits.dry_run not been on.",
+        limits,
+    );
     page.counter(
         "tokens_issued_total",
         "Tokens issued.",
         s.tokens_issued as f64,
+    );
+    let variants = bounded(&s.token_variants, |name| {
+        let (variant, event) = name.split_once(' ').unwrap_or((OTHER, OTHER));
+        [
+            ("variant", variant.to_string()),
+            ("event", event.to_string()),
+        ]
+    });
+    page.counters(
+        "token_variants_total",
+        "Tokens of each life that auth.token_ttl lists: issued, refreshes, expiries, auth_failures.",
+        variants,
     );
     page.counter(
         "tokens_revoked_total",
@@ -427,6 +453,27 @@ impl Page {
             metric
         });
         self.add(MetricType::COUNTER, name, help, metrics.collect());
+    }
+
+    /// Histograms with the same buckets.
+    fn histograms(&mut self, name: &str, help: &str, series: Vec<(Vec<LabelPair>, &Timing)>) {
+        let metrics = series.into_iter().map(|(labels, timing)| {
+            let buckets = BOUNDS_US.iter().zip(timing.cumulative);
+            let buckets = buckets.map(|(bound, count)| {
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(*bound as f64 / 1e6);
+                bucket.set_cumulative_count(count);
+                bucket
+            });
+            let mut histogram = Histogram::default();
+            histogram.set_bucket(buckets.collect());
+            histogram.set_sample_count(timing.count());
+            histogram.set_sample_sum(timing.sum_us as f64 / 1e6);
+            let mut metric = Metric::from_label(labels);
+            metric.set_histogram(histogram);
+            metric
+        });
+        self.add(MetricType::HISTOGRAM, name, help, metrics.collect());
     }
 
     /// A family that has no series yet is left out: the format has no such thing.
