@@ -432,7 +432,8 @@ fn what_is_dangerous_is_warned_of() {
         ("limits.queue_bytes", "1KiB"),
         ("limits.body_bytes", "1KiB"),
     ] {
-        let warnings = warned(&[public, (key, value)]);
+        let named = ("server.public_url", "https://rt.example");
+        let warnings = warned(&[public, named, (key, value)]);
         assert_eq!(warnings.len(), 1, "{key}: {warnings:?}");
         assert!(warnings[0].starts_with(key), "{key}: {warnings:?}");
     }
