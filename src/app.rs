@@ -35,7 +35,7 @@ use crate::shutdown::{Signals, Wish};
 use crate::tls;
 use crate::worker::mailbox::{Control, Inbound, mailbox};
 use crate::worker::{self, Outfit};
-use crate::{acceptor, descriptors, welcome};
+use crate::{acceptor, alerts, descriptors, welcome};
 use backend::Backend;
 use certificates::Certificates;
 use reload::{Reload, Surroundings};
@@ -176,6 +176,26 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
             ..Data::default()
         },
     );
+    alerts::canary::start(
+        app.services.clone(),
+        address,
+        {
+            let endpoint = app.certificates.server.clone();
+            move || endpoint.own_client()
+        },
+        runtime.handle().clone(),
+    )
+    .map_err(Failure::Thread)?;
+    runtime.spawn(alerts::run(alerts::Parts {
+        live: app.services.live.clone(),
+        clock: app.clock.clone(),
+        observed: app.observed.clone(),
+        event_log: app.event_log.clone(),
+        certificate: {
+            let endpoint = app.certificates.server.clone();
+            Box::new(move || endpoint.not_after_ms())
+        },
+    }));
     runtime.block_on(app.run(listener, signals, reload))
 }
 

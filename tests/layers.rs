@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["app", "bench"],
-    &["acceptor", "control", "welcome"],
+    &["acceptor", "control", "alerts", "welcome"],
     &["worker"],
     &["http"],
     &["router"],
@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["protocol"],
     &["config"],
     &["event_log", "logging", "shutdown", "descriptors"],
-    &["progress"],
+    &["progress", "probe"],
     &[
         "limits",
         "clock",

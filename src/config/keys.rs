@@ -183,6 +183,7 @@ pub(super) fn is_credential(key: &str) -> bool {
             | "auth.previous_secret"
             | "auth.api_keys"
             | "channels.backend.secret"
+            | "alerts.webhook_secret"
             | "metrics.token"
     ) || key
         .strip_prefix("auth.keys.")

@@ -58,6 +58,10 @@ pub struct Config {
     pub broker: Broker,
     /// `control.socket`; `None` is off.
     pub control_socket: Option<PathBuf>,
+    /// `alerts.*`
+    pub alerts: Alerts,
+    /// `alerts.canary_interval`; `None` is off.
+    pub canary: Option<Duration>,
     /// `metrics.*`
     pub metrics: Metrics,
     /// `logs.*`
@@ -212,6 +216,36 @@ pub enum WalletProof {
     Signature,
     /// None: whoever names an address is its owner.
     None,
+}
+
+/// `alerts.*`: thresholds; zero switches an alert off.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Alerts {
+    /// Refusals within a minute.
+    pub auth_failures_per_minute: u32,
+    /// Percent of a mailbox.
+    pub queue_percent: u8,
+    /// Percent of `limits.store_bytes`.
+    pub store_percent: u8,
+    /// How long broker or store may be down.
+    pub broker_down: Duration,
+    /// How long before its end a certificate is to be renewed.
+    pub certificate: Duration,
+    /// What a round trip may take.
+    pub canary_latency: Duration,
+    /// How long all has to be well.
+    pub clear_after: Duration,
+    /// Who is told.
+    pub webhook: Option<AlertWebhook>,
+}
+
+/// `alerts.webhook_*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertWebhook {
+    /// `http` or `https`, without credentials.
+    pub url: String,
+    /// What is signed with, 32 bytes at least.
+    pub secret: Option<Secret>,
 }
 
 /// `broker.*`

@@ -3,6 +3,7 @@
 //! Not for: sockets and connections (`worker`), WebSocket upgrades (they never come here).
 
 pub mod errors;
+pub mod event_stream;
 pub mod identity;
 pub mod reply;
 pub mod request;
@@ -360,6 +361,8 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
         (Route::Root, _) if services.config().server.test_page => {
             Ok(reply::redirect(routes::TEST_PAGE))
         }
+        // Only what is no stream comes here: `event_stream::consider` takes the rest.
+        (Route::EventStream, _) => Err(ApiError::no_route()),
         (Route::Root | Route::Socket | Route::TestPage | Route::Library, _) => {
             Err(ApiError::upgrade_required())
         }

@@ -49,6 +49,8 @@ pub enum Route {
     Root,
     /// For WebSockets.
     Socket,
+    /// For server-sent events.
+    EventStream,
     /// The test page.
     TestPage,
     /// The client library; its companions are files beside it (`web`).
@@ -83,7 +85,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 24] = [
+pub static TABLE: [Row; 25] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Challenge, "/api/auth/challenge", POST),
     row(Route::Refresh, "/api/auth/refresh", POST),
@@ -114,6 +116,7 @@ pub static TABLE: [Row; 24] = [
     row(Route::OpenApi, "/openapi.json", GET),
     row(Route::Root, "/", GET),
     row(Route::Socket, "/ws", GET),
+    row(Route::EventStream, super::event_stream::PATH, GET),
     row(Route::TestPage, TEST_PAGE, GET),
     row(Route::Library, "/fanfare.js", GET),
 ];

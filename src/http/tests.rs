@@ -41,6 +41,8 @@ pub fn config() -> Config {
         },
         data_dir: "data".into(),
         control_socket: None,
+        alerts: crate::config::Alerts::default(),
+        canary: None,
         auth: Auth {
             secret: None,
             issuer: "fonana.me".into(),

@@ -1,4 +1,5 @@
 //! From a request to a WebSocket: who may connect, and what the answer is. Contract section 4.
+//! What it shares with a stream of server-sent events, which is no upgrade, is here too.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,12 +10,13 @@ use hyper::header::{
     CONTENT_LENGTH, EXPECT, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tungstenite::handshake::machine::TryParse as _;
 use tungstenite::handshake::server::{self, create_response_with_body};
 
 use super::Services;
 use super::errors::ApiError;
+use super::event_stream::{self, Wanted};
 use super::identity::{Whence, bearer, note_failure};
 use super::origin;
 use crate::admission::{Permit, RetryAfter, client_address};
@@ -34,9 +36,9 @@ pub enum Considered {
     Other,
     /// An upgrade that is refused.
     Refused(Response<Full<Bytes>>),
-    /// An upgrade.
+    /// An upgrade, or a stream.
     Upgrade {
-        /// 101
+        /// 101; nothing for a stream, whose head goes with it.
         response: Response<Full<Bytes>>,
         /// For the worker.
         ticket: Box<Ticket>,
@@ -51,6 +53,8 @@ pub struct Ticket {
     pub client: Result<Arc<Identity>, Close>,
     /// Held as long as the connection lives: node, address, user.
     pub permits: [Option<Permit>; 3],
+    /// For server-sent events: of what. `None`: a WebSocket.
+    pub stream: Option<Box<Wanted>>,
 }
 
 /// An upgrade that is whole, and how long its head is. `None` for everything that deserves a closer
@@ -77,11 +81,11 @@ pub fn encode(response: &Response<Full<Bytes>>) -> Vec<u8> {
     bytes
 }
 
-/// Waits for the keys that the token of an upgrade needs, if they are not here yet.
+/// Waits for the keys that the token of an upgrade or of a stream needs, if they are not here yet.
 pub async fn prepare<B>(services: &Services, request: &Request<B>) {
     let authority = services.authority();
     if authority.learns()
-        && is_upgrade(request)
+        && (is_upgrade(request) || request.uri().path() == event_stream::PATH)
         && let Some(token) = offered(request).token
     {
         authority.learn(token.as_bytes()).await;
@@ -92,12 +96,17 @@ pub async fn prepare<B>(services: &Services, request: &Request<B>) {
 pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) -> Considered {
     let headers = request.headers();
     let path = request.uri().path();
+    let address = || {
+        let config = services.config();
+        client_address(peer.ip(), headers, &config.server.trusted_proxies)
+    };
+    if path == event_stream::PATH {
+        return event_stream::consider(services, address(), request);
+    }
     if !is_upgrade(request) {
         return Considered::Other;
     }
-    let config = services.config();
-    let address = client_address(peer.ip(), headers, &config.server.trusted_proxies);
-    match admit(services, address, request) {
+    match admit(services, address(), request) {
         Ok((response, ticket)) => Considered::Upgrade {
             response,
             ticket: Box::new(ticket),
@@ -117,7 +126,8 @@ fn is_upgrade<B>(request: &Request<B>) -> bool {
         && asks().is_some_and(|value| names(value, "websocket"))
 }
 
-type Refused = Box<Response<Full<Bytes>>>;
+/// An answer instead of a connection.
+pub(super) type Refused = Box<Response<Full<Bytes>>>;
 
 fn admit<B>(
     services: &Services,
@@ -125,22 +135,7 @@ fn admit<B>(
     request: &Request<B>,
 ) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
     let headers = request.headers();
-    if !origin::is_allowed(&services.config().server.allowed_origins, headers) {
-        note_failure(services, Whence::of(address, headers), "origin");
-        let error = ApiError::new(
-            StatusCode::FORBIDDEN,
-            "origin_not_allowed",
-            "Origin not allowed",
-        );
-        return Err(Box::new(error.into_response()));
-    }
-    if services.is_draining() {
-        return Err(unavailable(
-            "draining",
-            "The server is shutting down",
-            RetryAfter(1),
-        ));
-    }
+    check(services, address, headers)?;
     let mut response = create_response_with_body(request, Full::default).map_err(|error| {
         let error = ApiError::bad_request("invalid_upgrade", error.to_string());
         let mut response = error.into_response();
@@ -157,22 +152,8 @@ fn admit<B>(
         }
         Box::new(response)
     })?;
+    let [on_node, from_address] = permits(services, address)?;
     let admission = &services.admission;
-    let too_many = |retry_after| Box::new(ApiError::rate_limited(retry_after).into_response());
-    admission.knock(address).map_err(too_many)?;
-    let on_node = admission.connect_node().ok_or_else(|| {
-        unavailable(
-            "too_many_connections",
-            "Too many connections",
-            RetryAfter(5),
-        )
-    })?;
-    let from_address = admission
-        .connect(address)
-        .ok_or_else(|| too_many(RetryAfter(5)))?;
-    admission.accept(address).map_err(|retry_after| {
-        unavailable("too_many_accepts", "Too many new connections", retry_after)
-    })?;
 
     let offered = offered(request);
     if offered.by_subprotocol {
@@ -208,8 +189,55 @@ fn admit<B>(
             address,
             client,
             permits,
+            stream: None,
         },
     ))
+}
+
+/// Whether anybody may connect from there now.
+pub(super) fn check(
+    services: &Services,
+    address: IpAddr,
+    headers: &HeaderMap,
+) -> Result<(), Refused> {
+    if !origin::is_allowed(&services.config().server.allowed_origins, headers) {
+        note_failure(services, Whence::of(address, headers), "origin");
+        let error = ApiError::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "Origin not allowed",
+        );
+        return Err(Box::new(error.into_response()));
+    }
+    if services.is_draining() {
+        return Err(unavailable(
+            "draining",
+            "The server is shutting down",
+            RetryAfter(1),
+        ));
+    }
+    Ok(())
+}
+
+/// Leave for one more connection: of the node, and of the address.
+pub(super) fn permits(services: &Services, address: IpAddr) -> Result<[Permit; 2], Refused> {
+    let admission = &services.admission;
+    let too_many = |retry_after| Box::new(ApiError::rate_limited(retry_after).into_response());
+    admission.knock(address).map_err(too_many)?;
+    let on_node = admission.connect_node().ok_or_else(|| {
+        unavailable(
+            "too_many_connections",
+            "Too many connections",
+            RetryAfter(5),
+        )
+    })?;
+    let from_address = admission
+        .connect(address)
+        .ok_or_else(|| too_many(RetryAfter(5)))?;
+    admission.accept(address).map_err(|retry_after| {
+        unavailable("too_many_accepts", "Too many new connections", retry_after)
+    })?;
+    Ok([on_node, from_address])
 }
 
 fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) -> Refused {
@@ -221,14 +249,14 @@ fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) 
 }
 
 /// A token and how it came.
-struct Offered {
-    token: Option<String>,
+pub(super) struct Offered {
+    pub(super) token: Option<String>,
     /// Then the subprotocol has to be answered, or browsers give up.
     by_subprotocol: bool,
 }
 
 /// The token of a request: query, else header, else subprotocol.
-fn offered<B>(request: &Request<B>) -> Offered {
+pub(super) fn offered<B>(request: &Request<B>) -> Offered {
     let subprotocols = request
         .headers()
         .get_all(SEC_WEBSOCKET_PROTOCOL)
@@ -242,11 +270,8 @@ fn offered<B>(request: &Request<B>) -> Offered {
         by_subprotocol |= protocol == SUBPROTOCOL;
         in_subprotocol = in_subprotocol.or_else(|| protocol.strip_prefix(BEARER_SUBPROTOCOL));
     }
-    let in_query = request.uri().query().and_then(|query| {
-        url::form_urlencoded::parse(query.as_bytes())
-            .find(|(name, value)| name == "token" && !value.is_empty())
-            .map(|(_, value)| value.into_owned())
-    });
+    let query = request.uri().query().unwrap_or_default();
+    let in_query = in_query(query, "token");
     let token = in_query
         .or_else(|| {
             bearer(request.headers()).map(|token| String::from_utf8_lossy(token).into_owned())
@@ -256,6 +281,13 @@ fn offered<B>(request: &Request<B>) -> Offered {
         token,
         by_subprotocol,
     }
+}
+
+/// A parameter of the query: the first that is not empty, if any is there.
+pub(super) fn in_query(query: &str, name: &str) -> Option<String> {
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, value)| key == name && !value.is_empty())
+        .map(|(_, value)| value.into_owned())
 }
 
 /// Whether a comma-separated header value has this word, in any case.

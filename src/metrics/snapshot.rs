@@ -1,7 +1,7 @@
 //! What is shown: everything counted and measured, read once, as plain values.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -86,6 +86,9 @@ impl Observed {
             channels: largest(channels),
             connections_opened: counters.sum(|worker| &worker.connections_opened),
             connections_closed: counters.sum(|worker| &worker.connections_closed),
+            event_streams: counters
+                .sum(|worker| &worker.event_streams_opened)
+                .saturating_sub(counters.sum(|worker| &worker.event_streams_closed)),
             messages: counters.sum(|worker| &worker.messages),
             messages_by_type: by_worker(counters, |worker| &worker.messages_by_type),
             received_bytes: counters.sum(|worker| &worker.received_bytes),
@@ -112,6 +115,10 @@ impl Observed {
             reloads: named(&counters.reloads),
             certificates: (self.certificates)(),
             key_fetches: named(&counters.key_fetches),
+            canary_rounds: counters.canary.rounds.value(),
+            canary_failures: counters.canary.failures.value(),
+            canary_latency_ms: counters.canary.latency_ms(),
+            alerts: counters.alerts.now(),
         }
     }
 }
@@ -161,6 +168,8 @@ pub struct Snapshot {
     pub connections_opened: u64,
     /// Of those, the ones that ended.
     pub connections_closed: u64,
+    /// Streams of server-sent events among those that are open.
+    pub event_streams: u64,
     /// Messages that clients sent.
     pub messages: u64,
     /// The same by their `type`, which clients choose.
@@ -213,6 +222,14 @@ pub struct Snapshot {
     pub certificates: Vec<(&'static str, u64)>,
     /// [`Counters::key_fetches`]
     pub key_fetches: Counts,
+    /// Round trips of the canary that came to an end.
+    pub canary_rounds: u64,
+    /// And those that did not.
+    pub canary_failures: u64,
+    /// Milliseconds of the last one, if there was one.
+    pub canary_latency_ms: Option<f64>,
+    /// Alerts that fire, by name.
+    pub alerts: BTreeSet<&'static str>,
 }
 
 impl Snapshot {
@@ -251,6 +268,7 @@ impl Default for Snapshot {
             channels: Vec::new(),
             connections_opened: 0,
             connections_closed: 0,
+            event_streams: 0,
             messages: 0,
             messages_by_type: Vec::new(),
             received_bytes: 0,
@@ -277,6 +295,10 @@ impl Default for Snapshot {
             reloads: Vec::new(),
             certificates: Vec::new(),
             key_fetches: Vec::new(),
+            canary_rounds: 0,
+            canary_failures: 0,
+            canary_latency_ms: None,
+            alerts: BTreeSet::new(),
         }
     }
 }

@@ -14,7 +14,7 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use crate::broker::Health;
 use crate::broker::figures::{BOUNDS_US, Timing};
-use crate::metrics::Snapshot;
+use crate::metrics::{ALERTS, Snapshot};
 use crate::protocol::Close;
 
 /// The media type of [`metrics`].
@@ -56,6 +56,7 @@ pub fn metrics(snapshot: &Snapshot) -> String {
     about_sockets(snapshot, &mut page);
     about_requests(snapshot, &mut page);
     about_the_backend(snapshot, &mut page);
+    about_alerts(snapshot, &mut page);
     if let Some(redis) = &snapshot.redis {
         redis::about_redis(redis, &mut page);
     }
@@ -129,8 +130,13 @@ fn about_the_process(s: &Snapshot, page: &mut Page) {
 fn about_sockets(s: &Snapshot, page: &mut Page) {
     page.gauge(
         "connections",
-        "Authenticated WebSocket connections that are open.",
+        "Authenticated connections that are open: WebSockets and event streams.",
         s.active_connections() as f64,
+    );
+    page.gauge(
+        "event_streams",
+        "Streams of server-sent events among them.",
+        s.event_streams as f64,
     );
     page.gauge(
         "connections_max",
@@ -139,12 +145,12 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
     );
     page.counter(
         "connections_opened_total",
-        "WebSocket connections that were authenticated.",
+        "Connections that were authenticated.",
         s.connections_opened as f64,
     );
     page.counter(
         "connections_closed_total",
-        "Authenticated WebSocket connections that ended.",
+        "Authenticated connections that ended.",
         s.connections_closed as f64,
     );
     let closes = bounded(&s.closes, |name| {
@@ -161,11 +167,7 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
                 },
             )
     });
-    page.counters(
-        "closes_total",
-        "Closed WebSocket connections by close code.",
-        closes,
-    );
+    page.counters("closes_total", "Closed connections by close code.", closes);
     page.gauge(
         "channels",
         "Channels with subscribers on this node.",
@@ -187,12 +189,12 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
     );
     page.counter(
         "received_bytes_total",
-        "Bytes read from WebSockets.",
+        "Bytes read from WebSockets and event streams.",
         s.received_bytes as f64,
     );
     page.counter(
         "sent_bytes_total",
-        "Bytes written to WebSockets.",
+        "Bytes written to WebSockets and event streams.",
         s.sent_bytes as f64,
     );
     page.counter(
@@ -376,6 +378,31 @@ fn about_the_backend(s: &Snapshot, page: &mut Page) {
         "history_events",
         "Events in all histories.",
         store.history_events as f64,
+    );
+}
+
+fn about_alerts(s: &Snapshot, page: &mut Page) {
+    let firing = ALERTS.map(|alert| {
+        let fires = s.alerts.contains(alert);
+        series([("alert", alert)], f64::from(u8::from(fires)))
+    });
+    page.gauges("alert_firing", "1 for an alert that fires.", firing.into());
+    if let Some(latency_ms) = s.canary_latency_ms {
+        page.gauge(
+            "canary_latency_seconds",
+            "The last round trip of the server's own client.",
+            latency_ms / 1e3,
+        );
+    }
+    page.counter(
+        "canary_rounds_total",
+        "Round trips of the server's own client.",
+        s.canary_rounds as f64,
+    );
+    page.counter(
+        "canary_failures_total",
+        "Round trips that did not come to an end.",
+        s.canary_failures as f64,
     );
 }
 

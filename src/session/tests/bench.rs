@@ -146,7 +146,7 @@ impl Bench {
                 self.call_is_out = true;
             }
             Effect::Close(_) | Effect::Drop => self.ended = true,
-            Effect::Send(text) => {
+            Effect::Send(text) | Effect::Acknowledge { text, .. } => {
                 assert!(
                     !text.starts_with(r#"{"type":"error""#),
                     "not counted: {text}"
@@ -259,7 +259,9 @@ fn terms() -> Terms {
 /// An effect as a test writes it down: messages as they are, the rest in words.
 fn line(effect: &Effect) -> String {
     match effect {
-        Effect::Send(text) | Effect::SendError(text) => text.clone(),
+        Effect::Send(text) | Effect::SendError(text) | Effect::Acknowledge { text, .. } => {
+            text.clone()
+        }
         Effect::TooFast { .. } => "TOO FAST".to_owned(),
         Effect::AuthFailure(check) => format!("AUTH FAILURE {check}"),
         Effect::Ping => "PING".to_owned(),
