@@ -3,6 +3,7 @@
 mod backend;
 mod certificates;
 mod reload;
+mod watch;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -32,6 +33,7 @@ use crate::router::Router;
 use crate::router::notices::keep_revocations;
 use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
+use crate::supervisor::{Inherited, NotASocket, Supervisor};
 use crate::tls;
 use crate::worker::mailbox::{Control, Inbound, mailbox};
 use crate::worker::{self, Outfit};
@@ -85,6 +87,9 @@ pub enum Failure {
         /// Why.
         source: tls::Fault,
     },
+    /// The service manager handed over what cannot be served.
+    #[error("a socket that was handed over")]
+    Inherited(#[from] NotASocket),
     /// An address could not be bound.
     #[error("cannot listen on {address} ({key})")]
     Listen {
@@ -122,6 +127,9 @@ struct App {
     services: Arc<Services>,
     router: Arc<Router>,
     workers: Vec<JoinHandle<()>>,
+    supervisor: Supervisor,
+    /// Where it is served.
+    address: SocketAddr,
     metrics: server::Handle,
     certificates: Certificates,
     observed: Arc<Observed>,
@@ -158,12 +166,15 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
     };
     surroundings.fit(&mut config);
 
-    let listener = bind("server.listen", config.server.listen)?;
-    let address = listener.local_addr().unwrap_or(config.server.listen);
-    let (app, _entered) = (build(config, clock, &runtime)?, runtime.enter());
+    let Listeners { server, metrics } = Listeners::open(&config)?;
+    let address = server.local_addr().unwrap_or(config.server.listen);
+    let (app, _entered) = (
+        build(config, address, metrics, clock, &runtime)?,
+        runtime.enter(),
+    );
     let reload = Reload::new(sources, settings, surroundings, &app).map_err(Failure::Thread)?;
     let said = welcome::Said {
-        address,
+        address: app.address,
         metrics: app.metrics.local_addr(),
         metrics_secure: app.certificates.metrics.is_secure(),
         dev_api_key: dev_key.as_deref(),
@@ -196,18 +207,48 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
             Box::new(move || endpoint.not_after_ms())
         },
     }));
-    runtime.block_on(app.run(listener, signals, reload))
+    runtime.block_on(app.run(server, signals, reload))
 }
 
-fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    acceptor::bind(address).map_err(|source| Failure::Listen {
-        key,
-        address,
-        source,
-    })
+/// The sockets that are listened on: handed over by the service manager, or bound here.
+struct Listeners {
+    server: TcpListener,
+    metrics: TcpListener,
 }
 
-fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Result<App, Failure> {
+impl Listeners {
+    fn open(config: &Config) -> Result<Self, Failure> {
+        let mut inherited = Inherited::of_process()?;
+        let cannot = |key, address| {
+            move |source| Failure::Listen {
+                key,
+                address,
+                source,
+            }
+        };
+        let (key, address) = ("server.listen", config.server.listen);
+        let server = inherited
+            .server()
+            .map_or_else(|| acceptor::bind(address), Ok);
+        let server = server.map_err(cannot(key, address))?;
+        let (key, address) = ("metrics.listen", config.metrics.listen);
+        let metrics = inherited
+            .metrics()
+            .map_or_else(|| server::bind(address), Ok);
+        Ok(Self {
+            server,
+            metrics: metrics.map_err(cannot(key, address))?,
+        })
+    }
+}
+
+fn build(
+    config: Config,
+    address: SocketAddr,
+    metrics: TcpListener,
+    clock: Clock,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<App, Failure> {
     let started = clock.now();
     let certificates = Certificates::new(&config)?;
     let live = Live::new(config);
@@ -309,23 +350,20 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
             }
         }),
     });
-    let address = config.metrics.listen;
     let door = Door {
         tls: certificates.metrics.clone(),
         config: services.live.clone(),
     };
-    let metrics =
-        server::start(address, door, observed.clone()).map_err(|source| Failure::Listen {
-            key: "metrics.listen",
-            address,
-            source,
-        })?;
+    let metrics = server::start(metrics, door, observed.clone());
+    let metrics = metrics.map_err(Failure::Thread)?;
     Ok(App {
         clock,
         backend,
         services,
         router,
         workers,
+        supervisor: Supervisor::of_process(),
+        address,
         metrics,
         certificates,
         observed,
@@ -377,11 +415,13 @@ impl App {
         let (router, services) = (self.router.clone(), self.services.clone());
         let commands = self.commands();
         let descriptors = reload.descriptors();
+        self.supervisor.ready(&self.status());
         let until = tokio::select! {
             error = acceptor::run(listener, router, services, descriptors) => {
                 Err(Failure::Thread(error))
             }
             () = one_ends(&self.workers) => Err(Failure::Worker),
+            never = self.watch() => match never {},
             never = self.certificates.watch(&self.clock, &self.event_log) => match never {},
             by = self.heed(&mut signals, commands, &mut reload) => Ok(by),
         };
@@ -394,7 +434,10 @@ impl App {
         };
         // The listener was dropped with the select: nobody new comes in.
         self.services.draining.store(true, Ordering::Relaxed);
-        tracing::info!(by, sockets = self.router.load(), "stopping");
+        let sockets = self.router.load();
+        tracing::info!(by, sockets, "stopping");
+        self.supervisor
+            .stopping(&format!("stopping: {sockets} sockets are told"));
         tokio::select! {
             () = self.drain() => {}
             again = signals.stop() => tracing::warn!(by = again, "stopping at once"),

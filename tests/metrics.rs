@@ -66,8 +66,8 @@ fn listen(source: impl Fn() -> Snapshot + Send + Sync + 'static) -> server::Hand
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
-    let listen = "127.0.0.1:0".parse().unwrap();
-    server::serve(listen, door(), Arc::new(source)).unwrap()
+    let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    server::serve(listener, door(), Arc::new(source)).unwrap()
 }
 
 /// Plain, for everybody.
@@ -179,7 +179,7 @@ fn what_is_counted_is_shown() {
         }),
     });
     let handle = server::start(
-        "127.0.0.1:0".parse().unwrap(),
+        server::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
         door(),
         Arc::clone(&observed),
     )

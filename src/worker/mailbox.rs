@@ -227,6 +227,11 @@ impl Mailbox {
         self.shared.wake.notify_one();
     }
 
+    /// Has the worker take a turn soon.
+    pub fn wake(&self) {
+        self.shared.wake.notify_one();
+    }
+
     /// Events that wait.
     pub fn depth(&self) -> usize {
         self.events.len()
