@@ -24,15 +24,16 @@ use crate::control::{self, Asked};
 use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::CLOSE_TIMEOUT_MS;
+use crate::metrics::hour::{self, Hour, Sampler};
 use crate::metrics::{Counters, Observed, server};
 use crate::presence::Presence;
 use crate::router::Router;
 use crate::router::notices::keep_revocations;
 use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
-use crate::worker::mailbox::{Control, Inbound, mailbox};
+use crate::worker::mailbox::{Control, Inbound, Mailbox, mailbox};
 use crate::worker::{self, Outfit};
-use crate::{acceptor, descriptors, welcome};
+use crate::{acceptor, descriptors, stopwatch, welcome};
 use reload::{Reload, Surroundings};
 
 /// How often it is looked whether the workers still live.
@@ -41,6 +42,8 @@ const WORKER_CHECK: Duration = Duration::from_secs(1);
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Requests of the control socket that wait for this thread.
 const COMMANDS_WAITING: usize = 16;
+/// How long a worker may take to say that it lives, before that is the figure.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long closing the store may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -107,6 +110,7 @@ struct App {
     router: Arc<Router>,
     workers: Vec<JoinHandle<()>>,
     metrics: server::Handle,
+    sampler: Sampler,
     observed: Arc<Observed>,
     event_log: EventLog,
     /// Dropped last: writes out what was recorded.
@@ -264,11 +268,16 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         draining: Box::new(move || of_services.is_draining()),
     });
     let address = config.metrics.listen;
-    let metrics = server::start(address, observed.clone()).map_err(|source| Failure::Listen {
-        key: "metrics.listen",
-        address,
-        source,
-    })?;
+    let hour = Arc::<Hour>::default();
+    let of_probes = router.clone();
+    let probe = Box::new(move || probe(&of_probes));
+    let sampler = hour::start(hour.clone(), observed.clone(), probe).map_err(Failure::Thread)?;
+    let metrics =
+        server::start(address, observed.clone(), hour).map_err(|source| Failure::Listen {
+            key: "metrics.listen",
+            address,
+            source,
+        })?;
     Ok(App {
         clock,
         store,
@@ -276,10 +285,23 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         router,
         workers,
         metrics,
+        sampler,
         observed,
         event_log,
         _event_log_guard: event_log_guard,
     })
+}
+
+/// How long each worker takes to come to what is put into its mailbox, in microseconds.
+fn probe(router: &Router) -> Vec<u64> {
+    let ask = |mailbox: &Mailbox| {
+        let (reply, replied) = std::sync::mpsc::sync_channel(1);
+        let began = stopwatch::nanos();
+        let _ = mailbox.control(Control::Probe(reply));
+        let _ = replied.recv_timeout(PROBE_TIMEOUT);
+        (stopwatch::nanos() - began) / 1_000
+    };
+    router.mailboxes().iter().map(ask).collect()
 }
 
 /// The signing key, where it is a file of ours.
@@ -449,6 +471,7 @@ impl App {
                 ..Data::default()
             },
         );
+        drop(self.sampler);
         self.metrics.stop();
         tracing::info!("stopped");
     }

@@ -17,12 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["http"],
     &["router"],
     &["worker::mailbox"],
-    &[
-        "web",
-        "metrics::server",
-        "metrics::console",
-        "broker::embedded",
-    ],
+    &["metrics::server", "metrics::console", "broker::embedded"],
     &["inbox", "presence", "access_backend", "auth", "admission"],
     &["patience"],
     &["metrics"],
@@ -40,6 +35,7 @@ const LAYERS: &[&[&str]] = &[
         "stopwatch",
         "key_pair",
         "outgoing",
+        "web",
     ],
 ];
 

@@ -262,7 +262,21 @@ fn every_page_and_every_refusal() {
     assert!(body.starts_with("# HELP fanfare_build_info"));
     let (head, body) = scrape(addr, "/");
     assert!(head.starts_with("HTTP/1.1 200 "));
-    assert_eq!(body, r#"{"stats":"/stats","metrics":"/metrics"}"#);
+    assert!(head.contains("Content-Type: text/html"), "{head}");
+    assert!(head.contains("Content-Security-Policy: default-src 'none'"));
+    assert!(body.contains("/dashboard.js"));
+    for (path, media) in [("/dashboard.js", "javascript"), ("/dashboard.css", "css")] {
+        let (head, _) = scrape(addr, path);
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(media), "{head}");
+    }
+    for path in ["/hour", "/hour/0", "/hour/99"] {
+        let (head, body) = scrape(addr, path);
+        assert!(head.contains("Content-Type: application/json"), "{head}");
+        assert!(body.contains(r#""samples":[]"#), "{body}");
+    }
+    for path in ["/hour/", "/hour/-1", "/hour/x"] {
+        assert!(scrape(addr, path).0.starts_with("HTTP/1.1 404 "), "{path}");
+    }
     let (head, body) = scrape(addr, "/other");
     assert!(head.starts_with("HTTP/1.1 404 "));
     assert_eq!(body, r#"{"error":"Not found","code":"not_found"}"#);

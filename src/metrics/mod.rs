@@ -5,6 +5,7 @@
 //! else writes, so that counting costs an uncontended store.
 
 pub mod console;
+pub mod hour;
 mod process;
 pub mod render;
 pub mod server;

@@ -1,4 +1,4 @@
-//! The listener of `/stats` and `/metrics`. Contract section 7.
+//! The listener of `/stats`, `/metrics` and the dashboard. Contract section 7.
 //!
 //! tiny_http serves them, but never meets the network: it has no timeouts and no bounds, a reset
 //! connection panics one of its threads, and a single accept error ends it. So a small bounded
@@ -18,6 +18,7 @@ use std::thread::{self, JoinHandle};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 
+use super::hour::Hour;
 use super::{Observed, Snapshot};
 use answers::Answers;
 
@@ -32,21 +33,21 @@ pub type Source = Arc<dyn Fn() -> Snapshot + Send + Sync>;
 ///
 /// # Errors
 /// When the address cannot be bound, no private directory can be made, or no thread started.
-pub fn start(listen: SocketAddr, observed: Arc<Observed>) -> io::Result<Handle> {
-    serve(listen, Arc::new(move || observed.snapshot()))
+pub fn start(listen: SocketAddr, observed: Arc<Observed>, hour: Arc<Hour>) -> io::Result<Handle> {
+    serve(listen, Arc::new(move || observed.snapshot()), hour)
 }
 
 /// Serves whatever `source` says. See [`start`].
 ///
 /// # Errors
 /// As [`start`].
-pub fn serve(listen: SocketAddr, source: Source) -> io::Result<Handle> {
+pub fn serve(listen: SocketAddr, source: Source, hour: Arc<Hour>) -> io::Result<Handle> {
     let listener = bind(listen)?;
     let local_addr = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (answers, first) = Answers::open(source)?;
+    let (answers, first) = Answers::open(source, hour)?;
     let (stop_front, front_stopped) = oneshot::channel();
     // From here on, dropping the handle undoes what was begun.
     let mut handle = Handle {
@@ -130,7 +131,8 @@ mod tests {
     }
 
     fn start() -> Handle {
-        serve("127.0.0.1:0".parse().unwrap(), Arc::new(Snapshot::default)).unwrap()
+        let listen = "127.0.0.1:0".parse().unwrap();
+        serve(listen, Arc::new(Snapshot::default), Arc::default()).unwrap()
     }
 
     #[test]
