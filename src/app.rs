@@ -25,7 +25,7 @@ use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::CLOSE_TIMEOUT_MS;
 use crate::metrics::hour::{self, Hour, Sampler};
-use crate::metrics::{Counters, Observed, server};
+use crate::metrics::{Bounds, Counters, Observed, server};
 use crate::presence::Presence;
 use crate::router::Router;
 use crate::router::notices::keep_revocations;
@@ -248,6 +248,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     let workers = spawn_workers(inbounds, &services, &router).map_err(Failure::Thread)?;
 
     let (of_channels, of_queues, of_services) = (router.clone(), router.clone(), services.clone());
+    let of_limits = services.clone();
     let observed = Arc::new(Observed {
         counters,
         clock: clock.clone(),
@@ -266,6 +267,13 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
                 .collect()
         }),
         draining: Box::new(move || of_services.is_draining()),
+        bounds: Box::new(move || {
+            let limits = &of_limits.config().limits;
+            Bounds {
+                connections: limits.connections,
+                store_bytes: limits.store_bytes,
+            }
+        }),
     });
     let address = config.metrics.listen;
     let hour = Arc::<Hour>::default();

@@ -16,7 +16,7 @@ use fanfare::broker::{Health, StoreFigures};
 use fanfare::clock::Clock;
 use fanfare::event_log::EventLog;
 use fanfare::metrics::{
-    Counters, MOST_COUNTS, Observed, Process, Snapshot, console, render, server,
+    Bounds, Counters, MOST_COUNTS, Observed, Process, Snapshot, console, render, server,
 };
 
 /// A server of one minute with something in every member.
@@ -63,7 +63,12 @@ fn listen(source: impl Fn() -> Snapshot + Send + Sync + 'static) -> server::Hand
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
-    server::serve("127.0.0.1:0".parse().unwrap(), Arc::new(source)).unwrap()
+    server::serve(
+        "127.0.0.1:0".parse().unwrap(),
+        Arc::new(source),
+        Arc::default(),
+    )
+    .unwrap()
 }
 
 fn connect(addr: SocketAddr) -> TcpStream {
@@ -159,8 +164,17 @@ fn what_is_counted_is_shown() {
         channels: Box::new(|| vec![("post_1".into(), 2), ("feed_u".into(), 3)]),
         queues: Box::new(|| vec![4, 0]),
         draining: Box::new(|| true),
+        bounds: Box::new(|| Bounds {
+            connections: 12,
+            store_bytes: 34,
+        }),
     });
-    let handle = server::start("127.0.0.1:0".parse().unwrap(), Arc::clone(&observed)).unwrap();
+    let handle = server::start(
+        "127.0.0.1:0".parse().unwrap(),
+        Arc::clone(&observed),
+        Arc::default(),
+    )
+    .unwrap();
     let (_, body) = scrape(handle.local_addr(), "/stats");
     assert!(body.starts_with(concat!(
         r#"{"totalConnections":30,"activeConnections":27,"totalMessages":300,"authFailures":2,"#,
@@ -189,6 +203,8 @@ fn what_is_counted_is_shown() {
     let (_, text) = scrape(handle.local_addr(), "/metrics");
     assert_eq!(promtool_says(&text), "");
     assert!(text.contains("\nfanfare_draining 1\n"));
+    assert!(text.contains("\nfanfare_connections_max 12\n"));
+    assert!(text.contains("\nfanfare_store_max_bytes 34\n"));
 
     let (out, printed) = io::pipe().map(|(reader, writer)| (writer, reader)).unwrap();
     let console = console::start(observed, Duration::from_millis(20), out).unwrap();
@@ -267,7 +283,10 @@ fn every_page_and_every_refusal() {
     assert!(body.contains("/dashboard.js"));
     for (path, media) in [("/dashboard.js", "javascript"), ("/dashboard.css", "css")] {
         let (head, _) = scrape(addr, path);
-        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(media), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 200 ") && head.contains(media),
+            "{head}"
+        );
     }
     for path in ["/hour", "/hour/0", "/hour/99"] {
         let (head, body) = scrape(addr, path);

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use crate::counter::Counter;
 pub use process::Process;
-pub use snapshot::{Counts, MOST_COUNTS, Observed, Snapshot};
+pub use snapshot::{Bounds, Counts, MOST_COUNTS, Observed, Snapshot};
 
 /// Counts under names that partly come from outside: at most [`Names::MOST`] of them, cut to
 /// [`Names::LONGEST`] bytes; what comes later is counted under `other`.

@@ -34,6 +34,17 @@ pub struct Observed {
     pub queues: Box<dyn Fn() -> Vec<usize> + Send + Sync>,
     /// Whether the server is stopping.
     pub draining: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The bounds that are in force.
+    pub bounds: Box<dyn Fn() -> Bounds + Send + Sync>,
+}
+
+/// Bounds that alerts compare with; 0 is unlimited.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bounds {
+    /// `limits.connections`, as far as there are descriptors.
+    pub connections: usize,
+    /// `limits.store_bytes`.
+    pub store_bytes: u64,
 }
 
 impl fmt::Debug for Observed {
@@ -57,6 +68,7 @@ impl Observed {
             started_unix_ms: self.started.unix_ms,
             uptime_ms: now.mono_ms.saturating_sub(self.started.mono_ms),
             draining: (self.draining)(),
+            bounds: (self.bounds)(),
             broker: self.broker.health(),
             store: self.store.health(),
             store_figures: self.store.figures(),
@@ -112,6 +124,8 @@ pub struct Snapshot {
     pub uptime_ms: u64,
     /// Whether it is stopping.
     pub draining: bool,
+    /// The bounds that are in force.
+    pub bounds: Bounds,
     /// Whether publishing works.
     pub broker: Health,
     /// Whether writing works.
@@ -201,6 +215,7 @@ impl Default for Snapshot {
             started_unix_ms: 0,
             uptime_ms: 0,
             draining: false,
+            bounds: Bounds::default(),
             broker: Health::Up,
             store: Health::Up,
             store_figures: StoreFigures::default(),

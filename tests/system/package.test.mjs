@@ -105,6 +105,7 @@ test('only root and the server may read what is secret', async () => {
     '/var/lib/fanfare': '700 fanfare:fanfare',
     '/var/lib/fanfare/secret': '600 fanfare:fanfare',
     '/var/log/fanfare': '750 fanfare:fanfare',
+    '/run/fanfare/control.sock': '660 fanfare:fanfare',
   };
   for (const [file, mode] of Object.entries(modes)) {
     assert.equal((await box.run('stat', '--format', '%a %U:%G', file)).trim(), mode, file);

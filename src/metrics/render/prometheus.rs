@@ -124,6 +124,11 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
         "Authenticated WebSocket connections that are open.",
         s.active_connections() as f64,
     );
+    page.gauge(
+        "connections_max",
+        "Connections that there may be; 0: any number.",
+        s.bounds.connections as f64,
+    );
     page.counter(
         "connections_opened_total",
         "WebSocket connections that were authenticated.",
@@ -294,6 +299,11 @@ fn about_the_backend(s: &Snapshot, page: &mut Page) {
         "store_bytes",
         "Bytes that count against the limit.",
         store.bytes as f64,
+    );
+    page.gauge(
+        "store_max_bytes",
+        "The limit; 0: none.",
+        s.bounds.store_bytes as f64,
     );
     page.gauge(
         "store_queued_writes",

@@ -1,0 +1,226 @@
+// What is shipped for watching a server, with the real programs: every rule and every query of the
+// dashboard in a Prometheus that scraped a server; the event log through rsyslog.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { copyFile, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises';
+import http from 'node:http';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { parse as parseToml } from 'smol-toml';
+import WebSocket from 'ws';
+import { parse as parseYaml } from 'yaml';
+import { API_KEY, asBackend, startServer, target, until } from '../browser/server.mjs';
+import { mint, pause } from './clients.mjs';
+
+const PATIENCE_MS = 60_000;
+const SECRET = 'a secret for the tests of the monitoring';
+const examples = fileURLToPath(new URL('../../packaging/examples/', import.meta.url));
+const example = (name) => readFile(path.join(examples, name), 'utf8');
+
+let home;
+let server;
+/** What the rule `backend` asks; it fails. */
+let application;
+const started = [];
+
+before(async () => {
+  home = await mkdtemp(path.join(tmpdir(), 'fanfare-monitoring-'));
+  application = http.createServer((_, answer) => answer.writeHead(500).end());
+  await new Promise((done) => application.listen(0, '127.0.0.1', done));
+  server = await startServer({
+    args: [
+      'serve', '--listen', '127.0.0.1:0', '--metrics-listen', '127.0.0.1:0', '--workers', '2',
+      '--set', 'channels.asked.subscribe=backend',
+      '--set', `channels.backend.url=http://127.0.0.1:${application.address().port}/`,
+      '--set', 'limits.sign_in_per_minute=1', '--set', 'auth.wallet_proof=none',
+    ],
+    env: {
+      FANFARE_AUTH__SECRET: SECRET, FANFARE_AUTH__API_KEYS: API_KEY, FANFARE_CHANNELS__BACKEND__SECRET: SECRET,
+    },
+  });
+});
+
+after(async () => {
+  for (const child of started) {
+    child.kill('SIGKILL');
+    await child.ended;
+  }
+  await server?.stop();
+  application?.close();
+  if (home) await rm(home, { recursive: true, force: true });
+});
+
+/** A program that lives until the tests are over. */
+function start(program, args, cwd = home) {
+  const child = spawn(program, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+  child.output = '';
+  child.stdout.on('data', (data) => (child.output += data));
+  child.stderr.on('data', (data) => (child.output += data));
+  child.ended = new Promise((resolve) => child.on('close', resolve));
+  started.push(child);
+  return child;
+}
+
+async function freePort() {
+  const one = createServer();
+  await new Promise((done) => one.listen(0, '127.0.0.1', done));
+  const { port } = one.address();
+  await new Promise((done) => one.close(done));
+  return port;
+}
+
+/** A little of everything that is counted. */
+async function traffic() {
+  const publish = (channel) => asBackend(server, 'POST', '/api/publish', { channel, event: { type: 'tick' } });
+  const socket = new WebSocket(`${server.url.replace('http', 'ws')}/ws?token=${mint(SECRET, 'ann')}`);
+  let messages = 0;
+  socket.on('message', () => (messages += 1));
+  await new Promise((resolve, reject) => socket.on('open', resolve).on('error', reject));
+  for (const command of ['{"type":"subscribe","channel":"post_1"}', '{"type":"subscribe","channel":"asked_1"}', '{"type":"ping"}', 'nonsense']) {
+    socket.send(command);
+  }
+  await until('answers', PATIENCE_MS, () => messages >= 5);
+  await publish('post_1');
+  await asBackend(server, 'POST', '/api/user/notifications', { userId: 'ann', type: 'like', title: 't', message: 'm' });
+  await until('the event', PATIENCE_MS, () => messages >= 6);
+  socket.close();
+  await new Promise((resolve) => socket.on('close', resolve));
+  // Refused: by no token, by a foreign key, by a limit.
+  const refused = new WebSocket(`${server.url.replace('http', 'ws')}/ws?token=rubbish`);
+  await new Promise((resolve) => refused.on('close', resolve));
+  await fetch(`${server.url}/api/publish`, { method: 'POST', headers: { 'X-API-Key': 'not-the-key-of-it' } });
+  for (let i = 0; i < 3; i += 1) {
+    await fetch(`${server.url}/api/auth/wallet`, {
+      method: 'POST', headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ wallet: '4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T' }),
+    });
+  }
+}
+
+test('Prometheus answers every query of the dashboard and evaluates every rule', async () => {
+  const port = await freePort();
+  const scraped = new URL(server.metricsUrl).host;
+  // The example, faster and with the addresses of here; rates over a minute need no longer than seconds.
+  const configuration = parseYaml(await example('prometheus/prometheus.yml'));
+  configuration.global = { scrape_interval: '500ms', evaluation_interval: '500ms' };
+  const [job] = configuration.scrape_configs;
+  job.scrape_interval = '500ms';
+  job.scrape_timeout = '400ms';
+  job.static_configs[0].targets = [scraped];
+  delete configuration.alerting;
+  await writeFile(path.join(home, 'prometheus.yml'), JSON.stringify(configuration));
+  await copyFile(path.join(examples, 'prometheus/fanfare.rules.yml'), path.join(home, 'fanfare.rules.yml'));
+  const prometheus = start('prometheus', [
+    '--config.file=prometheus.yml', `--storage.tsdb.path=${home}/tsdb`, `--web.listen-address=127.0.0.1:${port}`,
+  ]);
+  const ask = async (where, parameters = {}) => {
+    const answer = await fetch(`http://127.0.0.1:${port}/api/v1/${where}?${new URLSearchParams(parameters)}`);
+    const json = await answer.json();
+    assert.equal(json.status, 'success', `${JSON.stringify(parameters)}: ${json.error}`);
+    return json.data;
+  };
+  await until('Prometheus scrapes', PATIENCE_MS, async () => {
+    if (prometheus.exitCode !== null) throw new Error(prometheus.output);
+    const data = await ask('query', { query: 'up{job="fanfare"} == 1' }).catch(() => null);
+    return data?.result.length === 1;
+  });
+  for (let i = 0; i < 6; i += 1) {
+    await traffic();
+    await pause(600);
+  }
+
+  const dashboard = JSON.parse(await example('grafana/fanfare.json'));
+  const queries = dashboard.panels.flatMap((panel) => (panel.targets ?? []).map(({ expr }) => [panel.title, expr]));
+  assert.ok(queries.length > 40);
+  const of = (expr) => expr.replaceAll('$__rate_interval', '1m').replaceAll('$job', '.*').replaceAll('$instance', '.*');
+  for (const [title, expr] of queries) {
+    await until(`${title}: ${expr} has an answer`, PATIENCE_MS, async () => {
+      const now = Date.now() / 1000;
+      const data = await ask('query_range', { query: of(expr), start: now - 5, end: now, step: 1 });
+      return data.result.length > 0;
+    });
+  }
+  // Annotations and variables: starts are none here, labels are some.
+  for (const { expr } of dashboard.annotations.list) await ask('query', { query: of(expr) });
+  for (const { query } of dashboard.templating.list.filter((one) => one.type === 'query')) {
+    const [, of_, label] = /^label_values\((.+), (\w+)\)$/.exec(query.query);
+    const data = await ask(`label/${label}/values`, { 'match[]': of(of_) });
+    assert.ok(data.length > 0, query.query);
+  }
+
+  await until('every rule is evaluated', PATIENCE_MS, async () => {
+    const { groups } = await ask('rules');
+    const rules = groups.flatMap((group) => group.rules);
+    for (const rule of rules) assert.notEqual(rule.health, 'err', `${rule.name}: ${rule.lastError}`);
+    return rules.length >= 24 && rules.every((rule) => rule.health === 'ok');
+  });
+  const { groups } = await ask('rules');
+  for (const rule of groups.flatMap((group) => group.rules).filter((one) => one.type === 'recording')) {
+    assert.ok((await ask('query', { query: rule.name })).result.length > 0, rule.name);
+  }
+  // An alert that names a metric which the server does not have would never fire.
+  const known = new Set(await ask('label/__name__/values'));
+  for (const rule of groups.flatMap((group) => group.rules)) {
+    for (const [name] of rule.query.matchAll(/(?<![:\w])fanfare_[a-z_]+/g)) assert.ok(known.has(name), `${rule.name}: ${name}`);
+  }
+});
+
+test('rsyslog reads every line of the event log as JSON', async () => {
+  await traffic();
+  const binary = await realpath(path.join(target, 'tools/rsyslogd.d')).catch(() => '');
+  const out = path.join(home, 'shipped');
+  let text = await example('logs/rsyslog.conf');
+  const replace = (from, to) => {
+    assert.ok(text.includes(from), from);
+    text = text.replaceAll(from, to);
+  };
+  replace('/var/log/fanfare/ws-*.log', path.join(server.home, 'logs/ws-*.log'));
+  replace('freshStartTail="on"', 'freshStartTail="off"');
+  replace('/var/log/fanfare-refused.log', path.join(home, 'refused'));
+  const forwards = /action\(type="omfwd"[^)]*\)/.exec(text)[0];
+  const listening = createServer();
+  await new Promise((done) => listening.listen(0, '127.0.0.1', done));
+  let shipped = '';
+  listening.on('connection', (socket) => socket.on('data', (data) => (shipped += data)));
+  text = text.replace(forwards, forwards.replace('logs.example.com', '127.0.0.1').replace('"6514"', `"${listening.address().port}"`));
+  await writeFile(path.join(home, 'rsyslog.conf'), `global(workDirectory="${home}")\n${text}`);
+  const modules = binary ? ['-M', `${binary}/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu/rsyslog`] : [];
+  const rsyslog = start('rsyslogd', ['-n', '-f', `${home}/rsyslog.conf`, '-i', `${home}/rsyslog.pid`, ...modules]);
+
+  const folder = path.join(server.home, 'logs');
+  const day = new Date().toISOString().slice(0, 10);
+  try {
+    await until('all lines are shipped', PATIENCE_MS, async () => {
+      if (rsyslog.exitCode !== null) throw new Error(rsyslog.output);
+      const written = (await readFile(path.join(folder, `ws-${day}.log`), 'utf8')).split('\n').length - 1;
+      return written > 20 && shipped.split('\n').length - 1 >= written;
+    });
+  } finally {
+    listening.close();
+  }
+  const lines = shipped.split('\n').slice(0, -1).map((line) => JSON.parse(line));
+  const types = new Set(lines.map((line) => line.event.type));
+  for (const type of ['connection', 'disconnect', 'auth_failure', 'message', 'channel_subscribe', 'notification', 'server']) {
+    assert.ok(types.has(type), `${type} of ${[...types]}`);
+  }
+  assert.ok(lines.every((line) => line.host && Date.parse(line.event.timestamp) > 0));
+  await assert.rejects(readFile(path.join(home, 'refused')), 'a line was refused');
+  assert.doesNotMatch(rsyslog.output, /error/i);
+});
+
+test('the examples for Vector and Filebeat are TOML and YAML, and name the files that are written', async () => {
+  const vector = parseToml(await example('logs/vector.toml'));
+  assert.deepEqual(vector.sources.fanfare.include, ['/var/log/fanfare/ws-*.log']);
+  for (const [name, part] of Object.entries({ ...vector.transforms, ...vector.sinks })) {
+    for (const input of part.inputs) {
+      const [from] = input.split('.');
+      assert.ok(vector.sources[from] || vector.transforms[from], `${name}: ${input}`);
+    }
+  }
+  const filebeat = parseYaml(await example('logs/filebeat.yml'));
+  assert.deepEqual(filebeat['filebeat.inputs'][0].paths, ['/var/log/fanfare/ws-*.log']);
+});
