@@ -111,7 +111,8 @@ static ASSETS: [(&str, Asset); 14] = [
 ];
 
 /// On the listener of the metrics: (path, file).
-static DASHBOARD: [(&str, Asset); 3] = [
+static DASHBOARD: [(&str, Asset); 4] = [
+    page("/dashboard.svg", SVG, include_bytes!("test/icon.svg")),
     page("/", HTML, include_bytes!("dashboard/dashboard.html")),
     page(
         "/dashboard.css",

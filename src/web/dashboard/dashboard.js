@@ -2,6 +2,8 @@
 'use strict';
 
 const HOUR_MS = 3_600_000;
+/** What the charts show: as much as there is, an hour at most. In minutes. */
+const WINDOWS = [5, 15, 30, 60];
 const REQUEST_TIMEOUT_MS = 8_000;
 const RETRY_MS = 5_000;
 const ROWS = 10;
@@ -41,11 +43,11 @@ const level = (name) => (now) => now[name];
 const CHARTS = [
   { title: 'Connections', format: count, series: [['open', level('connections')]] },
   { title: 'Messages and deliveries a second', format: rate, series: [['messages', perSecond('messagesTotal')], ['deliveries', perSecond('deliveriesTotal')], ['published', perSecond('publicationsTotal')]] },
-  { title: 'Latency: how long a worker takes to come to an event', format: micros, series: [['p50', level('latencyP50')], ['p90', level('latencyP90')], ['p99', level('latencyP99')]] },
+  { title: 'Wait of an event for its worker', format: micros, series: [['p50', level('latencyP50')], ['p90', level('latencyP90')], ['p99', level('latencyP99')]] },
   { title: 'Authentication failures a minute', format: rate, series: [['refused', perSecond('authFailuresTotal', 60)], ['server faults', perSecond('errorsTotal', 60)]] },
   { title: 'Queues', format: count, series: [['events before workers', level('queuedEvents')], ['writes before the store', level('queuedWrites')]] },
-  { title: 'Store', format: bytes, series: [['used', level('storeBytes')]] },
-  { title: 'Memory', format: bytes, series: [['resident', level('residentBytes')]] },
+  { title: 'Store', format: bytes, base: 1024, series: [['used', level('storeBytes')]] },
+  { title: 'Memory', format: bytes, base: 1024, series: [['resident', level('residentBytes')]] },
   { title: 'CPU, of one core', format: percent, series: [['user and system', perSecond('cpuMillisecondsTotal', 0.1)]] },
 ];
 
@@ -78,7 +80,8 @@ for (const chart of CHARTS) {
   chart.cross = drawing('line', { class: 'cross', y1: 0, y2: 100 });
   for (const y of [0, 50, 100]) chart.svg.append(drawing('line', { class: 'grid', x1: 0, x2: 720, y1: y, y2: y }));
   chart.svg.append(...chart.lines, chart.cross);
-  const times = element('div', { className: 'times' }, ...['−60 min', '−30 min', 'now'].map((text) => element('span', { textContent: text })));
+  chart.times = ['', '', 'now'].map((textContent) => element('span', { textContent }));
+  const times = element('div', { className: 'times' }, ...chart.times);
   const plot = element('div', { className: 'plot' }, chart.svg, chart.top);
   plot.onpointermove = (event) => {
     const box = chart.svg.getBoundingClientRect();
@@ -109,37 +112,43 @@ function show(chart, index) {
   }
 }
 
-/** `where` from 0 (an hour ago) to 1 (now). */
+/** `where` from 0 (the left end) to 1 (now). */
 function point(chart, where) {
   if (!chart.values?.length) return;
-  const at = chart.end - HOUR_MS * (1 - where);
+  const at = chart.end - chart.span * (1 - where);
   let nearest = 0;
   chart.values.forEach((value, n) => {
     if (Math.abs(value.at - at) < Math.abs(chart.values[nearest].at - at)) nearest = n;
   });
-  const x = 720 * (1 - (chart.end - chart.values[nearest].at) / HOUR_MS);
+  const x = 720 * (1 - (chart.end - chart.values[nearest].at) / chart.span);
   chart.cross.setAttribute('x1', x);
   chart.cross.setAttribute('x2', x);
   show(chart, nearest);
 }
 
-/** A round number not below `value`. */
-function roof(value) {
+/** A round number not below `value`; of bytes, a power of two. */
+function roof(value, base) {
   if (!(value > 0)) return 1;
+  if (base) return 2 ** Math.ceil(Math.log2(value));
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
 }
 
 function draw(chart) {
   chart.end = samples.length ? samples[samples.length - 1].at : Date.now();
+  const age = samples.length ? chart.end - samples[0].at : 0;
+  const minutes = WINDOWS.find((minutes) => minutes * 60_000 >= age) ?? 60;
+  chart.span = minutes * 60_000;
+  chart.times[0].textContent = `−${minutes} min`;
+  chart.times[1].textContent = `−${minutes / 2} min`;
   chart.values = samples.map((now, n) => ({ at: now.at, of: chart.series.map(([, value]) => value(now, samples[n - 1])) }));
-  const top = roof(Math.max(0, ...chart.values.flatMap(({ of }) => of)));
+  const top = roof(Math.max(0, ...chart.values.flatMap(({ of }) => of)), chart.base);
   chart.top.textContent = chart.format(top);
   chart.lines.forEach((line, n) => {
     let path = '';
     for (const { at, of } of chart.values) {
       if (of[n] == null) continue;
-      const x = 720 * (1 - (chart.end - at) / HOUR_MS);
+      const x = 720 * (1 - (chart.end - at) / chart.span);
       path += `${path ? 'L' : 'M'}${x.toFixed(1)} ${(100 - (100 * of[n]) / top).toFixed(1)}`;
     }
     line.setAttribute('d', path);
