@@ -135,6 +135,10 @@ fn refuse(services: &Services, mut stream: &TcpStream) {
         .counters
         .limited
         .increment("connections_per_address");
+    if services.tls.is_secure() {
+        // Before the handshake there is no word that the client could read.
+        return;
+    }
     let length = BODY.len();
     let answer = format!(
         "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 5\r\n\

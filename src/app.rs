@@ -1,5 +1,6 @@
 //! The life of the server: builds the parts in order, owns them, drains them in reverse.
 
+mod certificates;
 mod reload;
 
 use std::io;
@@ -25,15 +26,18 @@ use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::CLOSE_TIMEOUT_MS;
 use crate::metrics::hour::{self, Hour, Sampler};
-use crate::metrics::{Bounds, Counters, Observed, server};
+use crate::metrics::server::{self, Door};
+use crate::metrics::{Bounds, Counters, Observed};
 use crate::presence::Presence;
 use crate::router::Router;
 use crate::router::notices::keep_revocations;
 use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
+use crate::tls;
 use crate::worker::mailbox::{Control, Inbound, Mailbox, mailbox};
 use crate::worker::{self, Outfit};
 use crate::{acceptor, descriptors, stopwatch, welcome};
+use certificates::Certificates;
 use reload::{Reload, Surroundings};
 
 /// How often it is looked whether the workers still live.
@@ -72,6 +76,14 @@ pub enum Failure {
     /// The database could not be opened.
     #[error("the database")]
     Store(#[from] embedded::OpenError),
+    /// The certificate of a listener cannot be used.
+    #[error("{listener}.tls")]
+    Tls {
+        /// Whose.
+        listener: &'static str,
+        /// Why.
+        source: tls::Fault,
+    },
     /// An address could not be bound.
     #[error("cannot listen on {address} ({key})")]
     Listen {
@@ -111,6 +123,7 @@ struct App {
     workers: Vec<JoinHandle<()>>,
     metrics: server::Handle,
     sampler: Sampler,
+    certificates: Certificates,
     observed: Arc<Observed>,
     event_log: EventLog,
     /// Dropped last: writes out what was recorded.
@@ -152,6 +165,7 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
     let said = welcome::Said {
         address,
         metrics: app.metrics.local_addr(),
+        metrics_secure: app.certificates.metrics.is_secure(),
         dev_api_key: dev_key.as_deref(),
     };
     welcome::say(&said, &app.services);
@@ -175,6 +189,7 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> 
 
 fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Result<App, Failure> {
     let started = clock.now();
+    let certificates = Certificates::new(&config)?;
     let live = Live::new(config);
     let config = live.current();
     create_data_dir(&config.data_dir)?;
@@ -218,6 +233,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     let issuers = issuers.map_err(Failure::Issuers)?;
     let services = Arc::new(Services::new(Parts {
         live,
+        tls: certificates.server.clone(),
         secret,
         issuers,
         clock: clock.clone(),
@@ -266,6 +282,10 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
                 .map(|one| one.depth())
                 .collect()
         }),
+        certificates: {
+            let certificates = certificates.clone();
+            Box::new(move || certificates.ends())
+        },
         draining: Box::new(move || of_services.is_draining()),
         bounds: Box::new(move || {
             let limits = &of_limits.config().limits;
@@ -280,8 +300,12 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     let of_probes = router.clone();
     let probe = Box::new(move || probe(&of_probes));
     let sampler = hour::start(hour.clone(), observed.clone(), probe).map_err(Failure::Thread)?;
+    let door = Door {
+        tls: certificates.metrics.clone(),
+        config: services.live.clone(),
+    };
     let metrics =
-        server::start(address, observed.clone(), hour).map_err(|source| Failure::Listen {
+        server::start(address, door, observed.clone(), hour).map_err(|source| Failure::Listen {
             key: "metrics.listen",
             address,
             source,
@@ -294,6 +318,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         workers,
         metrics,
         sampler,
+        certificates,
         observed,
         event_log,
         _event_log_guard: event_log_guard,
@@ -360,6 +385,7 @@ impl App {
                 Err(Failure::Thread(error))
             }
             () = one_ends(&self.workers) => Err(Failure::Worker),
+            never = self.certificates.watch(&self.clock, &self.event_log) => match never {},
             by = self.heed(&mut signals, commands, &mut reload) => Ok(by),
         };
         let by = match until {

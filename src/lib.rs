@@ -31,6 +31,7 @@ pub mod session;
 pub mod shutdown;
 pub mod sparing;
 pub mod stopwatch;
+pub mod tls;
 pub mod web;
 pub mod welcome;
 pub mod worker;

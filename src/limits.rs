@@ -36,6 +36,8 @@ pub const WORKERS_MAX: usize = 64;
 pub const CALL_TIMEOUT_MS: u64 = 10_000;
 /// After our close frame the peer has this long to answer before its socket is dropped.
 pub const CLOSE_TIMEOUT_MS: u64 = 3_000;
+/// A TLS handshake: slow networks need a second or two.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 /// The head of a request.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Header lines of a request.

@@ -12,6 +12,8 @@ pub struct Said<'a> {
     pub address: SocketAddr,
     /// Stats and metrics.
     pub metrics: SocketAddr,
+    /// Whether by TLS.
+    pub metrics_secure: bool,
     /// The key that `--dev` made.
     pub dev_api_key: Option<&'a str>,
 }
@@ -36,9 +38,18 @@ fn text(said: &Said<'_>, services: &Services) -> String {
     let Said {
         address,
         metrics,
+        metrics_secure,
         dev_api_key,
     } = said;
-    let mut text = format!("listening on http://{address}\nmetrics on http://{metrics}\n");
+    let is_secure = services.tls.is_secure();
+    let (http, ws) = if is_secure {
+        ("https", "wss")
+    } else {
+        ("http", "ws")
+    };
+    let metrics_http = if *metrics_secure { "https" } else { "http" };
+    let mut text =
+        format!("listening on {http}://{address}\nmetrics on {metrics_http}://{metrics}\n");
     if let Some(key) = dev_api_key {
         let subject = TokenSubject {
             user_id: DEV_USER.to_owned(),
@@ -50,16 +61,16 @@ fn text(said: &Said<'_>, services: &Services) -> String {
         let token = issued.token;
         text.push_str(&format!(
             "\n\
-             test page   http://{address}/test/jwt-websocket\n\
-             stats       http://{metrics}/stats\n\
-             websocket   ws://{address}/ws?token=TOKEN\n\
+             test page   {http}://{address}/test/jwt-websocket\n\
+             stats       {metrics_http}://{metrics}/stats\n\
+             websocket   {ws}://{address}/ws?token=TOKEN\n\
              \n\
              who am I (a token of the user \"{DEV_USER}\"):\n  \
-             curl -s -H 'Authorization: Bearer {token}' http://{address}/api/auth/wallet\n\
+             curl -s -H 'Authorization: Bearer {token}' {http}://{address}/api/auth/wallet\n\
              publish to everybody who looks at post 42 (a key for this run):\n  \
              curl -s -H 'X-API-Key: {key}' -H 'Content-Type: application/json' \
              -d '{{\"channel\":\"post_42\",\"event\":{{\"type\":\"post_liked\"}}}}' \
-             http://{address}/api/publish\n\n"
+             {http}://{address}/api/publish\n\n"
         ));
     }
     text

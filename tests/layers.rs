@@ -36,6 +36,8 @@ const LAYERS: &[&[&str]] = &[
         "key_pair",
         "outgoing",
         "web",
+        "supervisor",
+        "tls",
     ],
 ];
 

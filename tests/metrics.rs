@@ -14,10 +14,13 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use fanfare::broker::faulty::Silent;
 use fanfare::broker::{Health, StoreFigures};
 use fanfare::clock::Clock;
+use fanfare::config::{self, Live};
 use fanfare::event_log::EventLog;
+use fanfare::metrics::server::Door;
 use fanfare::metrics::{
     Bounds, Counters, MOST_COUNTS, Observed, Process, Snapshot, console, render, server,
 };
+use fanfare::tls::Endpoint;
 
 /// A server of one minute with something in every member.
 fn busy() -> Snapshot {
@@ -63,12 +66,16 @@ fn listen(source: impl Fn() -> Snapshot + Send + Sync + 'static) -> server::Hand
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
-    server::serve(
-        "127.0.0.1:0".parse().unwrap(),
-        Arc::new(source),
-        Arc::default(),
-    )
-    .unwrap()
+    let listen = "127.0.0.1:0".parse().unwrap();
+    server::serve(listen, door(), Arc::new(source), Arc::default()).unwrap()
+}
+
+/// Plain, for everybody.
+fn door() -> Door {
+    Door {
+        tls: Endpoint::new(None).unwrap(),
+        config: Live::new(config::load(&config::Sources::default()).unwrap()),
+    }
 }
 
 fn connect(addr: SocketAddr) -> TcpStream {
@@ -163,6 +170,7 @@ fn what_is_counted_is_shown() {
         event_log: EventLog::silent(),
         channels: Box::new(|| vec![("post_1".into(), 2), ("feed_u".into(), 3)]),
         queues: Box::new(|| vec![4, 0]),
+        certificates: Box::new(|| vec![("server", 1_800_000_000_000)]),
         draining: Box::new(|| true),
         bounds: Box::new(|| Bounds {
             connections: 12,
@@ -171,6 +179,7 @@ fn what_is_counted_is_shown() {
     });
     let handle = server::start(
         "127.0.0.1:0".parse().unwrap(),
+        door(),
         Arc::clone(&observed),
         Arc::default(),
     )

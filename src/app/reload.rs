@@ -85,17 +85,18 @@ impl Reload {
     /// Reads it, puts it in force if it is good, and says in the logs what came of it.
     pub fn now(&mut self, app: &App) -> Result<Difference, Refusal> {
         let outcome = self.attempt(app);
-        let message = match &outcome {
+        let (outcome_name, message) = match &outcome {
             Ok(difference) => {
                 tell(difference);
-                "reloaded"
+                ("applied", "reloaded")
             }
             Err(refusal) => {
                 let refusal = super::with_causes(refusal);
                 tracing::error!("reload: nothing was changed: {refusal}");
-                "reload refused"
+                ("refused", "reload refused")
             }
         };
+        app.services.counters.reloads.increment(outcome_name);
         app.event_log.record(
             Kind::Server,
             &Data {
@@ -151,6 +152,7 @@ impl Reload {
         )
         .map_err(Failure::Issuers)?;
         let authority = Authority::new(&secret, &config.auth).believing(issuers);
+        let certificates = app.certificates.prepare(&config)?;
         let asks_another = config.access_backend != before.access_backend;
         let access_backend = asks_another
             .then(|| {
@@ -175,6 +177,7 @@ impl Reload {
         }
         logging::renew(&config.logs.level);
         app.store.rebound(&config.limits);
+        app.certificates.renew(certificates);
         if let Some(console) = console {
             self.console = console;
         }

@@ -60,22 +60,10 @@ static OPEN: [Open; 3] = [
 const NO_TYPE: &str = "channels.backend";
 
 /// Keys and sections that the contract has and this version has not, and what to do meanwhile.
-const LATER: [(&str, &str); 5] = [
-    (
-        "server.tls",
-        "let a reverse proxy (nginx, Caddy) in front of server.listen do TLS",
-    ),
-    ("metrics.tls", "keep metrics.listen on a private address"),
-    ("metrics.token", "keep metrics.listen on a private address"),
-    (
-        "metrics.token_file",
-        "keep metrics.listen on a private address",
-    ),
-    (
-        "broker.redis.url_file",
-        "leave it out: the Redis backend is not in this version",
-    ),
-];
+const LATER: [(&str, &str); 1] = [(
+    "broker.redis.url_file",
+    "leave it out: the Redis backend is not in this version",
+)];
 
 /// What a dotted key is.
 #[derive(Debug, PartialEq, Eq)]
@@ -202,7 +190,11 @@ pub(super) fn is_secret(key: &str) -> bool {
 pub(super) fn is_credential(key: &str) -> bool {
     matches!(
         key,
-        "auth.secret" | "auth.previous_secret" | "auth.api_keys" | "channels.backend.secret"
+        "auth.secret"
+            | "auth.previous_secret"
+            | "auth.api_keys"
+            | "channels.backend.secret"
+            | "metrics.token"
     ) || key
         .strip_prefix("auth.keys.")
         .is_some_and(|rest| rest.ends_with(".pem"))

@@ -16,6 +16,7 @@ use super::{
 };
 use super::{signing, urls, values};
 use crate::limits::WORKERS_MAX;
+use crate::tls;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -107,7 +108,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let data_dir = reader.read("data_dir", values::folder);
     let auth = auth(reader);
     broker(reader);
-    let metrics = reader.read("metrics.listen", values::socket_address);
+    let metrics = metrics(reader);
     let control_socket = reader.read("control.socket", values::path_or_off);
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
@@ -117,8 +118,8 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         somebody_is_asked(reader, channels);
     }
     let limits = limits(reader);
-    if let (Some(server), Some(metrics)) = (&server, metrics) {
-        listeners_fit(reader, dev, server.listen, metrics);
+    if let (Some(server), Some(metrics)) = (&server, &metrics) {
+        listeners_fit(reader, dev, server.listen, metrics.listen);
     }
     let data_dir = data_dir?;
     Some(Config {
@@ -130,7 +131,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         }),
         data_dir,
         auth: auth?,
-        metrics: Metrics { listen: metrics? },
+        metrics: metrics?,
         logs: logs?,
         console_interval: console_interval?,
         channels: channels?,
@@ -150,6 +151,7 @@ fn server(reader: &mut Reader) -> Option<Server> {
         values::duration(Duration::ZERO, 10 * MINUTE),
     );
     let test_page = reader.read("server.test_page", values::boolean);
+    let tls = tls(reader, "server");
     Some(Server {
         listen: listen?,
         workers: match workers? {
@@ -163,6 +165,57 @@ fn server(reader: &mut Reader) -> Option<Server> {
         trusted_proxies: trusted_proxies?,
         shutdown_grace: shutdown_grace?,
         test_page: test_page?,
+        tls: tls?,
+    })
+}
+
+/// The certificate of a listener. Looked into here, so that what is wrong with it is told with all the rest.
+fn tls(reader: &mut Reader, listener: &str) -> Option<Option<tls::Files>> {
+    let [cert, key] = ["cert", "key"].map(|file| format!("{listener}.tls.{file}"));
+    let (cert_file, key_file) = (
+        reader.read(&cert, values::path)?,
+        reader.read(&key, values::path)?,
+    );
+    let files = match (cert_file, key_file) {
+        (None, None) => return Some(None),
+        (Some(cert), Some(key)) => tls::Files { cert, key },
+        (alone, _) => {
+            let (given, missing) = if alone.is_some() {
+                (&cert, &key)
+            } else {
+                (&key, &cert)
+            };
+            let fault = Fault::new("is of no use alone", format!("{missing} beside it"));
+            reader.reject(given, fault);
+            return None;
+        }
+    };
+    let accepted =
+        "a certificate in a file of PEM, with those that lead to its root, and its key in another";
+    match files.check() {
+        Ok(()) => {
+            reader.note_content(&cert, files.content());
+            Some(Some(files))
+        }
+        Err(fault) => {
+            let (key, problem) = match fault {
+                tls::Fault::Cert(problem) => (cert, problem),
+                tls::Fault::Key(problem) => (key, problem),
+            };
+            reader.reject(&key, Fault::new(problem, accepted));
+            None
+        }
+    }
+}
+
+fn metrics(reader: &mut Reader) -> Option<Metrics> {
+    let listen = reader.read("metrics.listen", values::socket_address);
+    let tls = tls(reader, "metrics");
+    let tokens = reader.api_keys("metrics.token");
+    Some(Metrics {
+        listen: listen?,
+        tls: tls?,
+        tokens: tokens?,
     })
 }
 

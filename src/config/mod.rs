@@ -29,6 +29,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::tls;
+
 use crate::key_pair::{Algorithm, KeyPair};
 pub use difference::{Change, Difference};
 pub use keys::MANUAL;
@@ -84,6 +86,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// Whether `/test/jwt-websocket` is served.
     pub test_page: bool,
+    /// `server.tls.*`; `None`: plain.
+    pub tls: Option<tls::Files>,
 }
 
 /// `server.allowed_origins`
@@ -171,6 +175,10 @@ pub enum WalletProof {
 pub struct Metrics {
     /// Where `/stats` and `/metrics` are served.
     pub listen: SocketAddr,
+    /// `metrics.tls.*`; `None`: plain.
+    pub tls: Option<tls::Files>,
+    /// What a scraper may present, as SHA-256; empty: it need not.
+    pub tokens: Vec<[u8; 32]>,
 }
 
 /// `logs.*`

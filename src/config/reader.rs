@@ -208,6 +208,13 @@ impl Reader {
         None
     }
 
+    /// Says what a setting that names files comes down to.
+    pub(super) fn note_content(&mut self, key: &str, content: Vec<u8>) {
+        if let Some(setting) = self.changed.iter_mut().find(|setting| setting.key == key) {
+            setting.content = Secret::new(content);
+        }
+    }
+
     fn find(&mut self, key: &str) -> Option<(Given, Given)> {
         self.asked.insert(key.to_owned());
         let found = self.layers.find(key);

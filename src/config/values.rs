@@ -172,6 +172,12 @@ pub(super) fn name(value: &Value) -> Result<String, Fault> {
     }
 }
 
+/// A file; empty: none.
+pub(super) fn path(value: &Value) -> Result<Option<PathBuf>, Fault> {
+    let path = text(value)?;
+    Ok((!path.is_empty()).then(|| path.into()))
+}
+
 /// What diagnostics show: a level, and levels of modules.
 pub(super) fn log_filter(value: &Value) -> Result<String, Fault> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

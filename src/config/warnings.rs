@@ -23,8 +23,15 @@ impl Config {
              notifications without a token",
         );
         warn(
-            !self.metrics.listen.ip().is_loopback(),
-            "metrics.listen is no loopback address: whoever can connect can read the statistics",
+            !self.metrics.listen.ip().is_loopback() && self.metrics.tokens.is_empty(),
+            "metrics.listen is no loopback address and there is no metrics.token: whoever can connect can \
+             read the statistics",
+        );
+        warn(
+            !self.metrics.listen.ip().is_loopback()
+                && !self.metrics.tokens.is_empty()
+                && self.metrics.tls.is_none(),
+            "metrics.token without metrics.tls: whoever is in between can read the token",
         );
         warn(
             public && self.server.allowed_origins == AllowedOrigins::Any,

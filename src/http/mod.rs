@@ -42,6 +42,7 @@ use crate::inbox::Inbox;
 use crate::metrics::Counters;
 use crate::presence::Presence;
 use crate::router::Router;
+use crate::tls::Endpoint;
 use crate::web;
 use errors::ApiError;
 use reply::Reply;
@@ -52,6 +53,8 @@ use routes::{Route, Row};
 pub struct Services {
     /// The configuration in force; see [`Services::config`].
     pub live: Live,
+    /// How the listener speaks.
+    pub tls: Endpoint,
     /// What time it is.
     pub clock: Clock,
     /// Events.
@@ -83,6 +86,8 @@ pub struct Services {
 pub struct Parts {
     /// See [`Services::live`].
     pub live: Live,
+    /// See [`Services::tls`].
+    pub tls: Endpoint,
     /// The HS256 key, from `auth::keys::secret`.
     pub secret: Secret,
     /// Whose tokens are believed beside our own.
@@ -124,6 +129,7 @@ impl Services {
             ),
             admission: Admission::new(&config.limits, parts.clock.clone()),
             live: parts.live,
+            tls: parts.tls,
             clock: parts.clock,
             broker: parts.broker,
             store: parts.store,

@@ -37,6 +37,7 @@ pub fn config() -> Config {
             trusted_proxies: Vec::new(),
             shutdown_grace: Duration::from_secs(10),
             test_page: false,
+            tls: None,
         },
         data_dir: "data".into(),
         control_socket: None,
@@ -59,6 +60,8 @@ pub fn config() -> Config {
         },
         metrics: Metrics {
             listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+            tokens: Vec::new(),
         },
         logs: Logs {
             dir: "logs".into(),

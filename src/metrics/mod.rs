@@ -112,6 +112,10 @@ pub struct Counters {
     pub notifications: Counter,
     /// Questions of the rule `backend` by what became of them.
     pub access_backend: Names,
+    /// What became of TLS handshakes: `completed`, `failed`, `timeout`, ..
+    pub handshakes: Names,
+    /// Readings of the configuration while the server ran: `applied`, `refused`.
+    pub reloads: Names,
     /// Fetches of other issuers' keys, `fetched` or `failed`.
     pub key_fetches: Names,
 }
@@ -130,6 +134,8 @@ impl Counters {
             publications: Names::default(),
             notifications: Counter::default(),
             access_backend: Names::default(),
+            handshakes: Names::default(),
+            reloads: Names::default(),
             key_fetches: Names::default(),
         }
     }

@@ -32,6 +32,8 @@ pub struct Observed {
     pub channels: Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
     /// The events that wait in each worker's mailbox.
     pub queues: Box<dyn Fn() -> Vec<usize> + Send + Sync>,
+    /// When the certificate of each listener that has one ends.
+    pub certificates: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>,
     /// Whether the server is stopping.
     pub draining: Box<dyn Fn() -> bool + Send + Sync>,
     /// The bounds that are in force.
@@ -100,6 +102,9 @@ impl Observed {
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
             access_backend: named(&counters.access_backend),
+            handshakes: named(&counters.handshakes),
+            reloads: named(&counters.reloads),
+            certificates: (self.certificates)(),
             key_fetches: named(&counters.key_fetches),
         }
     }
@@ -188,6 +193,12 @@ pub struct Snapshot {
     pub notifications: u64,
     /// Questions of the rule `backend` by what became of them.
     pub access_backend: Counts,
+    /// TLS handshakes by what became of them.
+    pub handshakes: Counts,
+    /// Readings of the configuration while the server ran.
+    pub reloads: Counts,
+    /// When the certificate of a listener ends, in milliseconds since 1970.
+    pub certificates: Vec<(&'static str, u64)>,
     /// [`Counters::key_fetches`]
     pub key_fetches: Counts,
 }
@@ -247,6 +258,9 @@ impl Default for Snapshot {
             publications: Vec::new(),
             notifications: 0,
             access_backend: Vec::new(),
+            handshakes: Vec::new(),
+            reloads: Vec::new(),
+            certificates: Vec::new(),
             key_fetches: Vec::new(),
         }
     }

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::Waker;
 
-use tokio::net::TcpStream;
-
 use super::aside::Aside;
 use super::mailbox::Load;
+use super::stream::Stream;
 use crate::admission::Permit;
 use crate::limits::QUEUE_SHARE;
 use crate::metrics::WorkerCounters;
@@ -25,7 +24,7 @@ pub type Permits = [Option<Permit>; 3];
 /// One upgraded socket.
 pub struct Connection {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// What the protocol has to remember of it.
     pub dialogue: Dialogue,
     /// What waits to be written.
@@ -97,7 +96,7 @@ pub enum Gone {
 /// Whether a connection waits for a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// The outbox is empty.
+    /// The outbox is empty, and all that was in it is the kernel's.
     Clean,
     /// It is in the worker's dirty list.
     Dirty,
@@ -191,7 +190,11 @@ impl Connection {
                 Err(_) => return Flushed::Failed,
             }
         }
-        Flushed::Empty
+        match self.stream.flush() {
+            Ok(()) => Flushed::Empty,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Flushed::Blocked,
+            Err(_) => Flushed::Failed,
+        }
     }
 
     /// Ends it; its task will remove it.

@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead as _, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::channels::Slot;
 use super::connection::{Connection, Flow, Gone, Life};
 use super::mailbox::Load;
+use super::stream::Stream;
 use super::turn::end_if_said;
 use super::{State, Worker};
 use crate::clock::Moment;
@@ -28,7 +28,7 @@ impl Worker {
     /// request.
     pub(super) fn adopt(
         self: &Rc<Self>,
-        stream: TcpStream,
+        stream: Stream,
         answer: &[u8],
         behind: &[u8],
         ticket: Ticket,
@@ -164,7 +164,7 @@ impl Worker {
                         agreed: true,
                         shut: false,
                     };
-                    if connection.outbox.is_empty() {
+                    if connection.flow == Flow::Clean {
                         end_if_said(connection);
                     }
                     state.schedule(slot);
@@ -196,7 +196,7 @@ impl Worker {
             {
                 Received::Closing | Received::Failed(_) => {
                     *agreed = true;
-                    if connection.outbox.is_empty() {
+                    if connection.flow == Flow::Clean {
                         end_if_said(connection);
                     }
                     return;

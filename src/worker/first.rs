@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Worker;
 use super::mailbox::{Accepted, Load};
 use super::serve::request_timeout;
+use super::stream::Stream;
 use crate::http::upgrade::{self, Considered};
 
 /// What the first bytes amount to.
@@ -41,6 +42,16 @@ impl Worker {
                 tokio::task::spawn_local(async move {
                     // A WebSocket has a permit of its own; this one ends with the task in any case.
                     let _permit = permit;
+                    let stream = match self.outfit.services.tls.acceptor() {
+                        None => Stream::Plain(stream),
+                        // Boxed: only a handshake needs the room.
+                        Some(acceptor) => {
+                            match Box::pin(self.shake_hands(acceptor, stream)).await {
+                                Some(stream) => stream,
+                                None => return,
+                            }
+                        }
+                    };
                     self.begin(stream, peer, load).await;
                 });
             }
@@ -48,7 +59,7 @@ impl Worker {
         }
     }
 
-    async fn begin(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, load: Load) {
+    async fn begin(self: Rc<Self>, mut stream: Stream, peer: SocketAddr, load: Load) {
         let until = Instant::now() + self.outfit.services.config().limits.header_timeout;
         let mut draining = self.draining.subscribe();
         loop {
@@ -57,9 +68,9 @@ impl Worker {
                 readable = stream.readable() => if readable.is_err() { return },
                 // Who has not asked for anything gets no answer.
                 _ = draining.wait_for(|draining| *draining) => return,
-                () = tokio::time::sleep_until(until) => return say_late(&stream),
+                () = tokio::time::sleep_until(until) => return say_late(&mut stream),
             }
-            let (read, considered) = match self.first(&stream) {
+            let (read, considered) = match self.first(&mut stream) {
                 First::Nothing => continue,
                 First::End => return,
                 First::Other(read) => (read, None),
@@ -80,7 +91,7 @@ impl Worker {
         }
     }
 
-    fn first(&self, stream: &TcpStream) -> First {
+    fn first(&self, stream: &mut Stream) -> First {
         let state = &mut *self.state.borrow_mut();
         let read = match stream.try_read(&mut state.read) {
             Ok(0) => return First::End,
@@ -97,8 +108,8 @@ impl Worker {
 }
 
 /// The answer to a head that does not come in time.
-pub(super) fn say_late(stream: &TcpStream) {
+pub(super) fn say_late(stream: &mut Stream) {
     // A courtesy, and the end of the socket.
     let _ = stream.try_write(&request_timeout());
-    let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write);
+    let _ = stream.shutdown();
 }

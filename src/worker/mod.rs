@@ -11,11 +11,13 @@ pub mod connection;
 mod drive;
 mod effects;
 mod first;
+mod handshake;
 pub mod mailbox;
 mod roster;
 mod serve;
 mod slow;
 mod stall;
+pub mod stream;
 mod terms;
 #[cfg(test)]
 mod tests;

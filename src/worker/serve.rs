@@ -12,13 +12,13 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, upgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Worker;
 use super::first::say_late;
 use super::mailbox::Load;
 use super::stall::Unstalled;
+use super::stream::Stream;
 use crate::http;
 use crate::http::upgrade::{Considered, Ticket};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
@@ -28,7 +28,7 @@ impl Worker {
     /// what was `read`, is an upgrade that was refused if it was `considered`, and is late at `until`.
     pub(super) async fn serve(
         self: Rc<Self>,
-        stream: TcpStream,
+        stream: Stream,
         peer: SocketAddr,
         load: Load,
         read: Bytes,
@@ -104,8 +104,8 @@ impl Worker {
                 if let Some(parts) =
                     parts.filter(|parts| !answered.get() || !parts.read_buf.is_empty())
                 {
-                    let (stream, _) = parts.io.into_inner().into_inner();
-                    say_late(&stream);
+                    let (mut stream, _) = parts.io.into_inner().into_inner();
+                    say_late(&mut stream);
                 }
                 return;
             }

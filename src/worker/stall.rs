@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use super::stream::Stream;
 
 /// A socket that fails when a write waits too long without one byte being taken.
 pub struct Unstalled {
-    stream: TcpStream,
+    stream: Stream,
     patience: Duration,
     /// Was read from it before, and is read first.
     read: Bytes,
@@ -24,7 +25,7 @@ pub struct Unstalled {
 
 impl Unstalled {
     /// The peer of `stream` may let a write wait for `patience`; `read` was read from it already.
-    pub const fn new(stream: TcpStream, patience: Duration, read: Bytes) -> Self {
+    pub const fn new(stream: Stream, patience: Duration, read: Bytes) -> Self {
         Self {
             stream,
             patience,
@@ -34,15 +35,15 @@ impl Unstalled {
     }
 
     /// The bare socket, and what is to be read before it.
-    pub fn into_inner(self) -> (TcpStream, Bytes) {
+    pub fn into_inner(self) -> (Stream, Bytes) {
         (self.stream, self.read)
     }
 
-    fn watch(
+    fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.until = None;
             return written;
@@ -95,10 +96,12 @@ impl AsyncWrite for Unstalled {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.watch(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.watch(context, shut)
     }
 }

@@ -138,6 +138,7 @@ impl Bench {
             access_backend: None,
             issuers: crate::auth::issuers::Issuers::default(),
             live: live.clone(),
+            tls: crate::tls::Endpoint::new(None).unwrap(),
             secret: Secret::new(*b"a secret for tests, 32 bytes long"),
             clock,
             broker: broker.clone(),

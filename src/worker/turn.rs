@@ -238,11 +238,12 @@ pub(super) fn end_if_said(connection: &mut super::Connection) {
     {
         if *agreed {
             let close = *close;
+            connection.stream.say_goodbye();
             connection.gone(Gone::Closed(close));
         } else if !*shut {
             *shut = true;
             // A failure shows at the next read.
-            let _ = socket2::SockRef::from(&connection.stream).shutdown(std::net::Shutdown::Write);
+            let _ = connection.stream.shutdown();
         }
     }
 }

@@ -78,3 +78,20 @@ test('a server that goes is told, and one that comes is found', async () => {
     await page.waitForFunction(() => document.querySelector('#notice').hidden, null, { timeout: 20_000 });
   });
 });
+
+test('where a token is asked for, the page asks the person, and nothing is shown without', async () => {
+  server = await startDevServer('metrics.token=the-token-of-the-metrics');
+  await open({ expected: [/status of 401/] }, async (page) => {
+    await page.waitForSelector('#entry:not([hidden])');
+    assert.equal(await page.textContent('#states'), '');
+    await page.fill('#token', 'another-token-than-that');
+    await page.keyboard.press('Enter');
+    await shows(page, '#notice', /missing or wrong/);
+    await page.fill('#token', 'the-token-of-the-metrics');
+    await page.keyboard.press('Enter');
+    await shows(page, '#states', /store up/);
+    assert.equal(await page.isVisible('#entry'), false);
+    await page.reload();
+    await shows(page, '#states', /store up/);
+  });
+});

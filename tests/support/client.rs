@@ -2,14 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::{HeaderName, HeaderValue};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
+
+use super::Wire;
 
 /// How long [`Client::next`] and its relatives wait unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,7 +22,7 @@ const STORY_LINES: usize = 200;
 
 /// One open socket. Pings are answered while it reads, and only then.
 pub struct Client {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Wire>,
     /// The `connected` message, once [`Client::greeted`] has read it.
     pub greeting: Value,
     /// The subprotocol that the server chose.
@@ -44,7 +48,12 @@ enum Seen {
 impl Client {
     /// Opens a socket; an error is the HTTP status that refused the upgrade, 0 for a connection that
     /// was closed without one.
-    pub fn open(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
+    pub fn open(
+        to: SocketAddr,
+        tls: Option<&Arc<ClientConfig>>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, u16> {
         let mut request = format!("ws://{to}{path}").into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().append(
@@ -52,11 +61,9 @@ impl Client {
                 HeaderValue::from_str(value).unwrap(),
             );
         }
-        let Ok(stream) = TcpStream::connect_timeout(&to, PATIENCE) else {
+        let Ok(stream) = Wire::connect(to, tls, PATIENCE) else {
             return Err(0);
         };
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
             .set_write_timeout(Some(Duration::from_secs(15)))
             .unwrap();
@@ -258,7 +265,7 @@ impl Client {
     }
 
     /// The connection itself, for what a WebSocket library would not do.
-    pub fn stream(&mut self) -> &mut TcpStream {
+    pub fn stream(&mut self) -> &mut Wire {
         self.socket.get_mut()
     }
 

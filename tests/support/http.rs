@@ -1,13 +1,15 @@
 //! An HTTP/1.1 client that sends what it is told, valid or not: one request a connection.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::Wire;
+
 /// For connecting, and for every pause in the answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// An answer, whatever its status.
 #[derive(Debug, Clone)]
@@ -60,6 +62,25 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> std::io::Result<Reply> {
+    exchange(
+        Wire::connect(to, None, PATIENCE)?,
+        to,
+        method,
+        path,
+        headers,
+        body,
+    )
+}
+
+/// The same over a connection that is there.
+pub fn exchange(
+    mut stream: Wire,
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<Reply> {
     let named = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
     let mut head = format!("{method} {path} HTTP/1.1\r\n");
     if !named("host") {
@@ -77,10 +98,6 @@ pub fn request(
     }
     head += "\r\n";
 
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_nodelay(true)?;
     let sent = stream
         .write_all(head.as_bytes())
         .and_then(|()| stream.write_all(body));

@@ -4,6 +4,7 @@
 //! compiles its own copy with `mod support;` and uses a part of it.
 //!
 //! `FANFARE_TEST_BINARY` puts another build of the server under the same tests, a packaged one say.
+//! `FANFARE_TEST_TLS=1` has every server speak TLS, and every client that is not raw speak it, too.
 //! `FANFARE_TEST_SEED` repeats the random choices of a failed run; the seed is printed.
 
 #![allow(dead_code, unused_imports, reason = "no test target uses everything")]
@@ -21,20 +22,24 @@ mod bystander;
 mod client;
 mod dice;
 mod http;
+mod pki;
 mod raw;
 mod server;
 mod signer;
 mod token;
+mod wire;
 
 pub use application::Application;
 pub use bystander::{Bystander, Calm};
 pub use client::Client;
 pub use dice::Dice;
-pub use http::{Reply, request};
+pub use http::{Reply, exchange, request};
+pub use pki::Pki;
 pub use raw::{Raw, frame, handshake};
 pub use server::{Server, command};
 pub use signer::{Signer, forge, key_set};
 pub use token::rfc3339_in;
+pub use wire::Wire;
 
 use std::time::{Duration, Instant};
 

@@ -9,10 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::ClientConfig;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Client, Reply, http, token};
+use super::{Client, Pki, Reply, Wire, http, token};
 
 const SECRET: &str = "a secret for tests alone, longer than 32 bytes";
 const API_KEY: &str = "an-api-key-for-tests-alone";
@@ -40,6 +41,9 @@ pub struct Server {
     said: Said,
     addr: SocketAddr,
     metrics_addr: SocketAddr,
+    pki: Option<Pki>,
+    /// How clients get in by TLS.
+    trust: Option<Arc<ClientConfig>>,
 }
 
 /// What the process printed, line by line as it came: (on stdout?, line).
@@ -77,18 +81,43 @@ impl Server {
             ("FANFARE_AUTH__SECRET", SECRET),
             ("FANFARE_AUTH__API_KEYS", API_KEY),
         ];
-        Self::start_anew("", &settings, &[&secrets, environment].concat())
+        Self::start_anew("", &settings, &[&secrets, environment].concat(), false)
+    }
+
+    /// As [`Server::start_from`], by TLS.
+    #[track_caller]
+    pub fn start_tls(config: &str) -> Self {
+        Self::start_anew(config, &[], &[], true)
+    }
+
+    /// Who signs its certificate.
+    pub fn pki(&self) -> &Pki {
+        self.pki.as_ref().expect("it does not speak TLS")
+    }
+
+    fn secure(&mut self) {
+        let pki = Pki::new(&self.home.path().join("tls"));
+        let path = |path: PathBuf| path.display().to_string();
+        set(&mut self.settings, "server.tls.cert", &path(pki.cert()));
+        set(&mut self.settings, "server.tls.key", &path(pki.key()));
+        self.trust = Some(pki.client());
+        self.pki = Some(pki);
     }
 
     /// Starts a server that has nothing but folders and ports from elsewhere than its file, where
     /// `SECRET` and `API_KEY` stand for those of tests; see [`Server::write_config`].
     #[track_caller]
     pub fn start_from(config: &str) -> Self {
-        Self::start_anew(config, &[], &[])
+        Self::start_anew(config, &[], &[], false)
     }
 
     #[track_caller]
-    fn start_anew(config: &str, settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+    fn start_anew(
+        config: &str,
+        settings: &[(&str, &str)],
+        environment: &[(&str, &str)],
+        secure: bool,
+    ) -> Self {
         let home = TempDir::new().unwrap();
         let mut all: Vec<(String, String)> = vec![
             ("server.listen".into(), "127.0.0.1:0".into()),
@@ -112,8 +141,13 @@ impl Server {
             said: Said::default(),
             addr: nowhere,
             metrics_addr: nowhere,
+            pki: None,
+            trust: None,
         };
         server.write_config(config);
+        if secure || std::env::var_os("FANFARE_TEST_TLS").is_some() {
+            server.secure();
+        }
         server.launch();
         // From now on these are its addresses, also after a restart.
         set(
@@ -219,8 +253,15 @@ impl Server {
         headers: &[(&str, &str)],
         body: impl AsRef<[u8]>,
     ) -> Reply {
-        http::request(self.addr, method, path, headers, body.as_ref())
-            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+        self.ask(
+            self.addr,
+            self.trust.as_ref(),
+            method,
+            path,
+            headers,
+            body.as_ref(),
+        )
+        .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     /// A request with a JSON body and its content type; with neither for `null`.
@@ -316,7 +357,7 @@ impl Server {
 
     /// A socket on this path with these headers, greeting not read; else the status that refused it.
     pub fn connect_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Client, u16> {
-        Client::open(self.addr, path, headers)
+        Client::open(self.addr, self.trust.as_ref(), path, headers)
     }
 
     /// Where the API and the sockets are.
@@ -401,9 +442,10 @@ impl Server {
             listen(process.stderr.take().unwrap(), false, &self.said),
         ];
         self.process = Some(process);
-        self.addr = self.announced("listening on http://", heard_before, deadline);
-        self.metrics_addr = self.announced("metrics on http://", heard_before, deadline);
-        while !http::request(self.addr, "GET", "/ready", &[], b"")
+        self.addr = self.announced("listening on ", heard_before, deadline);
+        self.metrics_addr = self.announced("metrics on ", heard_before, deadline);
+        while !self
+            .ask(self.addr, self.trust.as_ref(), "GET", "/ready", &[], b"")
             .is_ok_and(|reply| reply.status == 200)
         {
             self.still_starting("/ready", deadline);
@@ -416,9 +458,8 @@ impl Server {
             let said = self.said.lock().unwrap();
             let mut new = said[heard_before..].iter();
             let address = new.find_map(|(on_stdout, line)| {
-                line.strip_prefix(start)
-                    .filter(|_| *on_stdout)
-                    .map(str::to_string)
+                let (_, address) = line.strip_prefix(start)?.split_once("://")?;
+                on_stdout.then(|| address.to_string())
             });
             drop(said);
             if let Some(address) = address {
@@ -428,6 +469,19 @@ impl Server {
             }
             self.still_starting(start, deadline);
         }
+    }
+
+    fn ask(
+        &self,
+        to: SocketAddr,
+        trust: Option<&Arc<ClientConfig>>,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<Reply> {
+        let wire = Wire::connect(to, trust, http::PATIENCE)?;
+        http::exchange(wire, to, method, path, headers, body)
     }
 
     fn still_starting(&mut self, what: &str, deadline: Instant) {

@@ -35,15 +35,19 @@ const haproxy = async (backend) => {
   return Proxy.haproxy(replaced(replaced(text, [[part(text, 'backend fanfare'), instead]]), nodes()));
 };
 
-/** Over how many connections from `from`, which node served each. */
+/** Which node served each of so many connections, all of them open at once. */
 async function served(proxy, times, options = () => ({})) {
+  const clients = [];
   const seen = [];
-  for (let i = 0; i < times; i += 1) {
-    const client = await proxy.connect(mint(SECRET, 'ann'), options(i));
-    seen.push((await client.next()).data.node);
-    client.socket.terminate();
+  try {
+    for (let i = 0; i < times; i += 1) {
+      clients.push(await proxy.connect(mint(SECRET, 'ann'), options(i)));
+      seen.push((await clients.at(-1).next()).data.node);
+    }
+    return seen;
+  } finally {
+    for (const client of clients) client.socket.terminate();
   }
-  return seen;
 }
 
 for (const [name, begin] of [['nginx', () => nginx()], ['haproxy', () => haproxy()]]) {
@@ -55,6 +59,7 @@ for (const [name, begin] of [['nginx', () => nginx()], ['haproxy', () => haproxy
     test('a browser gets what it needs, over TLS', async () => {
       const token = mint(SECRET, 'ann');
       assert.equal((await proxy.get('/health')).status, 200);
+      assert.match((await proxy.get('/fanfare.js')).headers['content-type'], /javascript/);
       const verified = await proxy.get('/api/auth/wallet', { headers: { Authorization: `Bearer ${token}` } });
       assert.equal(JSON.parse(verified.text).userId, 'ann');
       assert.equal((await proxy.get('/api/user/notifications', { headers: { Authorization: `Bearer ${token}` } })).status, 200);

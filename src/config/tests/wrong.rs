@@ -167,17 +167,10 @@ fn localhost_is_an_address() {
 
 #[test]
 fn what_a_later_version_brings_is_said_to_be_later() {
-    for (key, value) in [
-        ("server.tls.cert", "/cert.pem"),
-        ("server.tls.key", "/key.pem"),
-        ("broker.backend", "redis"),
-        ("metrics.token", "t"),
-    ] {
-        let mistake = mistake(key, value);
-        let told = &mistake.problem;
-        assert!(told.contains("not in this version"), "{key}: {told}");
-        assert!(mistake.accepted.is_some(), "{key}");
-    }
+    let mistake = mistake("broker.backend", "redis");
+    let told = &mistake.problem;
+    assert!(told.contains("not in this version"), "{told}");
+    assert!(mistake.accepted.is_some());
 }
 
 #[test]

@@ -275,6 +275,26 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "What became of questions to the application whether a client may subscribe or publish.",
         outcomes,
     );
+    let outcomes = bounded(&s.handshakes, |outcome| [("outcome", outcome.to_string())]);
+    page.counters(
+        "tls_handshakes_total",
+        "TLS handshakes on server.listen.",
+        outcomes,
+    );
+    let ends = s.certificates.iter().map(|(listener, not_after_ms)| {
+        series([("listener", *listener)], *not_after_ms as f64 / 1_000.0)
+    });
+    page.gauges(
+        "tls_certificate_not_after_seconds",
+        "When the certificate of a listener ends, in seconds since 1970.",
+        ends.collect(),
+    );
+    let outcomes = bounded(&s.reloads, |outcome| [("outcome", outcome.to_string())]);
+    page.counters(
+        "reloads_total",
+        "Readings of the configuration while the server ran.",
+        outcomes,
+    );
     let outcomes = bounded(&s.key_fetches, |outcome| {
         [("outcome", known(outcome, &["failed", "fetched"]))]
     });

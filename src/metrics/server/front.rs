@@ -1,7 +1,7 @@
 //! The bounded front: whom it lets through, for how long, and how much of them it reads.
 //!
-//! Only a method and a path of its own making go to tiny_http, one request a connection. A transport
-//! other than plain TCP would be another caller of [`converse`].
+//! Only a method and a path of its own making go to tiny_http, one request a connection, whether it
+//! came plain or by TLS.
 
 use std::future::pending;
 use std::io;
@@ -9,12 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::Door;
 use super::answers::Answers;
 use super::head::{self, Head, Refusal};
+use crate::auth::api_key;
+use crate::tls::{self, Spoken};
+use crate::web;
 
 /// Connections at a time. A silent one costs a file descriptor and a few hundred bytes; one more
 /// is told 503.
@@ -43,6 +47,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const _: () = assert!(MOST_ASKED <= MOST_ANSWERS && MOST_ANSWERS <= MOST_CONNECTIONS);
 
 struct Front {
+    door: Door,
     answers: Arc<Answers>,
     holding: Semaphore,
     asking: Semaphore,
@@ -51,6 +56,7 @@ struct Front {
 /// Accepts until it is told to stop, or its handle is dropped.
 pub(super) async fn run(
     listener: std::net::TcpListener,
+    door: Door,
     answers: Arc<Answers>,
     mut stopped: oneshot::Receiver<()>,
 ) {
@@ -59,6 +65,7 @@ pub(super) async fn run(
         Err(error) => return tracing::error!(%error, "metrics: cannot listen"),
     };
     let front = Arc::new(Front {
+        door,
         answers,
         holding: Semaphore::new(MOST_ANSWERS),
         asking: Semaphore::new(MOST_ASKED),
@@ -77,7 +84,7 @@ pub(super) async fn run(
         if let Ok(place) = Arc::clone(&connections).try_acquire_owned() {
             let front = Arc::clone(&front);
             tokio::spawn(async move {
-                front.converse(stream).await;
+                front.receive(stream).await;
                 drop(place);
             });
         } else if let Ok(place) = Arc::clone(&refused).try_acquire_owned() {
@@ -96,6 +103,36 @@ pub(super) async fn run(
 }
 
 impl Front {
+    /// A connection, encrypted if this listener is.
+    async fn receive(&self, stream: TcpStream) {
+        let Some(acceptor) = self.door.tls.acceptor() else {
+            return self.converse(stream).await;
+        };
+        let shaken = timeout(HEAD_TIMEOUT, async {
+            match tls::first_words(&stream).await? {
+                Spoken::Tls => acceptor.accept(stream).await.map(Some),
+                Spoken::Http => {
+                    refuse(stream, Refusal::Plain).await;
+                    Ok(None)
+                }
+                Spoken::Other => Ok(None),
+            }
+        });
+        // What is wrong, the peer has been told by an alert.
+        if let Ok(Ok(Some(stream))) = shaken.await {
+            self.converse(stream).await;
+        }
+    }
+
+    /// Whether whoever asks may read. The files of the dashboard hold no figures: it asks for the token.
+    fn lets_in(&self, path: &str, token: Option<&[u8]>) -> bool {
+        let config = self.door.config.current();
+        let tokens = &config.metrics.tokens;
+        tokens.is_empty()
+            || token.is_some_and(|token| api_key::is_known(token, tokens))
+            || web::dashboard(path).is_some()
+    }
+
     /// One request and its answer.
     async fn converse(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         let head = match timeout(HEAD_TIMEOUT, read_head(&mut stream)).await {
@@ -103,6 +140,12 @@ impl Front {
             Ok(Err(_)) => return,
             Err(_) => Err(Refusal::Timeout),
         };
+        let head = head.and_then(
+            |head| match self.lets_in(&head.path, head.token.as_deref()) {
+                true => Ok(head),
+                false => Err(Refusal::Unauthorized),
+            },
+        );
         match head {
             Ok(head) => {
                 let asked = async {
@@ -140,7 +183,7 @@ impl Front {
         }
     }
 
-    async fn exchange(&self, Head { method, path }: &Head) -> io::Result<Vec<u8>> {
+    async fn exchange(&self, Head { method, path, .. }: &Head) -> io::Result<Vec<u8>> {
         let generation = self.answers.generation();
         let connected = UnixStream::connect(self.answers.socket()).await;
         let mut upstream = connected.inspect_err(|_| self.answers.reopen(generation))?;

@@ -14,6 +14,8 @@ pub(super) struct Head {
     pub method: &'static str,
     /// The path, without its query: visible ASCII only.
     pub path: String,
+    /// What stands after `Bearer` in the field `Authorization`.
+    pub token: Option<Vec<u8>>,
 }
 
 /// Why a request is not passed on.
@@ -25,6 +27,8 @@ pub(super) enum Refusal {
     TargetTooLong,
     TooLarge,
     Busy,
+    Unauthorized,
+    Plain,
 }
 
 impl Refusal {
@@ -44,6 +48,18 @@ impl Refusal {
                 "",
                 "Request header too large",
                 "header_too_large",
+            ),
+            Self::Unauthorized => (
+                "401 Unauthorized",
+                "WWW-Authenticate: Bearer\r\n",
+                "Authentication required",
+                "unauthorized",
+            ),
+            Self::Plain => (
+                "400 Bad Request",
+                "",
+                "This port speaks HTTPS",
+                "tls_required",
             ),
             Self::Busy => (
                 "503 Service Unavailable",
@@ -95,7 +111,20 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Result<Head, Refusal>> {
     Some(Ok(Head {
         method,
         path: path.to_string(),
+        token: request.headers.iter().find_map(bearer),
     }))
+}
+
+/// The token of a field, if it is one: RFC 6750, section 2.1, where the scheme's case does not matter.
+fn bearer(field: &httparse::Header<'_>) -> Option<Vec<u8>> {
+    const SCHEME: &[u8] = b"bearer ";
+    if !field.name.eq_ignore_ascii_case("authorization") {
+        return None;
+    }
+    let (scheme, token) = field.value.split_at_checked(SCHEME.len())?;
+    scheme
+        .eq_ignore_ascii_case(SCHEME)
+        .then(|| token.trim_ascii().to_vec())
 }
 
 #[cfg(test)]
@@ -111,8 +140,16 @@ mod tests {
         let head = Head {
             method: "HEAD",
             path: "/stats".into(),
+            token: None,
         };
         assert_eq!(parse(whole), Some(Ok(head)));
+        let token = |field: &str| {
+            let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n");
+            parse(text.as_bytes()).unwrap().unwrap().token
+        };
+        assert_eq!(token("authorization: bearer  x y "), Some(b"x y".to_vec()));
+        assert_eq!(token("Authorization: Basic x"), None);
+        assert_eq!(token("Authorization: Bearer"), None);
     }
 
     #[test]

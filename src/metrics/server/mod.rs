@@ -20,6 +20,8 @@ use tokio::sync::oneshot;
 
 use super::hour::Hour;
 use super::{Observed, Snapshot};
+use crate::config::Live;
+use crate::tls::Endpoint;
 use answers::Answers;
 
 /// Connections that the kernel completes before they are accepted. The 128 of the standard library
@@ -29,19 +31,38 @@ const BACKLOG: i32 = 1_024;
 /// Where the figures for an answer come from.
 pub type Source = Arc<dyn Fn() -> Snapshot + Send + Sync>;
 
+/// How the listener speaks and with whom. Asked for every connection.
+#[derive(Clone)]
+pub struct Door {
+    /// TLS, or none.
+    pub tls: Endpoint,
+    /// For `metrics.token`.
+    pub config: Live,
+}
+
 /// Serves what is observed.
 ///
 /// # Errors
 /// When the address cannot be bound, no private directory can be made, or no thread started.
-pub fn start(listen: SocketAddr, observed: Arc<Observed>, hour: Arc<Hour>) -> io::Result<Handle> {
-    serve(listen, Arc::new(move || observed.snapshot()), hour)
+pub fn start(
+    listen: SocketAddr,
+    door: Door,
+    observed: Arc<Observed>,
+    hour: Arc<Hour>,
+) -> io::Result<Handle> {
+    serve(listen, door, Arc::new(move || observed.snapshot()), hour)
 }
 
 /// Serves whatever `source` says. See [`start`].
 ///
 /// # Errors
 /// As [`start`].
-pub fn serve(listen: SocketAddr, source: Source, hour: Arc<Hour>) -> io::Result<Handle> {
+pub fn serve(
+    listen: SocketAddr,
+    door: Door,
+    source: Source,
+    hour: Arc<Hour>,
+) -> io::Result<Handle> {
     let listener = bind(listen)?;
     let local_addr = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -60,7 +81,7 @@ pub fn serve(listen: SocketAddr, source: Source, hour: Arc<Hour>) -> io::Result<
     let back = Arc::clone(&answers);
     handle.back = Some(named("metrics", move || back.run(first))?);
     handle.front = Some(named("metrics-front", move || {
-        runtime.block_on(front::run(listener, answers, front_stopped));
+        runtime.block_on(front::run(listener, door, answers, front_stopped));
     })?);
     Ok(handle)
 }
@@ -131,8 +152,12 @@ mod tests {
     }
 
     fn start() -> Handle {
+        let door = Door {
+            tls: Endpoint::new(None).unwrap(),
+            config: Live::new(crate::http::tests::config()),
+        };
         let listen = "127.0.0.1:0".parse().unwrap();
-        serve(listen, Arc::new(Snapshot::default), Arc::default()).unwrap()
+        serve(listen, door, Arc::new(Snapshot::default), Arc::default()).unwrap()
     }
 
     #[test]
