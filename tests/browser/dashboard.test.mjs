@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
 import { launch, screenshot, withPage } from './chromium.mjs';
-import { asBackend, startDevServer } from './server.mjs';
+import { asBackend, startDevServer, startServer } from './server.mjs';
 
 const WALLET = '4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T';
 
@@ -80,7 +80,10 @@ test('a server that goes is told, and one that comes is found', async () => {
 });
 
 test('where a token is asked for, the page asks the person, and nothing is shown without', async () => {
-  server = await startDevServer('metrics.token=the-token-of-the-metrics');
+  server = await startServer({
+    args: ['serve', '--dev', '--set', 'server.listen=127.0.0.1:0', '--set', 'metrics.listen=127.0.0.1:0'],
+    env: { FANFARE_METRICS__TOKEN: 'the-token-of-the-metrics' },
+  });
   await open({ expected: [/status of 401/] }, async (page) => {
     await page.waitForSelector('#entry:not([hidden])');
     assert.equal(await page.textContent('#states'), '');

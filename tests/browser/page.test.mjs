@@ -37,7 +37,8 @@ async function shows(page, selector, pattern) {
 }
 
 async function signIn(page) {
-  await page.click('#sign-in-key');
+  await page.click('#make-wallet');
+  await page.click('#get-token');
   await shows(page, '#token', /^eyJ[\w-]+\.[\w-]+\.[\w-]+$/);
 }
 
@@ -93,35 +94,6 @@ test('a person walks through all of it', () =>
     await shows(page, '#state', /^not connected$/);
     assert.equal(await page.inputValue('#token'), '');
     assert.doesNotMatch(await page.textContent('#log'), /eyJ[\w-]{20}/, 'a whole token in the log');
-  }));
-
-test('a key made in the page proves itself where that is asked for', async () => {
-  await server.stop();
-  server = await startDevServer('auth.wallet_proof=signature');
-  await open({ expected: [/status of 401/] }, async (page) => {
-    await page.click('#make-wallet');
-    await page.click('#get-token');
-    await shows(page, '#notice', /Wallet signature required/);
-    await signIn(page);
-    await connect(page);
-  });
-});
-
-test("the wallet of the page's browser signs", () =>
-  open({}, async (page) => {
-    await page.evaluate(async () => {
-      const keys = await crypto.subtle.generateKey('Ed25519', false, ['sign', 'verify']);
-      const raw = new Uint8Array(await crypto.subtle.exportKey('raw', keys.publicKey));
-      const alphabet = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz';
-      let text = '';
-      for (let n = raw.reduce((sum, byte) => sum * 256n + BigInt(byte), 0n); n > 0n; n /= 58n) text = alphabet[Number(n % 58n)] + text;
-      window.solana = {
-        connect: async () => ({ publicKey: { toBase58: () => text } }),
-        signMessage: async (message) => ({ signature: new Uint8Array(await crypto.subtle.sign('Ed25519', keys.privateKey, message)) }),
-      };
-    });
-    await page.click('#sign-in-wallet');
-    await shows(page, '#user', /^Signed in as user /);
   }));
 
 test('a revoked token ends it all', () =>
@@ -180,8 +152,8 @@ test('the keyboard is enough', () =>
     const press = async (...keys) => {
       for (const key of keys) await page.keyboard.press(key);
     };
-    await page.focus('#sign-in-key');
-    await press('Enter');
+    await page.focus('#wallet');
+    await press('Tab', 'Enter', 'Tab', 'Enter');
     await shows(page, '#token', /^eyJ/);
     await page.focus('#connect');
     await press('Enter');
