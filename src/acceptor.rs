@@ -131,10 +131,6 @@ fn place(
 /// Answers before anything was asked: nobody waits for the request of one who has too many sockets.
 fn refuse(services: &Services, mut stream: &TcpStream) {
     const BODY: &str = r#"{"error":"Too many requests","code":"rate_limited"}"#;
-    services
-        .counters
-        .limited
-        .increment("connections_per_address");
     if services.tls.is_secure() {
         // Before the handshake there is no word that the client could read.
         return;

@@ -1,5 +1,6 @@
 //! The life of the server: builds the parts in order, owns them, drains them in reverse.
 
+mod backend;
 mod certificates;
 mod reload;
 
@@ -17,8 +18,7 @@ use tokio::sync::mpsc;
 use crate::access_backend::AccessBackend;
 use crate::auth::issuers::Issuers;
 use crate::auth::{api_key, keys};
-use crate::broker::Broker as _;
-use crate::broker::embedded::{self, Embedded};
+use crate::broker::{embedded, redis};
 use crate::clock::{Clock, millis};
 use crate::config::{Config, Live, Loaded, Sources};
 use crate::control::{self, Asked};
@@ -36,7 +36,8 @@ use crate::shutdown::{Signals, Wish};
 use crate::tls;
 use crate::worker::mailbox::{Control, Inbound, Mailbox, mailbox};
 use crate::worker::{self, Outfit};
-use crate::{acceptor, descriptors, stopwatch, welcome};
+use crate::{acceptor, alerts, descriptors, stopwatch, welcome};
+use backend::Backend;
 use certificates::Certificates;
 use reload::{Reload, Surroundings};
 
@@ -76,6 +77,9 @@ pub enum Failure {
     /// The database could not be opened.
     #[error("the database")]
     Store(#[from] embedded::OpenError),
+    /// There is no Redis to work with.
+    #[error("broker.redis")]
+    Redis(#[from] redis::OpenError),
     /// The certificate of a listener cannot be used.
     #[error("{listener}.tls")]
     Tls {
@@ -117,7 +121,7 @@ pub enum Failure {
 /// The running parts, in the order in which they were built.
 struct App {
     clock: Clock,
-    store: Arc<Embedded>,
+    backend: Backend,
     services: Arc<Services>,
     router: Arc<Router>,
     workers: Vec<JoinHandle<()>>,
@@ -176,6 +180,26 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
             ..Data::default()
         },
     );
+    alerts::canary::start(
+        app.services.clone(),
+        address,
+        {
+            let endpoint = app.certificates.server.clone();
+            move || endpoint.own_client()
+        },
+        runtime.handle().clone(),
+    )
+    .map_err(Failure::Thread)?;
+    runtime.spawn(alerts::run(alerts::Parts {
+        live: app.services.live.clone(),
+        clock: app.clock.clone(),
+        observed: app.observed.clone(),
+        event_log: app.event_log.clone(),
+        certificate: {
+            let endpoint = app.certificates.server.clone();
+            Box::new(move || endpoint.not_after_ms())
+        },
+    }));
     runtime.block_on(app.run(listener, signals, reload))
 }
 
@@ -201,22 +225,15 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
                 source,
             },
         )?;
-    let store = embedded::open(
-        embedded::Options {
-            path: config.data_dir.join(embedded::FILE_NAME),
-            store_bytes: config.limits.store_bytes,
-            history_bytes: config.limits.history_bytes,
-            notifications_per_user: config.limits.notifications_per_user,
-        },
-        clock.clone(),
-    )?;
     let counters = Arc::new(Counters::new(config.server.workers));
     let node: Arc<str> = uuid::Uuid::new_v4().simple().to_string()[..8].into();
+    let backend = Backend::open(&config, &live, &node, clock.clone())?;
+    let (broker, store) = (backend.broker(), backend.store());
     let (mailboxes, inbounds) = (0..config.server.workers).map(|_| mailbox()).unzip();
     let mailboxes: Vec<_> = mailboxes;
     let router = Arc::new(Router::new(mailboxes, counters.clone()));
     let presence = Presence::new(
-        store.clone(),
+        broker.clone(),
         live.clone(),
         counters.clone(),
         clock.clone(),
@@ -237,7 +254,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         secret,
         issuers,
         clock: clock.clone(),
-        broker: store.clone(),
+        broker: broker.clone(),
         store: store.clone(),
         counters: counters.clone(),
         event_log: event_log.clone(),
@@ -248,7 +265,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     }));
 
     runtime
-        .block_on(store.start(router.clone()))
+        .block_on(broker.start(router.clone()))
         .map_err(Failure::Broker)?;
     let known = runtime
         .block_on(router.revocations.load(&*store))
@@ -271,8 +288,9 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         started,
         node,
         version: env!("CARGO_PKG_VERSION"),
-        store: store.clone(),
-        broker: store.clone(),
+        store,
+        broker,
+        redis: backend.redis_figures(),
         event_log: event_log.clone(),
         channels: Box::new(move || of_channels.interest.counts()),
         queues: Box::new(move || {
@@ -312,7 +330,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
         })?;
     Ok(App {
         clock,
-        store,
+        backend,
         services,
         router,
         workers,
@@ -418,7 +436,7 @@ impl App {
                 let parts = control::Parts {
                     services: self.services.clone(),
                     observed: self.observed.clone(),
-                    embedded: Some(self.store.clone()),
+                    embedded: self.backend.embedded(),
                     extras: generated_secret(&config),
                     ask,
                 };
@@ -489,8 +507,8 @@ impl App {
             }
         }
         let closed = tokio::time::timeout(CLOSE_TIMEOUT, async {
-            crate::broker::Broker::close(&*self.store).await?;
-            crate::broker::Store::close(&*self.store).await
+            self.backend.broker().close().await?;
+            self.backend.store().close().await
         });
         match closed.await {
             Ok(Ok(())) => {}

@@ -5,6 +5,7 @@
 pub mod acceptor;
 pub mod access_backend;
 pub mod admission;
+pub mod alerts;
 pub mod app;
 pub mod auth;
 pub mod bench;
@@ -24,6 +25,7 @@ pub mod metrics;
 pub mod outgoing;
 pub mod patience;
 pub mod presence;
+pub mod probe;
 pub mod progress;
 pub mod protocol;
 pub mod router;

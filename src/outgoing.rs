@@ -6,6 +6,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Uri};
@@ -65,6 +66,24 @@ impl Outgoing {
             Way::Tls(client) => client.request(request),
         }
     }
+}
+
+/// The header that proves who asks: `t=UNIX,v1=HEX`, as Stripe signs its webhooks.
+pub const SIGNATURE: &str = "x-fanfare-signature";
+
+/// The value of [`SIGNATURE`]: HMAC-SHA-256 over the time, a full stop and the body. With the time in
+/// it, what somebody wrote down cannot be sent again next week.
+pub fn signature(key: &hmac::Key, unix_seconds: u64, body: &str) -> String {
+    let mut context = hmac::Context::with_key(key);
+    context.update(format!("{unix_seconds}.").as_bytes());
+    context.update(body.as_bytes());
+    let tag = context.sign();
+    let hex: String = tag
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("t={unix_seconds},v1={hex}")
 }
 
 /// An error with its causes, which is where hyper says what really happened.

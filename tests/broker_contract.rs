@@ -27,6 +27,10 @@ mod notifications;
 mod paging;
 #[path = "broker_contract/presence.rs"]
 mod presence;
+#[path = "broker_contract/redis.rs"]
+mod redis;
+#[path = "support/redis/mod.rs"]
+mod redis_support;
 #[path = "broker_contract/relaxed.rs"]
 mod relaxed;
 #[path = "broker_contract/revocations.rs"]
@@ -55,6 +59,7 @@ macro_rules! every_contract {
             events:
                 events_arrive_once_in_one_order
                 an_event_without_history_has_no_position
+                the_last_call_counts
                 channels_do_not_mix
                 a_notice_reaches_the_node_that_tells_it
                 after_closing_everything_is_closed;
@@ -68,7 +73,6 @@ macro_rules! every_contract {
                 retention_may_change
                 history_is_paged;
             relaxed:
-                a_relaxed_event_is_answered_and_delivered_at_once
                 relaxed_events_survive_closing
                 relaxed_and_committed_events_have_one_order
                 a_publisher_keeps_its_order_without_waiting
@@ -116,3 +120,6 @@ macro_rules! every_contract {
 }
 
 every_contract!(on_embedded, crate::embedded::Embedded::new());
+every_contract!(on_redis, crate::redis::Redis::single());
+every_contract!(on_redis_cluster, crate::redis::Redis::cluster());
+every_contract!(behind_sentinels, crate::redis::Redis::sentinels());

@@ -167,6 +167,7 @@ fn what_is_counted_is_shown() {
         version: "1.2.3",
         store: Arc::new(Silent),
         broker: Arc::new(Silent),
+        redis: None,
         event_log: EventLog::silent(),
         channels: Box::new(|| vec![("post_1".into(), 2), ("feed_u".into(), 3)]),
         queues: Box::new(|| vec![4, 0]),

@@ -11,10 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AT_ONCE, Question};
 use crate::config;
-use crate::outgoing::{self, Outgoing, chain};
+use crate::outgoing::{self, Outgoing, SIGNATURE, chain};
 
-/// The header that proves who asks: `t=UNIX,v1=HEX`, as Stripe signs its webhooks.
-const SIGNATURE: &str = "x-fanfare-signature";
 /// An answer is a few words.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
 
@@ -67,7 +65,10 @@ impl Asking {
             .uri(self.uri.clone())
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, outgoing::USER_AGENT)
-            .header(SIGNATURE, signature(&self.key, unix_seconds, &body))
+            .header(
+                SIGNATURE,
+                outgoing::signature(&self.key, unix_seconds, &body),
+            )
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| error.to_string())?;
         let response = self
@@ -114,21 +115,6 @@ fn body(question: &Question, connection_id: &str) -> String {
         connection_id,
     };
     serde_json::to_string(&asked).expect("strings always serialize")
-}
-
-/// The value of [`SIGNATURE`]: HMAC-SHA-256 over the time, a full stop and the body. With the time in
-/// it, a question that somebody wrote down cannot be asked again next week.
-fn signature(key: &hmac::Key, unix_seconds: u64, body: &str) -> String {
-    let mut context = hmac::Context::with_key(key);
-    context.update(format!("{unix_seconds}.").as_bytes());
-    context.update(body.as_bytes());
-    let tag = context.sign();
-    let hex: String = tag
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("t={unix_seconds},v1={hex}")
 }
 
 /// 403 and 404 are a plain no. Everything else is an application that is not well, or another one.
@@ -182,7 +168,7 @@ mod tests {
         // printf '1795406706.{"a":1}' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef0123456789abcdef");
         assert_eq!(
-            signature(&key, 1_795_406_706, r#"{"a":1}"#),
+            outgoing::signature(&key, 1_795_406_706, r#"{"a":1}"#),
             "t=1795406706,v1=0ee5ef986aaa6295541c24d92ecfdc43021cc73d392dc60750de66e5e5ce46c0"
         );
     }

@@ -72,16 +72,39 @@ impl Budgets {
             make_room(&mut full_at, self.keys_per_shard, now_ns);
         }
         let bucket = full_at.entry(key).or_insert(now_ns);
-        // Nobody is emptier than empty: who spent at another rate owes no more than this one's burst.
-        let from = (*bucket).clamp(now_ns, now_ns.saturating_add(rate.burst_ns));
-        let after = from.saturating_add(rate.interval_ns);
-        match (after - now_ns).checked_sub(rate.burst_ns) {
-            None | Some(0) => {
-                *bucket = after;
-                Ok(())
-            }
+        rate.missing_ns(*bucket, now_ns)?;
+        *bucket = rate.after(*bucket, now_ns);
+        Ok(())
+    }
+}
+
+impl Budgets {
+    /// Whether one could be taken; takes none. `Err`: in how many nanoseconds there will be one.
+    pub fn wait(&self, rate: Option<Rate>, key: u64, now_ns: u64) -> Result<(), u64> {
+        let Some(rate) = rate else {
+            return Ok(());
+        };
+        let shard = &self.shards[(key >> 32) as usize % self.shards.len()];
+        let full_at = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = full_at.get(&key).copied().unwrap_or(now_ns);
+        rate.missing_ns(bucket, now_ns)
+    }
+}
+
+impl Rate {
+    /// How long a bucket that will be full at `full_at` lacks one more; `Ok`: it does not.
+    fn missing_ns(self, full_at: u64, now_ns: u64) -> Result<(), u64> {
+        match (self.after(full_at, now_ns) - now_ns).checked_sub(self.burst_ns) {
+            None | Some(0) => Ok(()),
             Some(missing_ns) => Err(missing_ns),
         }
+    }
+
+    /// When a bucket that will be full at `full_at` is full if one is taken now.
+    fn after(self, full_at: u64, now_ns: u64) -> u64 {
+        // Nobody is emptier than empty: who spent at another rate owes no more than this one's burst.
+        let from = full_at.clamp(now_ns, now_ns.saturating_add(self.burst_ns));
+        from.saturating_add(self.interval_ns)
     }
 }
 

@@ -151,7 +151,9 @@ impl Reload {
             &Handle::current(),
         )
         .map_err(Failure::Issuers)?;
-        let authority = Authority::new(&secret, &config.auth).believing(issuers);
+        let authority = Authority::new(&secret, &config.auth)
+            .believing(issuers)
+            .counting(services.counters.clone());
         let certificates = app.certificates.prepare(&config)?;
         let asks_another = config.access_backend != before.access_backend;
         let access_backend = asks_another
@@ -176,7 +178,7 @@ impl Reload {
             tracing::warn!("{warning}");
         }
         logging::renew(&config.logs.level);
-        app.store.rebound(&config.limits);
+        app.backend.rebound(&config.limits);
         app.certificates.renew(certificates);
         if let Some(console) = console {
             self.console = console;

@@ -154,7 +154,7 @@ mod tests {
             secret,
             issuer: String::new(),
             audience: String::new(),
-            token_ttl: std::time::Duration::ZERO,
+            token_ttl: config::TokenTtl::One(std::time::Duration::ZERO),
             refresh_ttl: std::time::Duration::ZERO,
             revocation_ttl: std::time::Duration::ZERO,
             refresh_grace: std::time::Duration::ZERO,

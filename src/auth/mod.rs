@@ -7,6 +7,7 @@ pub mod keys;
 pub mod revocation;
 pub mod ring;
 pub mod token;
+pub mod trial;
 pub mod wallet;
 
 pub use crate::session::Identity;

@@ -243,6 +243,7 @@ mod tests {
             family: family.map(Into::into),
             issued_at_ms,
             expires_at_ms: u64::MAX,
+            variant: None,
             channels: [].into(),
         }
     }

@@ -14,9 +14,11 @@ use serde_json::Value;
 
 use super::issuers::{Issuer, Issuers};
 use super::ring::Ring;
+use super::trial::{Event, Trial};
 use super::{Identity, Refusal, api_key};
 use crate::clock::millis;
 use crate::config::{self, Secret};
+use crate::metrics::Counters;
 
 /// What is longer is no token; it is not even decoded.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -38,7 +40,7 @@ pub struct Authority {
     issuers: Issuers,
     issuer: String,
     audience: String,
-    token_ttl: Duration,
+    trial: Trial,
     api_keys: Vec<[u8; 32]>,
 }
 
@@ -79,7 +81,7 @@ impl Authority {
             issuers: Issuers::default(),
             issuer: auth.issuer.clone(),
             audience: auth.audience.clone(),
-            token_ttl: auth.token_ttl,
+            trial: Trial::new(&auth.token_ttl),
             api_keys: auth.api_keys.clone(),
         }
     }
@@ -88,6 +90,17 @@ impl Authority {
     pub fn believing(mut self, issuers: Issuers) -> Self {
         self.issuers = issuers;
         self
+    }
+
+    /// Counts what becomes of tokens in a trial of lives.
+    pub fn counting(mut self, counters: Arc<Counters>) -> Self {
+        self.trial.count_in(counters);
+        self
+    }
+
+    /// The trial of lives, for what happens to tokens elsewhere.
+    pub const fn trial(&self) -> &Trial {
+        &self.trial
     }
 
     /// Whose tokens are believed beside our own.
@@ -102,7 +115,12 @@ impl Authority {
 
     /// Makes a token that begins to be valid at `unix_ms`.
     pub fn issue(&self, subject: &TokenSubject, unix_ms: u64) -> Issued {
-        let expires_in = Duration::from_secs(subject.ttl.unwrap_or(self.token_ttl).as_secs());
+        let (ttl, variant) = match subject.ttl {
+            Some(ttl) => (ttl, None),
+            None => self.trial.life_for(&subject.user_id),
+        };
+        self.trial.note(variant, Event::Issued);
+        let expires_in = Duration::from_secs(ttl.as_secs());
         let expires_at_ms = (unix_ms / 1000 * 1000)
             .saturating_add(millis(expires_in))
             .min(LAST_EXPIRY_MS);
@@ -113,6 +131,7 @@ impl Authority {
             wallet: subject.wallet.as_deref(),
             nickname: subject.nickname.as_deref(),
             channels: &subject.channels,
+            variant,
             family: subject.family.as_deref(),
             jti: &jti,
             iat: unix_ms / 1000,
@@ -153,12 +172,12 @@ impl Authority {
             return Err(Refusal::Invalid("foreign_key"));
         }
         if let Some(issuer) = self.other_issuer(token, &header) {
-            return verify_of(issuer, token, &header, unix_ms);
+            return self.verify_of(issuer, token, &header, unix_ms);
         }
         let (kid, algorithm) = (header.kid.as_deref(), header.alg);
         let mut refused = Refusal::Invalid("signature");
         for key in self.ring.candidates(kid, algorithm, unix_ms)? {
-            match verify_with(token, &key.public, &key.validation, unix_ms) {
+            match self.verify_with(token, &key.public, &key.validation, unix_ms) {
                 Ok(mut identity) => {
                     // No socket outlives the key.
                     identity.expires_at_ms = identity.expires_at_ms.min(key.until_ms);
@@ -218,38 +237,49 @@ impl Authority {
         self.issuers.find(&named.iss).filter(|_| !is_ours)
     }
 
+    fn verify_of(
+        &self,
+        issuer: &Issuer,
+        token: &str,
+        header: &Header,
+        unix_ms: u64,
+    ) -> Result<Identity, Refusal> {
+        let validation = issuer
+            .validation(header.alg)
+            .ok_or(Refusal::Invalid("algorithm"))?;
+        let keys = issuer.keys();
+        let key = keys
+            .find(header.kid.as_deref(), header.alg)
+            .ok_or(Refusal::Invalid("unknown_key"))?;
+        self.verify_with(token, key, validation, unix_ms)
+    }
+
+    fn verify_with(
+        &self,
+        token: &str,
+        key: &DecodingKey,
+        validation: &Validation,
+        unix_ms: u64,
+    ) -> Result<Identity, Refusal> {
+        let claims = jsonwebtoken::decode::<Claims>(token, key, validation)
+            .map_err(|error| refusal(token, &error))?
+            .claims;
+        let variant = claims.variant.as_ref().and_then(Value::as_str);
+        let variant = variant.and_then(|name| self.trial.known(name));
+        let verified = claims.identify(unix_ms);
+        if verified.is_err() {
+            self.trial.note(variant.as_deref(), Event::AuthFailure);
+        }
+        verified.map(|identity| Identity {
+            variant,
+            ..identity
+        })
+    }
+
     /// Whether this is the key of a backend.
     pub fn is_api_key(&self, key: &[u8]) -> bool {
         api_key::is_known(key, &self.api_keys)
     }
-}
-
-fn verify_of(
-    issuer: &Issuer,
-    token: &str,
-    header: &Header,
-    unix_ms: u64,
-) -> Result<Identity, Refusal> {
-    let validation = issuer
-        .validation(header.alg)
-        .ok_or(Refusal::Invalid("algorithm"))?;
-    let keys = issuer.keys();
-    let key = keys
-        .find(header.kid.as_deref(), header.alg)
-        .ok_or(Refusal::Invalid("unknown_key"))?;
-    verify_with(token, key, validation, unix_ms)
-}
-
-fn verify_with(
-    token: &str,
-    key: &DecodingKey,
-    validation: &Validation,
-    unix_ms: u64,
-) -> Result<Identity, Refusal> {
-    jsonwebtoken::decode::<Claims>(token, key, validation)
-        .map_err(|error| refusal(token, &error))?
-        .claims
-        .identify(unix_ms)
 }
 
 /// What a token of ours says.
@@ -262,6 +292,8 @@ struct IssuedClaims<'a> {
     nickname: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     channels: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     family: Option<&'a str>,
     jti: &'a str,
@@ -290,6 +322,7 @@ struct Claims {
     iat_ms: Option<Value>,
     family: Option<Value>,
     channels: Option<Value>,
+    variant: Option<Value>,
 }
 
 impl Claims {
@@ -331,6 +364,7 @@ impl Claims {
             family: optional(self.family)?,
             issued_at_ms,
             expires_at_ms,
+            variant: None,
             channels: match self.channels {
                 None => Arc::default(),
                 Some(value) => serde_json::from_value::<Vec<String>>(value)

@@ -7,6 +7,8 @@
 
 pub mod embedded;
 pub mod faulty;
+pub mod figures;
+pub mod redis;
 mod revocation;
 
 use std::fmt;
@@ -153,10 +155,12 @@ pub trait Broker: Send + Sync {
     fn start(&self, sink: Arc<dyn Deliver>) -> Answer<'_, ()>;
 
     /// Asks for the events of a channel on this node. Idempotent. Events published after it has
-    /// answered are delivered.
+    /// answered are delivered. What counts is the last call of this or [`Broker::unsubscribe`], whenever
+    /// their answers are waited for, or not at all.
     fn subscribe(&self, channel: &ChannelKey) -> Answer<'_, ()>;
 
-    /// Takes [`Broker::subscribe`] back. Deliveries may still arrive for a moment.
+    /// Takes [`Broker::subscribe`] back. Deliveries may still arrive for a moment. The call must not
+    /// deliver by itself: locks are held.
     fn unsubscribe(&self, channel: &ChannelKey) -> Answer<'_, ()>;
 
     /// Publishes: with retention, appends to the history and fans out as one step. Without retention

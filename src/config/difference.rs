@@ -61,6 +61,7 @@ impl Loaded {
         config.server.workers = before.server.workers;
         config.data_dir.clone_from(&before.data_dir);
         config.metrics.listen = before.metrics.listen;
+        config.broker.clone_from(&before.broker);
         (self, difference)
     }
 }

@@ -59,12 +59,6 @@ static OPEN: [Open; 3] = [
 /// A section that stands where channel types do. So no type has this name.
 const NO_TYPE: &str = "channels.backend";
 
-/// Keys and sections that the contract has and this version has not, and what to do meanwhile.
-const LATER: [(&str, &str); 1] = [(
-    "broker.redis.url_file",
-    "leave it out: the Redis backend is not in this version",
-)];
-
 /// What a dotted key is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Known {
@@ -76,8 +70,6 @@ pub(super) enum Known {
     NoChannelType,
     /// Below the name of a key or an issuer that cannot be one.
     NoName,
-    /// Of a later version; what to use instead.
-    Later(&'static str),
     /// Nothing.
     Unknown,
 }
@@ -100,9 +92,6 @@ pub(super) fn defaults() -> Layer {
 
 /// What `key` is, given the defaults.
 pub(super) fn classify(key: &str, defaults: &Layer) -> Known {
-    if let Some((_, instead)) = LATER.iter().find(|(later, _)| is_within(key, later)) {
-        return Known::Later(instead);
-    }
     if let Some((open, rest)) = below_open(key) {
         let (name, field) = rest.split_once('.').unwrap_or((rest, ""));
         return match field {
@@ -194,6 +183,7 @@ pub(super) fn is_credential(key: &str) -> bool {
             | "auth.previous_secret"
             | "auth.api_keys"
             | "channels.backend.secret"
+            | "alerts.webhook_secret"
             | "metrics.token"
     ) || key
         .strip_prefix("auth.keys.")

@@ -105,9 +105,6 @@ impl Layers {
     fn refuse(&self, key: &str, origin: &Origin, known: &Known, wanted: Known) -> Mistake {
         let mistake = |problem: String| Mistake::new(key, problem).at(origin);
         match known {
-            Known::Later(instead) => {
-                mistake("is not in this version of Fanfare yet".into()).accepting(*instead)
-            }
             Known::NoChannelType => mistake("is no name for a channel type".into()).accepting(
                 "a lower-case letter, then lower-case letters, digits and hyphens, 32 at most; no \
                  underscore, because the first one in a channel's key (TYPE_ID) ends the type",

@@ -11,8 +11,8 @@ use super::raw::Value;
 use super::reader::{Reader, Setting};
 use super::sources::Sources;
 use super::{
-    Access, AccessBackend, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs,
-    Metrics, Retention, Server, Slow, WalletProof,
+    Access, AccessBackend, AlertWebhook, Alerts, Auth, ChannelRule, ChannelRules, Config,
+    Durability, Limits, Logs, Metrics, Retention, Server, Slow, WalletProof,
 };
 use super::{signing, urls, values};
 use crate::limits::WORKERS_MAX;
@@ -107,9 +107,11 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let server = server(reader);
     let data_dir = reader.read("data_dir", values::folder);
     let auth = auth(reader);
-    broker(reader);
+    let broker = super::redis::broker(reader);
     let metrics = metrics(reader);
     let control_socket = reader.read("control.socket", values::path_or_off);
+    let alerts = alerts(reader);
+    let canary = reader.read("alerts.canary_interval", or_off(SECOND, HOUR));
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
     let channels = channels(reader);
@@ -131,6 +133,9 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         }),
         data_dir,
         auth: auth?,
+        alerts: alerts?,
+        canary: canary?,
+        broker: broker?,
         metrics: metrics?,
         logs: logs?,
         console_interval: console_interval?,
@@ -226,7 +231,7 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
     let issuer = reader.read("auth.issuer", values::name);
     let audience = reader.read("auth.audience", values::name);
     let issuers = signing::issuers(reader, audience.as_deref());
-    let token_ttl = reader.read("auth.token_ttl", values::duration(SECOND, 30 * DAY));
+    let token_ttl = reader.read("auth.token_ttl", signing::token_ttl);
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_grace = reader.read("auth.refresh_grace", values::duration(Duration::ZERO, HOUR));
     let revocation_ttl = reader.read(
@@ -254,30 +259,6 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
         legacy_wallet_identity: legacy?,
         api_keys: api_keys?,
     })
-}
-
-/// There is one backend in this version, so nothing is kept; what is written is checked all the same.
-fn broker(reader: &mut Reader) {
-    reader.read("broker.backend", |value| {
-        let known = values::word(&[("embedded", true), ("redis", false)])(value);
-        match known {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Fault::new(
-                "the Redis backend is not in this version of Fanfare yet",
-                "\"embedded\", which needs no other server",
-            )),
-            Err(fault) => Err(Fault {
-                accepted: "\"embedded\"".into(),
-                ..fault
-            }),
-        }
-    });
-    reader.read("broker.redis.url", urls::redis);
-    reader.read("broker.redis.pubsub_url", |value| match value {
-        Value::Text(text) if text.is_empty() => Ok(String::new()),
-        value => urls::redis(value),
-    });
-    reader.read("broker.redis.prefix", urls::redis_prefix);
 }
 
 fn logs(reader: &mut Reader) -> Option<Logs> {
@@ -363,6 +344,33 @@ fn access_backend(reader: &mut Reader) -> Option<Option<AccessBackend>> {
     }))
 }
 
+fn alerts(reader: &mut Reader) -> Option<Alerts> {
+    let within = |most| values::duration(Duration::ZERO, most);
+    let failures = reader.read(
+        "alerts.auth_failures_per_minute",
+        values::count(0, u32::MAX.into()),
+    );
+    let queue_percent = reader.read("alerts.queue_percent", values::count(0, 100));
+    let store_percent = reader.read("alerts.store_percent", values::count(0, 100));
+    let broker_down = reader.read("alerts.broker_down", within(HOUR));
+    let certificate = reader.read("alerts.certificate", within(90 * DAY));
+    let canary_latency = reader.read("alerts.canary_latency", within(5 * SECOND));
+    let clear_after = reader.read("alerts.clear_after", within(HOUR));
+    let url = reader.read("alerts.webhook_url", urls::callback);
+    let secret = reader.secret("alerts.webhook_secret");
+    let (url, secret) = (url?, secret?);
+    Some(Alerts {
+        auth_failures_per_minute: u32::try_from(failures?).unwrap_or(u32::MAX),
+        queue_percent: u8::try_from(queue_percent?).unwrap_or(100),
+        store_percent: u8::try_from(store_percent?).unwrap_or(100),
+        broker_down: broker_down?,
+        certificate: certificate?,
+        canary_latency: canary_latency?,
+        clear_after: clear_after?,
+        webhook: (!url.is_empty()).then_some(AlertWebhook { url, secret }),
+    })
+}
+
 /// A rule that asks a backend needs one.
 fn somebody_is_asked(reader: &mut Reader, channels: &ChannelRules) {
     for (kind, rule) in &channels.0 {
@@ -385,6 +393,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     let sign_in = reader.read("limits.sign_in_per_minute", values::rate);
     let requests = reader.read("limits.requests_per_second", values::rate);
     let commands = reader.read("limits.commands_per_second", values::rate);
+    let dry_run = reader.read("limits.dry_run", values::boolean);
     let message_bytes = reader.read("limits.message_bytes", values::size_in_memory);
     let event_bytes = reader.read("limits.event_bytes", values::size_in_memory);
     let body_bytes = reader.read("limits.body_bytes", values::size_in_memory);
@@ -405,6 +414,7 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
         sign_in_per_minute: sign_in?,
         requests_per_second: requests?,
         commands_per_second: commands?,
+        dry_run: dry_run?,
         message_bytes: message_bytes?,
         event_bytes: event_bytes?,
         body_bytes: body_bytes?,

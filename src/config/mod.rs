@@ -11,6 +11,7 @@ mod load;
 mod mistake;
 mod raw;
 mod reader;
+mod redis;
 mod secret;
 mod signing;
 mod sources;
@@ -53,8 +54,14 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `auth.*`
     pub auth: Auth,
+    /// `broker.*`
+    pub broker: Broker,
     /// `control.socket`; `None` is off.
     pub control_socket: Option<PathBuf>,
+    /// `alerts.*`
+    pub alerts: Alerts,
+    /// `alerts.canary_interval`; `None` is off.
+    pub canary: Option<Duration>,
     /// `metrics.*`
     pub metrics: Metrics,
     /// `logs.*`
@@ -118,7 +125,7 @@ pub struct Auth {
     /// `aud` of every token.
     pub audience: String,
     /// Life of an access token.
-    pub token_ttl: Duration,
+    pub token_ttl: TokenTtl,
     /// Life of a refresh token.
     pub refresh_ttl: Duration,
     /// How long it is remembered that tokens were revoked of which nobody says when they end.
@@ -133,6 +140,39 @@ pub struct Auth {
     pub legacy_wallet_identity: bool,
     /// What backends may present, as SHA-256.
     pub api_keys: Vec<[u8; 32]>,
+}
+
+/// `auth.token_ttl`: one life for all tokens, or a trial of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenTtl {
+    /// All live so long.
+    One(Duration),
+    /// Two at least, no ttl twice.
+    Variants(Vec<TtlVariant>),
+}
+
+/// Of a trial, what a part of the users gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TtlVariant {
+    /// `30m`: the claim, and the label of metrics.
+    pub name: String,
+    /// The life of its tokens.
+    pub ttl: Duration,
+    /// Its part, of the sum of all; at least 1.
+    pub weight: u32,
+}
+
+impl TokenTtl {
+    /// The longest that a token lives.
+    pub fn longest(&self) -> Duration {
+        match self {
+            Self::One(ttl) => *ttl,
+            Self::Variants(variants) => {
+                let ttls = variants.iter().map(|variant| variant.ttl);
+                ttls.max().unwrap_or_default()
+            }
+        }
+    }
 }
 
 /// `auth.keys.KID.*`
@@ -168,6 +208,71 @@ pub enum WalletProof {
     Signature,
     /// None: whoever names an address is its owner.
     None,
+}
+
+/// `alerts.*`: thresholds; zero switches an alert off.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Alerts {
+    /// Refusals within a minute.
+    pub auth_failures_per_minute: u32,
+    /// Percent of a mailbox.
+    pub queue_percent: u8,
+    /// Percent of `limits.store_bytes`.
+    pub store_percent: u8,
+    /// How long broker or store may be down.
+    pub broker_down: Duration,
+    /// How long before its end a certificate is to be renewed.
+    pub certificate: Duration,
+    /// What a round trip may take.
+    pub canary_latency: Duration,
+    /// How long all has to be well.
+    pub clear_after: Duration,
+    /// Who is told.
+    pub webhook: Option<AlertWebhook>,
+}
+
+/// `alerts.webhook_*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertWebhook {
+    /// `http` or `https`, without credentials.
+    pub url: String,
+    /// What is signed with, 32 bytes at least.
+    pub secret: Option<Secret>,
+}
+
+/// `broker.*`
+#[derive(Debug, Clone)]
+pub struct Broker {
+    /// What connects the nodes and keeps the data.
+    pub backend: Backend,
+    /// `broker.redis.*`
+    pub redis: Redis,
+}
+
+/// `broker.backend`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// This process, with one file.
+    Embedded,
+    /// A Redis that several nodes share.
+    Redis,
+}
+
+/// `broker.redis.*`
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// One server, nodes of a cluster, or sentinels; may hold a password.
+    pub url: Secret,
+    /// A Redis of its own for pub/sub, if it is another.
+    pub pubsub_url: Option<Secret>,
+    /// What every key and pub/sub channel starts with.
+    pub prefix: String,
+    /// Certificates in PEM that are trusted instead of the system's.
+    pub authorities: Option<Vec<u8>>,
+    /// Replicas that must have a write before it is answered; 0: none.
+    pub wait_replicas: u32,
+    /// How long is waited for them.
+    pub wait_timeout: Duration,
 }
 
 /// `metrics.*`
@@ -309,6 +414,8 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Commands a second of one socket; five times that in a burst.
     pub commands_per_second: u32,
+    /// Whether what is too many or too fast is only counted and logged.
+    pub dry_run: bool,
     /// A WebSocket message.
     pub message_bytes: usize,
     /// A published event.

@@ -76,6 +76,44 @@ impl Reader {
         Some(value)
     }
 
+    /// Text that may hold a password, so that it may stand in a file of its own, which `key_file` names.
+    pub(super) fn text_or_file(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&Value) -> Result<String, Fault>,
+    ) -> Option<String> {
+        let file_key = format!("{key}_file");
+        let (direct, _) = self.find(key)?;
+        let (file, _) = self.find(&file_key)?;
+        let (has_direct, has_file) = (is_given(&direct), is_given(&file));
+        if !has_file || (has_direct && direct.origin.rank() > file.origin.rank()) {
+            return self.read(key, parse);
+        }
+        if has_direct && direct.origin.rank() == file.origin.rank() {
+            self.refuse_both(key, &direct, &file);
+            return None;
+        }
+        let (_, bytes) = self.credential_file(&file_key, &file)?;
+        self.note(&file_key, &file, bytes.clone());
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        match parse(&Value::Text(text)) {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                self.mistakes.push(Mistake::of(&file_key, &file, fault));
+                None
+            }
+        }
+    }
+
+    /// Says that a secret stands in two places of the same strength.
+    fn refuse_both(&mut self, key: &str, direct: &Given, file: &Given) {
+        let file_key = format!("{key}_file");
+        let problem = format!("is given twice: {file_key} is set too ({})", file.origin);
+        let mistake = Mistake::new(key, problem).at(&direct.origin);
+        self.mistakes
+            .push(mistake.accepting(format!("either {key} or {file_key}")));
+    }
+
     /// Says that the value of `key`, well-formed by itself, cannot be.
     pub(super) fn reject(&mut self, key: &str, fault: Fault) {
         if let Some((given, _)) = self.find(key) {
@@ -165,10 +203,7 @@ impl Reader {
         let (file, _) = self.find(&file_key)?;
         let (has_direct, has_file) = (is_given(&direct), is_given(&file));
         if has_direct && has_file && direct.origin.rank() == file.origin.rank() {
-            let problem = format!("is given twice: {file_key} is set too ({})", file.origin);
-            let mistake = Mistake::new(key, problem).at(&direct.origin);
-            self.mistakes
-                .push(mistake.accepting(format!("either {key} or {file_key}")));
+            self.refuse_both(key, &direct, &file);
             return None;
         }
         if has_file && (!has_direct || file.origin.rank() > direct.origin.rank()) {

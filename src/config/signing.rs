@@ -1,18 +1,27 @@
 //! The second pass for what tokens are signed and verified with: the keys beside `auth.secret`, and
 //! the issuers whose tokens are believed, too.
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::mistake::Fault;
 use super::raw::Value;
 use super::reader::Reader;
-use super::{Issuer, NamedKey, Secret, urls, values};
+use super::{Issuer, NamedKey, Secret, TokenTtl, TtlVariant, urls, values};
 use crate::key_pair::Algorithm;
 
 /// Tokens without a `kid` are tried with every key of their algorithm.
 const KEYS_MAX: usize = 8;
 const ISSUERS_MAX: usize = 16;
+
+const SECOND: Duration = Duration::from_secs(1);
+const TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Each is a label of metrics.
+const VARIANTS_MAX: usize = 8;
+const WEIGHT_MAX: u32 = 1_000;
 
 const ALGORITHMS: [(&str, Algorithm); 3] = [
     ("RS256", Algorithm::RS256),
@@ -142,6 +151,41 @@ fn algorithms(value: &Value) -> Result<Vec<Algorithm>, Fault> {
         return Err(Fault::new("has no algorithm", accepted));
     }
     Ok(algorithms)
+}
+
+/// `"30m"`, or `["30m:9", "5m:1"]`: nine tenths of the users and one tenth.
+pub(super) fn token_ttl(value: &Value) -> Result<TokenTtl, Fault> {
+    let duration = values::duration(SECOND, TOKEN_TTL_MAX);
+    if matches!(value, Value::Text(text) if !text.contains([',', ':'])) {
+        return duration(value).map(TokenTtl::One);
+    }
+    let fault = |problem: String| {
+        let accepted = format!(
+            "a duration, such as \"30m\", or 1 to {VARIANTS_MAX} different ones with their weights from 1 to \
+             {WEIGHT_MAX}, such as [\"30m:9\", \"5m:1\"]"
+        );
+        Fault::new(problem, accepted)
+    };
+    if !matches!(value, Value::Text(_) | Value::List(_)) {
+        return duration(value).map(TokenTtl::One);
+    }
+    let variants = values::list(|item| {
+        let (ttl, weight) = item.split_once(':').unwrap_or((item, "1"));
+        let weight: Option<u32> = weight.trim().parse().ok();
+        let weight = weight.filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+        let weight = weight.ok_or_else(|| fault(format!("{item:?} has another weight")))?;
+        let ttl = duration(&Value::Text(ttl.to_owned()))?;
+        let name = humantime::format_duration(ttl).to_string().replace(' ', "");
+        Ok(TtlVariant { name, ttl, weight })
+    })(value)?;
+    let twice = |at: usize| variants[..at].iter().any(|one| one.ttl == variants[at].ttl);
+    match variants.as_slice() {
+        [only] => Ok(TokenTtl::One(only.ttl)),
+        [] => Err(fault("has no duration".into())),
+        _ if variants.len() > VARIANTS_MAX => Err(fault("has too many".into())),
+        _ if (0..variants.len()).any(twice) => Err(fault("has one twice".into())),
+        _ => Ok(TokenTtl::Variants(variants)),
+    }
 }
 
 /// A moment (RFC 3339) in milliseconds since 1970, or nothing.

@@ -184,7 +184,10 @@ fn text_of_the_environment_becomes_every_kind_of_value() {
     assert_eq!(config.server.public_url, "https://example.com");
     assert_eq!(config.limits.queue_bytes, 2 * 1024 * 1024);
     assert_eq!(config.limits.event_bytes, 1000);
-    assert_eq!(config.auth.token_ttl, Duration::from_secs(90 * 60));
+    assert_eq!(
+        config.auth.token_ttl,
+        TokenTtl::One(Duration::from_secs(90 * 60))
+    );
     assert_eq!(config.console_interval, None);
     let history = config.channels.rule("post").unwrap().history.unwrap();
     assert_eq!(history.entries, 7);
@@ -261,6 +264,26 @@ fn keys_and_issuers_are_tables_of_their_names() {
 }
 
 #[test]
+fn lives_of_tokens_may_be_tried() {
+    let variants = |text: &str| {
+        let config = load(&flags(&[("auth.token_ttl", text)])).unwrap();
+        match config.auth.token_ttl {
+            TokenTtl::One(_) => Vec::new(),
+            TokenTtl::Variants(variants) => variants
+                .into_iter()
+                .map(|variant| format!("{} {}", variant.name, variant.weight))
+                .collect(),
+        }
+    };
+    assert_eq!(variants("30m:9, 5m:1"), ["30m 9", "5m 1"]);
+    assert_eq!(variants("1h 30m,45s : 2"), ["1h30m 1", "45s 2"]);
+    assert_eq!(variants("30m:9"), [""; 0]);
+    assert_eq!(variants("30m"), [""; 0]);
+    let listed = toml("[auth]\ntoken_ttl = [\"30m:9\", \"5m\"]").unwrap();
+    assert_eq!(listed.auth.token_ttl.longest(), Duration::from_secs(1_800));
+}
+
+#[test]
 fn a_backend_to_ask_is_no_channel_type() {
     let secret = "0123456789abcdef0123456789abcdef";
     let sources = Sources {
@@ -331,6 +354,7 @@ fn zero_is_unlimited_but_for_connections() {
         .map(
             |(key, _)| match key.ends_with("_timeout") || key.ends_with("_age") {
                 true => format!("{key} = \"0s\"\n"),
+                false if key == "dry_run" => String::new(),
                 false => format!("{key} = 0\n"),
             },
         )
@@ -399,6 +423,7 @@ fn what_is_dangerous_is_warned_of() {
         ("auth.legacy_wallet_identity", "true"),
         ("metrics.listen", "0.0.0.0:9090"),
         ("auth.refresh_ttl", "1m"),
+        ("limits.dry_run", "true"),
         ("limits.queue_bytes", "1KiB"),
         ("limits.body_bytes", "1KiB"),
     ] {

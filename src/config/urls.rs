@@ -165,8 +165,8 @@ fn is_bare(url: &Url) -> bool {
 
 /// One Redis, or the nodes of a cluster, or sentinels. Never repeats the text: it may hold a password.
 pub(super) fn redis(value: &Value) -> Result<String, Fault> {
-    const SCHEMES: [&str; 3] = ["redis", "rediss", "redis+sentinel"];
-    let accepted = "redis://HOST[:PORT], rediss://.. (TLS) or redis+sentinel://..; several nodes \
+    const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+sentinel", "rediss+sentinel"];
+    let accepted = "redis://HOST[:PORT], rediss://.. (TLS) or redis+sentinel://../MASTER; several nodes \
                     separated by commas";
     let fault = |problem| Fault::new(problem, accepted);
     let text = values::text(value).map_err(|_| fault("is not text"))?;
@@ -175,6 +175,11 @@ pub(super) fn redis(value: &Value) -> Result<String, Fault> {
         .ok_or_else(|| fault("has no scheme"))?;
     if !SCHEMES.contains(&scheme) {
         return Err(fault("has another scheme"));
+    }
+    let has_sentinels = scheme.ends_with("+sentinel");
+    let path = rest.split('?').next().and_then(|rest| rest.split_once('/'));
+    if has_sentinels && path.is_none_or(|(_, path)| path.split('/').next() == Some("")) {
+        return Err(fault("names no master: redis+sentinel://HOST/MASTER"));
     }
     for node in rest.split(',').map(str::trim) {
         let node = SCHEMES
@@ -191,17 +196,18 @@ pub(super) fn redis(value: &Value) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// What every Redis key starts with. Glob characters would let one server's pattern match another's keys.
+/// What every Redis key starts with. Glob characters would let one server's pattern match another's keys; braces
+/// say which slot of a cluster a key is in.
 pub(super) fn redis_prefix(value: &Value) -> Result<String, Fault> {
     let text = values::text(value)?;
     let fits = (1..=64).contains(&text.len())
         && text
             .chars()
-            .all(|char| char.is_ascii_graphic() && !"*?[]\\".contains(char));
+            .all(|char| char.is_ascii_graphic() && !"*?[]\\{}".contains(char));
     if fits {
         Ok(text)
     } else {
-        let accepted = "1 to 64 visible ASCII characters, none of * ? [ ] \\";
+        let accepted = "1 to 64 visible ASCII characters, none of * ? [ ] { } \\";
         Err(Fault::new("is no prefix", accepted))
     }
 }

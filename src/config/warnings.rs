@@ -1,6 +1,6 @@
 //! What is allowed and still deserves a loud word at start.
 
-use super::{AllowedOrigins, Config, WalletProof, urls};
+use super::{AllowedOrigins, Backend, Config, WalletProof, urls};
 
 impl Config {
     /// Sentences for the operator, most urgent first. None of them with the defaults.
@@ -38,8 +38,17 @@ impl Config {
             "server.allowed_origins is [\"*\"]: pages of every site may connect for their visitors",
         );
         warn(
-            self.auth.refresh_ttl <= self.auth.token_ttl,
+            self.limits.dry_run,
+            "limits.dry_run is on: whoever asks too often is let in, and only counted",
+        );
+        warn(
+            self.auth.refresh_ttl <= self.auth.token_ttl.longest(),
             "auth.refresh_ttl is not longer than auth.token_ttl: a refresh token is dead before it is needed",
+        );
+        warn(
+            self.broker.backend == Backend::Redis && self.auth.secret.is_none(),
+            "auth.secret is not set and broker.backend is \"redis\": this node has a key of its own, and \
+             the tokens of one node are not believed by another",
         );
         let asked = self.access_backend.as_ref();
         warn(

@@ -126,6 +126,7 @@ pub async fn connections(services: &Services, call: &Call) -> Result<Reply, ApiE
             user_id: &listed.user_id,
             address: listed.address.to_string(),
             connected_at: rfc3339(listed.opened_at),
+            transport: if listed.is_stream { "sse" } else { "websocket" },
             channels: listed.channels,
         })
         .collect();
@@ -236,6 +237,7 @@ struct ConnectionView<'a> {
     user_id: &'a str,
     address: String,
     connected_at: String,
+    transport: &'static str,
     channels: usize,
 }
 

@@ -23,10 +23,10 @@ struct SignIn {
 
 /// `POST`
 pub async fn sign_in(services: &Services, call: &Call) -> Result<Reply, ApiError> {
-    services.admission.sign_in(call.ip).map_err(|retry_after| {
-        services.counters.limited.increment("sign_in_per_minute");
-        ApiError::rate_limited(retry_after)
-    })?;
+    services
+        .admission
+        .sign_in(call.ip)
+        .map_err(ApiError::rate_limited)?;
     let address = text(call.json::<SignIn>()?.wallet)
         .ok_or_else(|| ApiError::bad_request("wallet_required", "Wallet address is required"))?;
     if !wallet::is_address(&address) {
@@ -34,6 +34,7 @@ pub async fn sign_in(services: &Services, call: &Call) -> Result<Reply, ApiError
     }
     if services.config().auth.wallet_proof == WalletProof::Signature {
         identity::note_failure(services, call.whence(), "no_signature");
+        let _ = services.admission.sign_in_failed(call.ip, None);
         return Err(ApiError::unauthorized(
             "signature_required",
             "Wallet signature required",

@@ -180,6 +180,11 @@ impl ApiError {
         .with(Beside::RetryAfter(retry_after))
     }
 
+    /// 429, for another reason than the number of requests.
+    pub fn too_many(code: &'static str, error: &'static str, retry_after: RetryAfter) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, error).with(Beside::RetryAfter(retry_after))
+    }
+
     /// 500: a fault that the client is told nothing about.
     pub fn internal(fault: &str) -> Self {
         let mut error = Self::new(

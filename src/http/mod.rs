@@ -3,6 +3,7 @@
 //! Not for: sockets and connections (`worker`), WebSocket upgrades (they never come here).
 
 pub mod errors;
+pub mod event_stream;
 pub mod identity;
 pub mod reply;
 pub mod request;
@@ -15,6 +16,7 @@ mod auth;
 mod backend_api;
 mod history;
 mod notifications;
+mod origin;
 mod revocation;
 
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +35,7 @@ use crate::access_backend::AccessBackend;
 use crate::admission::{Admission, client_address};
 use crate::auth::issuers::Issuers;
 use crate::auth::revocation::id_of;
+use crate::auth::trial::Event;
 use crate::auth::{Authority, Identity, Refusal};
 use crate::broker::{Broker, Store};
 use crate::clock::Clock;
@@ -118,7 +121,9 @@ impl Services {
         let config = parts.live.current();
         Self {
             authority: ArcSwap::from_pointee(
-                Authority::new(&parts.secret, &config.auth).believing(parts.issuers),
+                Authority::new(&parts.secret, &config.auth)
+                    .believing(parts.issuers)
+                    .counting(Arc::clone(&parts.counters)),
             ),
             inbox: Inbox::new(
                 Arc::clone(&parts.store),
@@ -127,7 +132,11 @@ impl Services {
                 parts.event_log.clone(),
                 parts.live.clone(),
             ),
-            admission: Admission::new(&config.limits, parts.clock.clone()),
+            admission: Admission::new(
+                &config.limits,
+                parts.clock.clone(),
+                Arc::clone(&parts.counters),
+            ),
             live: parts.live,
             tls: parts.tls,
             clock: parts.clock,
@@ -148,11 +157,14 @@ impl Services {
     /// # Errors
     /// Why it is not believed.
     pub fn identify(&self, token: &str) -> Result<Identity, Refusal> {
-        let mut identity = self.authority().verify(token, self.clock.unix_ms())?;
+        let authority = self.authority();
+        let mut identity = authority.verify(token, self.clock.unix_ms())?;
         if identity.jti.is_none() {
             identity.jti = Some(id_of(token));
         }
         if self.router.revocations.cover(&identity) {
+            let variant = identity.variant.as_deref();
+            authority.trial().note(variant, Event::AuthFailure);
             return Err(Refusal::Revoked);
         }
         Ok(identity)
@@ -207,11 +219,9 @@ where
     B: Body<Data = Bytes>,
 {
     let (head, body) = request.into_parts();
-    let ip = client_address(
-        peer.ip(),
-        &head.headers,
-        &services.config().server.trusted_proxies,
-    );
+    let config = services.config();
+    let ip = client_address(peer.ip(), &head.headers, &config.server.trusted_proxies);
+    let shared = origin::Shared::of(&config.server.allowed_origins, &head.headers);
     let path = head.uri.path().to_owned();
     let method = head.method.clone();
     let found = routes::find(&path);
@@ -220,10 +230,11 @@ where
         Ok(()) => answer(services, ip, &path, found, head, body).await,
         Err(refused) => Err(refused),
     };
-    let response = outcome.unwrap_or_else(|error| {
+    let mut response = outcome.unwrap_or_else(|error| {
         report(services, &method, pattern, &error);
         error.into_response()
     });
+    shared.tell(response.headers_mut());
     services.counters.http_responses.increment(&label(
         &method,
         pattern,
@@ -245,10 +256,10 @@ fn admit(
     if is_operator(head) || identity::is_backend(services, &head.headers) {
         return Ok(());
     }
-    services.admission.request(ip).map_err(|retry_after| {
-        services.counters.limited.increment("requests_per_second");
-        ApiError::rate_limited(retry_after)
-    })
+    services
+        .admission
+        .request(ip)
+        .map_err(ApiError::rate_limited)
 }
 
 fn is_operator(head: &Head) -> bool {
@@ -273,7 +284,11 @@ where
         return file(services, path, &head);
     }
     if head.method == Method::OPTIONS {
-        return Ok(reply::options(&row.allow()));
+        let mut reply = reply::options(&row.allow());
+        if origin::is_preflight(&head.method, &head.headers) {
+            origin::permit(&row.allow(), reply.headers_mut());
+        }
+        return Ok(reply);
     }
     let Some(method) = row.method(&head.method) else {
         return Err(ApiError::method(&row.allow()));
@@ -342,6 +357,8 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
         (Route::Root, _) if services.config().server.test_page => {
             Ok(reply::redirect(routes::TEST_PAGE))
         }
+        // Only what is no stream comes here: `event_stream::consider` takes the rest.
+        (Route::EventStream, _) => Err(ApiError::no_route()),
         (Route::Root | Route::Socket | Route::TestPage | Route::Library, _) => {
             Err(ApiError::upgrade_required())
         }

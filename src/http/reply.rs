@@ -5,7 +5,7 @@ use http_body_util::Full;
 use hyper::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING,
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
-    LOCATION, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    LOCATION, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -19,6 +19,12 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
 /// What every handler gives in the end.
 pub type Reply = Response<Full<Bytes>>;
 
+/// The policy of what is no page: opened as one all the same, it may do nothing and be in no frame.
+const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
+
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+
 /// A JSON answer, which nobody may keep.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Reply {
     let body = serde_json::to_vec(body).expect("strings, numbers and kept JSON are JSON");
@@ -29,6 +35,7 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Reply {
             (CONTENT_TYPE, "application/json"),
             (CACHE_CONTROL, "no-store"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (CONTENT_SECURITY_POLICY, NO_PAGE),
         ],
     )
 }
@@ -47,6 +54,7 @@ pub fn document(json: &'static str) -> Reply {
             (CONTENT_TYPE, "application/json"),
             (CACHE_CONTROL, "no-cache"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (CONTENT_SECURITY_POLICY, NO_PAGE),
         ],
     )
 }
@@ -97,6 +105,13 @@ pub fn asset(packed: &'static Packed, asked: &HeaderMap) -> Reply {
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (CONTENT_SECURITY_POLICY, web::CONTENT_SECURITY_POLICY),
         (REFERRER_POLICY, "no-referrer"),
+        // What the policy says already, for browsers that do not read it to the end.
+        (X_FRAME_OPTIONS, "DENY"),
+        (OPENER_POLICY, "same-origin"),
+        (
+            PERMISSIONS_POLICY,
+            "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+        ),
     ];
     if is_gzipped && status == StatusCode::OK {
         headers.push((CONTENT_ENCODING, "gzip"));
@@ -104,6 +119,8 @@ pub fn asset(packed: &'static Packed, asked: &HeaderMap) -> Reply {
     if asset.is_library {
         headers.push((ACCESS_CONTROL_ALLOW_ORIGIN, "*"));
         headers.push((CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin"));
+    } else {
+        headers.push((CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"));
     }
     with(status, body, &headers)
 }

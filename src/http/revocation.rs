@@ -92,7 +92,7 @@ pub async fn revoke(services: &Services, call: &Call) -> Result<Reply, ApiError>
 
 /// Of the tokens that go back to one sign-in: as long as the last of them lives.
 pub fn of_family(services: &Services, id: &str) -> Revocation {
-    let token_ttl = millis(services.config().auth.token_ttl);
+    let token_ttl = millis(services.config().auth.token_ttl.longest());
     Revocation {
         revoked: Revoked::Family { id: id.to_owned() },
         keep_until_ms: services.clock.unix_ms().saturating_add(token_ttl),

@@ -45,6 +45,8 @@ pub enum Route {
     Root,
     /// For WebSockets.
     Socket,
+    /// For server-sent events.
+    EventStream,
     /// The test page.
     TestPage,
     /// The client library; its companions are files beside it (`web`).
@@ -79,7 +81,7 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 22] = [
+pub static TABLE: [Row; 23] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
     row(Route::Logout, "/api/auth/logout", POST),
     row(Route::Revoke, "/api/auth/revoke", POST),
@@ -108,6 +110,7 @@ pub static TABLE: [Row; 22] = [
     row(Route::OpenApi, "/openapi.json", GET),
     row(Route::Root, "/", GET),
     row(Route::Socket, "/ws", GET),
+    row(Route::EventStream, super::event_stream::PATH, GET),
     row(Route::TestPage, TEST_PAGE, GET),
     row(Route::Library, "/fanfare.js", GET),
 ];

@@ -26,6 +26,7 @@ pub fn ready(services: &Services) -> Reply {
         &services.store.health(),
         &services.broker.health(),
         services.is_draining(),
+        services.counters.canary.is_silent(),
     )
 }
 
@@ -45,14 +46,17 @@ pub fn keys(services: &Services) -> Reply {
     reply
 }
 
-fn readiness(store: &Health, broker: &Health, draining: bool) -> Reply {
+fn readiness(store: &Health, broker: &Health, draining: bool, silent: bool) -> Reply {
     let down = |health: &Health| matches!(health, Health::Down(_));
-    let checks = json!({
+    let mut checks = json!({
         "store": word(store),
         "broker": word(broker),
         "draining": draining,
     });
-    if !(draining || down(store) || down(broker)) {
+    if silent {
+        checks["canary"] = "down: the server's own client gets no events".into();
+    }
+    if !(draining || silent || down(store) || down(broker)) {
         return reply::ok(&json!({"ready": true, "checks": checks}));
     }
     let body = json!({
@@ -82,7 +86,9 @@ mod tests {
     #[test]
     fn one_no_is_a_no_and_the_answer_says_whose() {
         let status = |store: Health, broker: Health, draining| {
-            readiness(&store, &broker, draining).status().as_u16()
+            readiness(&store, &broker, draining, false)
+                .status()
+                .as_u16()
         };
         let down = || Health::Down("disk".into());
         assert_eq!(status(Health::Up, Health::Up, false), 200);
@@ -93,9 +99,11 @@ mod tests {
         assert_eq!(status(down(), Health::Up, false), 503);
         assert_eq!(status(Health::Up, down(), false), 503);
         assert_eq!(status(Health::Up, Health::Up, true), 503);
+        let silent = readiness(&Health::Up, &Health::Up, false, true);
+        assert_eq!(silent.status(), 503);
         assert_eq!(word(&down()), "down: disk");
         assert!(
-            readiness(&down(), &Health::Up, false)
+            readiness(&down(), &Health::Up, false, false)
                 .headers()
                 .contains_key(RETRY_AFTER)
         );

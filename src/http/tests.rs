@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::*;
 use crate::broker::Retention;
 use crate::config::{
-    Access, AllowedOrigins, Auth, ChannelRule, ChannelRules, Durability, Limits, Logs, Metrics,
-    Server, Slow, WalletProof,
+    Access, AllowedOrigins, Auth, Backend, Broker, ChannelRule, ChannelRules, Durability, Limits,
+    Logs, Metrics, Redis, Secret, Server, Slow, WalletProof,
 };
 
 /// Channels `notifications` (with history) and `post` (without); the default limits.
@@ -41,11 +41,13 @@ pub fn config() -> Config {
         },
         data_dir: "data".into(),
         control_socket: None,
+        alerts: crate::config::Alerts::default(),
+        canary: None,
         auth: Auth {
             secret: None,
             issuer: "fonana.me".into(),
             audience: "fonana-websocket".into(),
-            token_ttl: Duration::from_secs(1_800),
+            token_ttl: crate::config::TokenTtl::One(Duration::from_secs(1_800)),
             refresh_ttl: Duration::from_secs(86_400),
             revocation_ttl: Duration::from_secs(86_400),
             refresh_grace: Duration::from_secs(10),
@@ -57,6 +59,17 @@ pub fn config() -> Config {
             signing_key: None,
             issuers: Vec::new(),
             api_keys: Vec::new(),
+        },
+        broker: Broker {
+            backend: Backend::Embedded,
+            redis: Redis {
+                url: Secret::new(*b"redis://127.0.0.1"),
+                pubsub_url: None,
+                prefix: "ws:".into(),
+                authorities: None,
+                wait_replicas: 0,
+                wait_timeout: Duration::from_secs(1),
+            },
         },
         metrics: Metrics {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -82,6 +95,7 @@ pub fn config() -> Config {
             sign_in_per_minute: 10,
             requests_per_second: 50,
             commands_per_second: 50,
+            dry_run: false,
             message_bytes: 65_536,
             event_bytes: 65_536,
             body_bytes: 1 << 20,

@@ -1,4 +1,5 @@
 //! From a request to a WebSocket: who may connect, and what the answer is. Contract section 4.
+//! What it shares with a stream of server-sent events, which is no upgrade, is here too.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    CONTENT_LENGTH, EXPECT, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+    CONTENT_LENGTH, EXPECT, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
@@ -15,10 +16,11 @@ use tungstenite::handshake::server::{self, create_response_with_body};
 
 use super::Services;
 use super::errors::ApiError;
+use super::event_stream::{self, Wanted};
 use super::identity::{Whence, bearer, note_failure};
+use super::origin;
 use crate::admission::{Permit, RetryAfter, client_address};
 use crate::auth::Refusal;
-use crate::config::AllowedOrigins;
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::protocol::Close;
 use crate::session::Identity;
@@ -34,9 +36,9 @@ pub enum Considered {
     Other,
     /// An upgrade that is refused.
     Refused(Response<Full<Bytes>>),
-    /// An upgrade.
+    /// An upgrade, or a stream.
     Upgrade {
-        /// 101
+        /// 101; nothing for a stream, whose head goes with it.
         response: Response<Full<Bytes>>,
         /// For the worker.
         ticket: Box<Ticket>,
@@ -51,6 +53,8 @@ pub struct Ticket {
     pub client: Result<Arc<Identity>, Close>,
     /// Held as long as the connection lives: node, address, user.
     pub permits: [Option<Permit>; 3],
+    /// For server-sent events: of what. `None`: a WebSocket.
+    pub stream: Option<Box<Wanted>>,
 }
 
 /// An upgrade that is whole, and how long its head is. `None` for everything that deserves a closer
@@ -77,11 +81,11 @@ pub fn encode(response: &Response<Full<Bytes>>) -> Vec<u8> {
     bytes
 }
 
-/// Waits for the keys that the token of an upgrade needs, if they are not here yet.
+/// Waits for the keys that the token of an upgrade or of a stream needs, if they are not here yet.
 pub async fn prepare<B>(services: &Services, request: &Request<B>) {
     let authority = services.authority();
     if authority.learns()
-        && is_upgrade(request)
+        && (is_upgrade(request) || request.uri().path() == event_stream::PATH)
         && let Some(token) = offered(request).token
     {
         authority.learn(token.as_bytes()).await;
@@ -92,12 +96,17 @@ pub async fn prepare<B>(services: &Services, request: &Request<B>) {
 pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) -> Considered {
     let headers = request.headers();
     let path = request.uri().path();
+    let address = || {
+        let config = services.config();
+        client_address(peer.ip(), headers, &config.server.trusted_proxies)
+    };
+    if path == event_stream::PATH {
+        return event_stream::consider(services, address(), request);
+    }
     if !is_upgrade(request) {
         return Considered::Other;
     }
-    let config = services.config();
-    let address = client_address(peer.ip(), headers, &config.server.trusted_proxies);
-    match admit(services, address, request) {
+    match admit(services, address(), request) {
         Ok((response, ticket)) => Considered::Upgrade {
             response,
             ticket: Box::new(ticket),
@@ -117,7 +126,8 @@ fn is_upgrade<B>(request: &Request<B>) -> bool {
         && asks().is_some_and(|value| names(value, "websocket"))
 }
 
-type Refused = Box<Response<Full<Bytes>>>;
+/// An answer instead of a connection.
+pub(super) type Refused = Box<Response<Full<Bytes>>>;
 
 fn admit<B>(
     services: &Services,
@@ -125,22 +135,7 @@ fn admit<B>(
     request: &Request<B>,
 ) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
     let headers = request.headers();
-    if !origin_allowed(&services.config().server.allowed_origins, headers) {
-        note_failure(services, Whence::of(address, headers), "origin");
-        let error = ApiError::new(
-            StatusCode::FORBIDDEN,
-            "origin_not_allowed",
-            "Origin not allowed",
-        );
-        return Err(Box::new(error.into_response()));
-    }
-    if services.is_draining() {
-        return Err(unavailable(
-            "draining",
-            "The server is shutting down",
-            RetryAfter(1),
-        ));
-    }
+    check(services, address, headers)?;
     let mut response = create_response_with_body(request, Full::default).map_err(|error| {
         let error = ApiError::bad_request("invalid_upgrade", error.to_string());
         let mut response = error.into_response();
@@ -157,23 +152,8 @@ fn admit<B>(
         }
         Box::new(response)
     })?;
-    let limited = |limit: &str| services.counters.limited.increment(limit);
-    let on_node = services.admission.connect_node().ok_or_else(|| {
-        limited("connections");
-        unavailable(
-            "too_many_connections",
-            "Too many connections",
-            RetryAfter(5),
-        )
-    })?;
-    let from_address = services.admission.connect(address).ok_or_else(|| {
-        limited("connections_per_address");
-        Box::new(ApiError::rate_limited(RetryAfter(5)).into_response())
-    })?;
-    services.admission.accept().map_err(|retry_after| {
-        limited("accepts_per_second");
-        unavailable("too_many_accepts", "Too many new connections", retry_after)
-    })?;
+    let [on_node, from_address] = permits(services, address)?;
+    let admission = &services.admission;
 
     let offered = offered(request);
     if offered.by_subprotocol {
@@ -190,17 +170,16 @@ fn admit<B>(
     let client = match client {
         Err(refusal) => {
             note_failure(services, Whence::of(address, headers), refusal.check());
+            // One that is past the budget is told by the next answer.
+            let _ = admission.request(address);
             Err(Close::Unauthorized)
         }
-        Ok(identity) => match services.admission.connect_user(&identity.user_id) {
+        Ok(identity) => match admission.connect_user(address, &identity.user_id) {
             Some(permit) => {
                 of_user = Some(permit);
                 Ok(Arc::new(identity))
             }
-            None => {
-                limited("connections_per_user");
-                Err(Close::LimitReached)
-            }
+            None => Err(Close::LimitReached),
         },
     };
     let permits = [Some(on_node), Some(from_address), of_user];
@@ -210,8 +189,55 @@ fn admit<B>(
             address,
             client,
             permits,
+            stream: None,
         },
     ))
+}
+
+/// Whether anybody may connect from there now.
+pub(super) fn check(
+    services: &Services,
+    address: IpAddr,
+    headers: &HeaderMap,
+) -> Result<(), Refused> {
+    if !origin::is_allowed(&services.config().server.allowed_origins, headers) {
+        note_failure(services, Whence::of(address, headers), "origin");
+        let error = ApiError::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "Origin not allowed",
+        );
+        return Err(Box::new(error.into_response()));
+    }
+    if services.is_draining() {
+        return Err(unavailable(
+            "draining",
+            "The server is shutting down",
+            RetryAfter(1),
+        ));
+    }
+    Ok(())
+}
+
+/// Leave for one more connection: of the node, and of the address.
+pub(super) fn permits(services: &Services, address: IpAddr) -> Result<[Permit; 2], Refused> {
+    let admission = &services.admission;
+    let too_many = |retry_after| Box::new(ApiError::rate_limited(retry_after).into_response());
+    admission.knock(address).map_err(too_many)?;
+    let on_node = admission.connect_node().ok_or_else(|| {
+        unavailable(
+            "too_many_connections",
+            "Too many connections",
+            RetryAfter(5),
+        )
+    })?;
+    let from_address = admission
+        .connect(address)
+        .ok_or_else(|| too_many(RetryAfter(5)))?;
+    admission.accept(address).map_err(|retry_after| {
+        unavailable("too_many_accepts", "Too many new connections", retry_after)
+    })?;
+    Ok([on_node, from_address])
 }
 
 fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) -> Refused {
@@ -223,14 +249,14 @@ fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) 
 }
 
 /// A token and how it came.
-struct Offered {
-    token: Option<String>,
+pub(super) struct Offered {
+    pub(super) token: Option<String>,
     /// Then the subprotocol has to be answered, or browsers give up.
     by_subprotocol: bool,
 }
 
 /// The token of a request: query, else header, else subprotocol.
-fn offered<B>(request: &Request<B>) -> Offered {
+pub(super) fn offered<B>(request: &Request<B>) -> Offered {
     let subprotocols = request
         .headers()
         .get_all(SEC_WEBSOCKET_PROTOCOL)
@@ -244,11 +270,8 @@ fn offered<B>(request: &Request<B>) -> Offered {
         by_subprotocol |= protocol == SUBPROTOCOL;
         in_subprotocol = in_subprotocol.or_else(|| protocol.strip_prefix(BEARER_SUBPROTOCOL));
     }
-    let in_query = request.uri().query().and_then(|query| {
-        url::form_urlencoded::parse(query.as_bytes())
-            .find(|(name, value)| name == "token" && !value.is_empty())
-            .map(|(_, value)| value.into_owned())
-    });
+    let query = request.uri().query().unwrap_or_default();
+    let in_query = in_query(query, "token");
     let token = in_query
         .or_else(|| {
             bearer(request.headers()).map(|token| String::from_utf8_lossy(token).into_owned())
@@ -260,6 +283,13 @@ fn offered<B>(request: &Request<B>) -> Offered {
     }
 }
 
+/// A parameter of the query: the first that is not empty, if any is there.
+pub(super) fn in_query(query: &str, name: &str) -> Option<String> {
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, value)| key == name && !value.is_empty())
+        .map(|(_, value)| value.into_owned())
+}
+
 /// Whether a comma-separated header value has this word, in any case.
 fn names(value: &HeaderValue, word: &str) -> bool {
     value.to_str().is_ok_and(|value| {
@@ -267,26 +297,6 @@ fn names(value: &HeaderValue, word: &str) -> bool {
             .split(',')
             .any(|part| part.trim().eq_ignore_ascii_case(word))
     })
-}
-
-/// Whether a browser may come from where it says it does; who says nothing is no browser.
-fn origin_allowed(allowed: &AllowedOrigins, headers: &HeaderMap) -> bool {
-    let AllowedOrigins::SameHostAnd(allowed) = allowed else {
-        return true;
-    };
-    let Some(origin) = headers.get(ORIGIN) else {
-        return true;
-    };
-    let Ok(origin) = origin.to_str() else {
-        return false;
-    };
-    let origin = origin.to_ascii_lowercase();
-    let same_host = headers
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .zip(origin.split_once("://"))
-        .is_some_and(|(host, (_, authority))| host.eq_ignore_ascii_case(authority));
-    same_host || allowed.contains(&origin)
 }
 
 #[cfg(test)]
@@ -318,28 +328,5 @@ mod tests {
         assert_eq!(token("/ws", &[("authorization", "Basic x")]), None);
         assert!(offered(&request("/ws?token=q", &[protocol])).by_subprotocol);
         assert!(!offered(&request("/ws?token=q", &[header])).by_subprotocol);
-    }
-
-    #[test]
-    fn browsers_may_come_from_the_same_host_and_the_listed_ones() {
-        let listed = AllowedOrigins::SameHostAnd(vec!["https://fonana.me".into()]);
-        let allowed = |origin: &str| {
-            let request = request("/ws", &[("host", "Rt.Example:3002"), ("origin", origin)]);
-            origin_allowed(&listed, request.headers())
-        };
-        assert!(allowed("https://fonana.me"));
-        assert!(allowed("HTTPS://Fonana.me"));
-        assert!(allowed("http://rt.example:3002"));
-        for origin in [
-            "https://fonana.me.evil.example",
-            "http://fonana.me",
-            "null",
-            "rt.example",
-        ] {
-            assert!(!allowed(origin), "{origin}");
-        }
-        assert!(origin_allowed(&listed, request("/ws", &[]).headers()));
-        let evil = request("/ws", &[("origin", "https://evil.example")]);
-        assert!(origin_allowed(&AllowedOrigins::Any, evil.headers()));
     }
 }

@@ -4,6 +4,7 @@
 //! `server`. A worker has its own [`WorkerCounters`], which nobody
 //! else writes, so that counting costs an uncontended store.
 
+mod canary;
 pub mod console;
 pub mod hour;
 mod process;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use crate::counter::Counter;
+pub use canary::{ALERTS, Canary, Firing};
 pub use process::Process;
 pub use snapshot::{Bounds, Counts, MOST_COUNTS, Observed, Snapshot};
 
@@ -65,6 +67,10 @@ pub struct WorkerCounters {
     pub connections_opened: Counter,
     /// Of those, the ones that ended.
     pub connections_closed: Counter,
+    /// Streams of server-sent events among those that were opened.
+    pub event_streams_opened: Counter,
+    /// Of those, the ones that ended.
+    pub event_streams_closed: Counter,
     /// Messages that clients sent.
     pub messages: Counter,
     /// Bytes read from sockets after the upgrade.
@@ -102,8 +108,12 @@ pub struct Counters {
     pub http_responses: Names,
     /// Requests and sockets refused by a limit, by the key of the limit.
     pub limited: Names,
+    /// What a limit would have refused, had it not been a dry run.
+    pub would_limit: Names,
     /// Tokens issued.
     pub tokens_issued: Counter,
+    /// What became of tokens in a trial of lives, as `VARIANT event`.
+    pub token_variants: Names,
     /// Revocations of tokens, families and users.
     pub tokens_revoked: Counter,
     /// Events published, by `client`, `backend` or `server`.
@@ -118,6 +128,10 @@ pub struct Counters {
     pub reloads: Names,
     /// Fetches of other issuers' keys, `fetched` or `failed`.
     pub key_fetches: Names,
+    /// Round trips of the server's own client.
+    pub canary: Canary,
+    /// Alerts that fire.
+    pub alerts: Firing,
 }
 
 impl Counters {
@@ -129,7 +143,9 @@ impl Counters {
             errors: Counter::default(),
             http_responses: Names::default(),
             limited: Names::default(),
+            would_limit: Names::default(),
             tokens_issued: Counter::default(),
+            token_variants: Names::default(),
             tokens_revoked: Counter::default(),
             publications: Names::default(),
             notifications: Counter::default(),
@@ -137,6 +153,8 @@ impl Counters {
             handshakes: Names::default(),
             reloads: Names::default(),
             key_fetches: Names::default(),
+            canary: Canary::default(),
+            alerts: Firing::default(),
         }
     }
 

@@ -1,11 +1,12 @@
 //! What is shown: everything counted and measured, read once, as plain values.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use super::{Counters, Names, Process, WorkerCounters};
+use crate::broker::figures::RedisFigures;
 use crate::broker::{Broker, Health, Store, StoreFigures};
 use crate::clock::{Clock, Moment};
 use crate::event_log::{EventLog, Figures};
@@ -26,6 +27,8 @@ pub struct Observed {
     pub store: Arc<dyn Store>,
     /// For its health.
     pub broker: Arc<dyn Broker>,
+    /// The figures of the Redis, if there is one.
+    pub redis: Option<Box<dyn Fn() -> RedisFigures + Send + Sync>>,
     /// For its figures.
     pub event_log: EventLog,
     /// The subscribers of every channel that has some.
@@ -74,6 +77,7 @@ impl Observed {
             broker: self.broker.health(),
             store: self.store.health(),
             store_figures: self.store.figures(),
+            redis: self.redis.as_ref().map(|read| read()),
             event_log: self.event_log.figures(),
             process: Process::read(),
             queues: (self.queues)(),
@@ -82,6 +86,9 @@ impl Observed {
             channels: largest(channels),
             connections_opened: counters.sum(|worker| &worker.connections_opened),
             connections_closed: counters.sum(|worker| &worker.connections_closed),
+            event_streams: counters
+                .sum(|worker| &worker.event_streams_opened)
+                .saturating_sub(counters.sum(|worker| &worker.event_streams_closed)),
             messages: counters.sum(|worker| &worker.messages),
             messages_by_type: by_worker(counters, |worker| &worker.messages_by_type),
             received_bytes: counters.sum(|worker| &worker.received_bytes),
@@ -97,7 +104,9 @@ impl Observed {
             errors: counters.errors.value(),
             http_responses: named(&counters.http_responses),
             limited: named(&counters.limited),
+            would_limit: named(&counters.would_limit),
             tokens_issued: counters.tokens_issued.value(),
+            token_variants: named(&counters.token_variants),
             tokens_revoked: counters.tokens_revoked.value(),
             publications: named(&counters.publications),
             notifications: counters.notifications.value(),
@@ -106,6 +115,10 @@ impl Observed {
             reloads: named(&counters.reloads),
             certificates: (self.certificates)(),
             key_fetches: named(&counters.key_fetches),
+            canary_rounds: counters.canary.rounds.value(),
+            canary_failures: counters.canary.failures.value(),
+            canary_latency_ms: counters.canary.latency_ms(),
+            alerts: counters.alerts.now(),
         }
     }
 }
@@ -137,6 +150,8 @@ pub struct Snapshot {
     pub store: Health,
     /// The store's own figures.
     pub store_figures: StoreFigures,
+    /// Those of the Redis, if there is one.
+    pub redis: Option<RedisFigures>,
     /// What became of the event log's lines.
     pub event_log: Figures,
     /// What the kernel says about the process.
@@ -153,6 +168,8 @@ pub struct Snapshot {
     pub connections_opened: u64,
     /// Of those, the ones that ended.
     pub connections_closed: u64,
+    /// Streams of server-sent events among those that are open.
+    pub event_streams: u64,
     /// Messages that clients sent.
     pub messages: u64,
     /// The same by their `type`, which clients choose.
@@ -183,8 +200,12 @@ pub struct Snapshot {
     pub http_responses: Counts,
     /// What was refused by a limit, by its key.
     pub limited: Counts,
+    /// [`Counters::would_limit`]
+    pub would_limit: Counts,
     /// Tokens issued.
     pub tokens_issued: u64,
+    /// [`Counters::token_variants`]
+    pub token_variants: Counts,
     /// Revocations of tokens, families and users.
     pub tokens_revoked: u64,
     /// Events published by whom.
@@ -201,6 +222,14 @@ pub struct Snapshot {
     pub certificates: Vec<(&'static str, u64)>,
     /// [`Counters::key_fetches`]
     pub key_fetches: Counts,
+    /// Round trips of the canary that came to an end.
+    pub canary_rounds: u64,
+    /// And those that did not.
+    pub canary_failures: u64,
+    /// Milliseconds of the last one, if there was one.
+    pub canary_latency_ms: Option<f64>,
+    /// Alerts that fire, by name.
+    pub alerts: BTreeSet<&'static str>,
 }
 
 impl Snapshot {
@@ -230,6 +259,7 @@ impl Default for Snapshot {
             broker: Health::Up,
             store: Health::Up,
             store_figures: StoreFigures::default(),
+            redis: None,
             event_log: Figures::default(),
             process: Process::default(),
             queues: Vec::new(),
@@ -238,6 +268,7 @@ impl Default for Snapshot {
             channels: Vec::new(),
             connections_opened: 0,
             connections_closed: 0,
+            event_streams: 0,
             messages: 0,
             messages_by_type: Vec::new(),
             received_bytes: 0,
@@ -253,7 +284,9 @@ impl Default for Snapshot {
             errors: 0,
             http_responses: Vec::new(),
             limited: Vec::new(),
+            would_limit: Vec::new(),
             tokens_issued: 0,
+            token_variants: Vec::new(),
             tokens_revoked: 0,
             publications: Vec::new(),
             notifications: 0,
@@ -262,6 +295,10 @@ impl Default for Snapshot {
             reloads: Vec::new(),
             certificates: Vec::new(),
             key_fetches: Vec::new(),
+            canary_rounds: 0,
+            canary_failures: 0,
+            canary_latency_ms: None,
+            alerts: BTreeSet::new(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod command;
 pub mod connection;
 pub mod depth;
 pub mod event;
+pub mod event_stream;
 pub mod history;
 pub mod reply;
 

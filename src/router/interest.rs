@@ -46,11 +46,18 @@ impl Interest {
         }
     }
 
-    /// A member leaves a worker, as its last there or not. `true` if nobody is left on this node.
-    pub fn leave(&self, worker: usize, key: &ChannelKey, last_on_worker: bool) -> bool {
+    /// A member leaves a worker, as its last there or not. If nobody is left on this node, `unfollow` is
+    /// called before anybody can join again; it must not come back here.
+    pub fn leave(
+        &self,
+        worker: usize,
+        key: &ChannelKey,
+        last_on_worker: bool,
+        unfollow: impl FnOnce(),
+    ) {
         let mut shard = self.shard(key);
         let Entry::Occupied(mut entry) = shard.entry(key.clone()) else {
-            return false;
+            return;
         };
         let followers = entry.get_mut();
         followers.members = followers.members.saturating_sub(1);
@@ -59,9 +66,8 @@ impl Interest {
         }
         if followers.workers == 0 {
             entry.remove();
-            return true;
+            unfollow();
         }
-        false
     }
 
     /// Calls `post` with each worker that follows the channel. Calls for one channel come one after
@@ -155,10 +161,14 @@ mod tests {
         interest.join(63, &key, true);
         assert_eq!(workers(), [0, 63]);
         assert_eq!(interest.counts(), [("post_1".to_owned(), 3)]);
-        assert!(!interest.leave(0, &key, false));
-        assert!(!interest.leave(0, &key, true));
+        let still_followed = || panic!("somebody is left");
+        interest.leave(0, &key, false, still_followed);
+        interest.leave(0, &key, true, still_followed);
         assert_eq!(workers(), [63]);
-        assert!(interest.leave(63, &key, true));
+        let mut is_left = false;
+        interest.leave(63, &key, true, || is_left = true);
+        assert!(is_left);
+        interest.leave(63, &key, true, still_followed);
         assert!(interest.counts().is_empty());
     }
 

@@ -153,6 +153,7 @@ mod tests {
             family: None,
             issued_at_ms: 0,
             expires_at_ms: u64::MAX,
+            variant: None,
             channels: [].into(),
         }
     }

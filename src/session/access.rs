@@ -57,6 +57,7 @@ mod tests {
             family: None,
             issued_at_ms: 0,
             expires_at_ms: 0,
+            variant: None,
             channels: vec!["room_7".to_owned(), "team_a*".to_owned()].into(),
         };
         allows(access, &identity, &ChannelKey::parse(key, 255).unwrap())

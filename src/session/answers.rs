@@ -66,13 +66,18 @@ impl Session {
                     position: position.as_ref(),
                     recovered,
                 };
-                effects.push(Effect::Send(reply.encode(id)));
+                let text = reply.encode(id);
                 if self.subscriptions.len() < FEW {
                     // Growth as usual begins with room for four.
                     self.subscriptions.reserve_exact(1);
                 }
                 self.subscriptions.push(key.clone());
                 let missed = missed.and_then(Result::ok).unwrap_or_default();
+                effects.push(Effect::Acknowledge {
+                    text,
+                    channel: key.clone(),
+                    stands: position.clone().filter(|_| missed.is_empty()),
+                });
                 effects.push(Effect::Activate {
                     channel: key,
                     position,

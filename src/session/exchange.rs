@@ -42,6 +42,14 @@ pub enum Input {
     },
     /// It sent a message. Never while [`Session::is_busy`](super::Session::is_busy).
     Request(Request),
+    /// It wants a channel, and said so when it came: as the command, but past the limit of commands. Never
+    /// while busy.
+    Follow {
+        /// As it wrote it.
+        channel: Box<RawValue>,
+        /// Where it stood.
+        recover: Option<Position>,
+    },
     /// The last [`Effect::Call`] came to an end.
     Answer(Answer),
     /// It answered a ping.
@@ -66,8 +74,22 @@ pub enum Effect {
     Send(String),
     /// Send this text, which says that something was refused; it counts as such.
     SendError(String),
+    /// Note that a command came too fast; whether it was refused for it.
+    TooFast {
+        /// `false`: a dry run.
+        refused: bool,
+    },
     /// Note that a token was refused, and which check failed.
     AuthFailure(&'static str),
+    /// Send this text, which says that a channel is followed.
+    Acknowledge {
+        /// The reply.
+        text: String,
+        /// The channel.
+        channel: ChannelKey,
+        /// Where the client stands in it with this, unless missed events follow.
+        stands: Option<Position>,
+    },
     /// Send a WebSocket ping.
     Ping,
     /// Hold the channel's events back for this client from now on.

@@ -17,6 +17,8 @@ pub struct Identity {
     pub issued_at_ms: u64,
     /// `exp` in milliseconds since 1970.
     pub expires_at_ms: u64,
+    /// Which life of tokens its user was given to try, while that trial goes on.
+    pub variant: Option<Arc<str>>,
     /// The `channels` claim: keys, exact or with a trailing `*`.
     pub channels: Arc<[String]>,
 }

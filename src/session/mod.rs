@@ -187,6 +187,9 @@ impl Session {
                 effects.push(Effect::Send(greeting.encode(None)));
             }
             Input::Request(request) => self.request(request, terms, now, effects),
+            Input::Follow { channel, recover } => {
+                self.follow(None, channel, recover, terms, effects);
+            }
             Input::Answer(answer) => self.answer(answer, terms, now, effects),
             Input::Pong => self.pulse.pong(),
             Input::Deadline => {
@@ -224,11 +227,16 @@ impl Session {
     fn request(&mut self, request: Request, terms: &Terms, now: Moment, effects: &mut Vec<Effect>) {
         debug_assert!(!self.is_busy(), "a request came while a call was out");
         let Request { id, command } = request;
-        match self
+        let verdict = self
             .rate
-            .spend(terms.limits.commands_per_second, now.mono_ms)
-        {
+            .spend(terms.limits.commands_per_second, now.mono_ms);
+        if verdict != Verdict::Pass {
+            let refused = !terms.limits.dry_run;
+            effects.push(Effect::TooFast { refused });
+        }
+        match verdict {
             Verdict::Pass => {}
+            _ if terms.limits.dry_run => {}
             Verdict::Refuse => {
                 let refused = Refused {
                     message: "Too many messages",
@@ -260,14 +268,7 @@ impl Session {
                 );
             }
             Ok(Command::Subscribe { channel, recover }) => {
-                match self.may_subscribe(&channel, terms) {
-                    Ok((key, rule)) => {
-                        let (rule, access) = (rule.clone(), rule.subscribe);
-                        let what = What::Subscribe { rule, recover };
-                        self.wish(id, Wish { channel, key, what }, access, effects);
-                    }
-                    Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
-                }
+                self.follow(id, channel, recover, terms, effects);
             }
             Ok(Command::Unsubscribe { channel }) => match self.resolve(&channel, terms) {
                 Ok(key) => {
@@ -312,6 +313,28 @@ impl Session {
                 }
                 Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
             },
+        }
+    }
+
+    fn follow(
+        &mut self,
+        id: Option<RequestId>,
+        channel: Box<RawValue>,
+        recover: Option<Position>,
+        terms: &Terms,
+        effects: &mut Vec<Effect>,
+    ) {
+        debug_assert!(
+            !self.is_busy(),
+            "a channel was asked for while a call was out"
+        );
+        match self.may_subscribe(&channel, terms) {
+            Ok((key, rule)) => {
+                let (rule, access) = (rule.clone(), rule.subscribe);
+                let what = What::Subscribe { rule, recover };
+                self.wish(id, Wish { channel, key, what }, access, effects);
+            }
+            Err(refused) => effects.push(refused.send(id.as_ref(), Some(&channel))),
         }
     }
 

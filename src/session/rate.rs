@@ -49,7 +49,7 @@ impl Rate {
             self.refused = 0;
             return Verdict::Pass;
         }
-        self.refused += 1;
+        self.refused = self.refused.saturating_add(1);
         if self.refused < REFUSALS_MAX {
             Verdict::Refuse
         } else {

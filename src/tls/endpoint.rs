@@ -4,14 +4,16 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ProducesTickets;
 use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use super::certificate::{Certificate, Fault, Files, Stamp, provider};
+use super::own;
 
 /// Sessions are resumed by one ticket each: browsers that come back with it spare both sides the
 /// signature.
@@ -33,6 +35,8 @@ struct Shared {
 struct Current {
     acceptor: TlsAcceptor,
     not_after_ms: u64,
+    /// What the listener shows.
+    end_entity: Option<CertificateDer<'static>>,
 }
 
 impl std::fmt::Debug for Current {
@@ -144,11 +148,24 @@ impl Endpoint {
         current.as_ref().map(|current| current.not_after_ms)
     }
 
+    /// How the server itself connects to this listener; `None`: it is plain.
+    pub fn own_client(&self) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+        let current = self.0.current.load();
+        let end_entity = current.as_ref()?.end_entity.clone()?;
+        let name = ServerName::try_from("localhost").ok()?;
+        Some((own::client(end_entity, &self.0.provider), name))
+    }
+
     fn current(&self, certificate: Certificate) -> Current {
         let Certificate {
             certified,
             not_after_ms,
         } = certificate;
+        let end_entity = certified
+            .cert
+            .first()
+            .cloned()
+            .map(CertificateDer::into_owned);
         let mut config = ServerConfig::builder_with_provider(self.0.provider.clone())
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for both versions")
@@ -160,6 +177,7 @@ impl Endpoint {
         Current {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             not_after_ms,
+            end_entity,
         }
     }
 

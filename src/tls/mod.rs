@@ -7,6 +7,7 @@ mod certificate;
 mod endpoint;
 mod expiry;
 mod greeting;
+mod own;
 
 pub use certificate::{Fault, Files};
 pub use endpoint::{Endpoint, Prepared, Refreshed};

@@ -1,6 +1,8 @@
 //! What few connections have and all others do without, so that these stay small: what a slow one has
-//! beside its outbox. A connection without it is written to on the short way.
+//! beside its outbox, and what makes one a stream of server-sent events. A connection without it is a
+//! WebSocket that is written to on the short way.
 
+use super::event_stream::EventStream;
 use crate::ws::{Backlog, Lag};
 
 /// What a connection keeps aside.
@@ -10,12 +12,14 @@ pub struct Aside {
     pub lag: Lag,
     /// Events that may go if it takes too long.
     pub backlog: Backlog,
+    /// What it is instead of a WebSocket.
+    pub stream: Option<EventStream>,
 }
 
 impl Aside {
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
-        self.backlog.is_empty() && self.lag.deadline_ms() == u64::MAX
+        self.stream.is_none() && self.backlog.is_empty() && self.lag.deadline_ms() == u64::MAX
     }
 
     /// The connection ends: nothing more is sent that waits here.

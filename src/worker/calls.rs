@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::connection::CallInFlight;
 use crate::access_backend::Question;
+use crate::auth::trial::Event;
 use crate::broker::{Error, NotificationQuery, Publication};
 use crate::event_log::{Data, Kind};
 use crate::http::Services;
@@ -171,8 +172,15 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
             ))
         }
         Call::Verify { token } => {
-            services.authority().learn(token.as_bytes()).await;
+            let authority = services.authority();
+            authority.learn(token.as_bytes()).await;
             let verified = services.identify(&token);
+            if let Ok(newer) = &verified
+                && newer.user_id == caller.identity.user_id
+            {
+                let variant = newer.variant.as_deref();
+                authority.trial().note(variant, Event::Refresh);
+            }
             Ok(Answer::Verified(
                 verified.map(Arc::new).map_err(|refusal| refusal.check()),
             ))

@@ -70,8 +70,8 @@ struct Ahead {
 /// What a member gets when its history was read.
 #[derive(Debug)]
 pub enum Activated {
-    /// These frames, then the live ones.
-    Held(Vec<Frame>),
+    /// These frames, with the places of their events, then the live ones.
+    Held(Vec<(Option<Position>, Frame)>),
     /// Events were lost: it has to come again.
     Lost,
 }
@@ -114,14 +114,12 @@ impl Channels {
             return Activated::Lost;
         };
         let mut is_past = false;
-        let held: Vec<Frame> = std::mem::take(held)
-            .into_iter()
-            .filter(|(at, _)| !is_covered(at.as_ref(), position.as_ref()))
-            .map(|(at, frame)| {
-                is_past |= at.is_some();
-                frame
-            })
-            .collect();
+        let mut held = std::mem::take(held);
+        held.retain(|(at, _)| {
+            let is_due = !is_covered(at.as_ref(), position.as_ref());
+            is_past |= is_due && at.is_some();
+            is_due
+        });
         rest.joining.swap_remove(at);
         match position {
             Some(position) if !is_past && !reaches(rest.seen.as_ref(), &position) => {
@@ -365,7 +363,7 @@ mod tests {
             got.extend(1..=until);
             got.extend(
                 held.iter()
-                    .map(|held| u64::from_be_bytes(held[..].try_into().unwrap())),
+                    .map(|(_, held)| u64::from_be_bytes(held[..].try_into().unwrap())),
             );
         }
     }
@@ -423,7 +421,7 @@ mod tests {
             panic!()
         };
         assert_eq!(held.len(), 1);
-        assert_eq!(&*held[0], b"\x81\x01x");
+        assert_eq!(&*held[0].1, b"\x81\x01x");
         let mut sent = Vec::new();
         bench
             .channels
@@ -445,7 +443,7 @@ mod tests {
             panic!()
         };
         assert_eq!(held.len(), 1);
-        assert_eq!(*held[0], *passing);
+        assert_eq!(*held[0].1, *passing);
         let mut sent = 0;
         bench
             .channels

@@ -139,6 +139,11 @@ impl Connection {
         self.life == Life::Open && self.outbox.bytes() > queue_bytes / QUEUE_SHARE
     }
 
+    /// Whether anything may be said to its peer.
+    pub fn may_send(&self) -> bool {
+        self.life == Life::Open && self.dialogue.may_send()
+    }
+
     /// Queues a frame; `false` if the bound is reached. Then what waits is written first, so that a
     /// burst within one turn counts only against a client that does not read.
     pub fn queue(

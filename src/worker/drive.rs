@@ -5,27 +5,32 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, ReadBuf};
 
+use super::aside::Aside;
 use super::channels::Slot;
 use super::connection::{Connection, Flow, Gone, Life};
+use super::event_stream::{EventStream, RETRY_MS, opening};
 use super::mailbox::Load;
 use super::stream::Stream;
 use super::turn::end_if_said;
 use super::{State, Worker};
 use crate::clock::Moment;
 use crate::event_log::{Data, Kind};
+use crate::http::event_stream::Followed;
 use crate::http::upgrade::Ticket;
 use crate::limits::{CLOSE_TIMEOUT_MS, READS_PER_TURN_MAX};
 use crate::protocol::connection::connection_id;
 use crate::protocol::{Close, Request};
+use crate::session::pulse::PING_EVERY_MS;
 use crate::session::{Input, Session};
 use crate::ws::{Dialogue, Frame, Outbox, Received};
 
 impl Worker {
     /// Takes over a socket that is upgraded when `answer` is written, and what came `behind` the
-    /// request.
+    /// request. The answer to a stream is in its ticket.
     pub(super) fn adopt(
         self: &Rc<Self>,
         stream: Stream,
@@ -35,20 +40,38 @@ impl Worker {
         load: Load,
     ) {
         let now = self.outfit.services.clock.now();
+        let is_stream = ticket.stream.is_some();
         let mut state = self.state.borrow_mut();
+        let retry_ms = RETRY_MS + state.roll(RETRY_MS);
         let terms = &state.terms;
         let Ticket {
             address,
             client,
             permits,
+            stream: wanted,
         } = ticket;
         let (session, refusal) = match client {
             Ok(identity) => (Some(Session::new(identity, terms, now)), None),
             Err(close) => (None, Some(close)),
         };
         let serial = self.next_serial();
+        let (opening, aside) = match wanted {
+            None => (None, None),
+            Some(wanted) => {
+                // There are no answers to heartbeats: the kernel tells of a client that is gone.
+                let patience = Duration::from_millis(2 * PING_EVERY_MS);
+                let _ =
+                    socket2::SockRef::from(stream.socket()).set_tcp_user_timeout(Some(patience));
+                let stream = Some(EventStream::new(wanted.channels));
+                let aside = Aside {
+                    stream,
+                    ..Aside::default()
+                };
+                (Some(opening(wanted.head, retry_ms)), Some(Box::new(aside)))
+            }
+        };
         let mut outbox = Outbox::default();
-        outbox.push_last_words(&Frame::encoded(answer));
+        outbox.push_last_words(&Frame::encoded(opening.as_deref().unwrap_or(answer)));
         let connection = Connection {
             stream,
             dialogue: Dialogue::default(),
@@ -59,7 +82,7 @@ impl Worker {
             waker: None,
             life: Life::Open,
             flow: Flow::Clean,
-            aside: None,
+            aside,
             serial,
             scheduled_ms: u64::MAX,
             opened_at: now.unix_ms,
@@ -74,7 +97,11 @@ impl Worker {
         match refusal {
             Some(close) => self.close(&mut state, slot, close, now),
             None => {
-                self.outfit.counters.connections_opened.increment();
+                let counters = &self.outfit.counters;
+                counters.connections_opened.increment();
+                if is_stream {
+                    counters.event_streams_opened.increment();
+                }
                 self.log(&state, slot, Kind::Connection, Data::default());
                 let connection_id = self.connection_id(serial);
                 self.input(&mut state, slot, Input::Opened { connection_id }, now);
@@ -233,6 +260,9 @@ impl Worker {
         let connection = state.connections.remove(slot as usize);
         if connection.session.is_some() {
             self.outfit.counters.connections_closed.increment();
+            if connection.is_event_stream() {
+                self.outfit.counters.event_streams_closed.increment();
+            }
         }
     }
 
@@ -290,6 +320,13 @@ impl Worker {
             if connection.is_behind(queue_bytes) {
                 break;
             }
+            if let Some(Followed {
+                channel, recover, ..
+            }) = Self::next_wanted(connection)
+            {
+                self.input(state, slot, Input::Follow { channel, recover }, now);
+                continue;
+            }
             if let Some(unread) = connection.unread.take() {
                 self.receive(state, slot, &unread, now);
                 continue;
@@ -336,6 +373,10 @@ impl Worker {
             Ok(()) => {
                 let count = buffer.filled().len();
                 self.outfit.counters.received_bytes.add(count as u64);
+                if connection.is_event_stream() {
+                    // Whatever it is, nobody has asked for it.
+                    return Poll::Ready(());
+                }
                 let read = std::mem::take(&mut state.read);
                 self.receive(state, slot, &read[..count], now);
                 state.read = read;

@@ -4,12 +4,14 @@
 use super::calls;
 use super::channels::{Activated, Slot};
 use super::connection::{Flow, Gone, Life};
+use super::event_stream::{Addressed, last_words};
 use super::{State, Worker};
+use crate::auth::trial::Event;
 use crate::clock::Moment;
 use crate::event_log::{Data, Kind};
 use crate::limits::CLOSE_TIMEOUT_MS;
 use crate::protocol::{ChannelKey, Close, Position, Reply};
-use crate::session::{Answer, Call, Effect, Session};
+use crate::session::{Answer, Call, Effect, Input, Session};
 use crate::ws::Frame;
 use crate::ws::frame::event_text;
 
@@ -22,6 +24,24 @@ impl Worker {
                 self.outfit.counters.error_replies.increment();
                 self.send(state, slot, &Frame::text(&text), now);
             }
+            Effect::Acknowledge {
+                text,
+                channel,
+                stands,
+            } => {
+                // With its place, if it has one: a stream that is lost right after this is taken up here.
+                let frame = Frame::text(&text);
+                let event = Addressed::new(&channel, stands.as_ref(), &frame);
+                self.send_event(state, slot, &event, now);
+            }
+            Effect::TooFast { refused } => {
+                let counters = &self.outfit.services.counters;
+                let past = match refused {
+                    true => &counters.limited,
+                    false => &counters.would_limit,
+                };
+                past.increment("commands_per_second");
+            }
             Effect::AuthFailure(check) => {
                 let services = &self.outfit.services;
                 services.counters.auth_failures.increment(check);
@@ -31,7 +51,13 @@ impl Worker {
                 };
                 self.log(state, slot, Kind::AuthFailure, detail);
             }
-            Effect::Ping => self.send(state, slot, &Frame::ping(), now),
+            Effect::Ping => {
+                self.send(state, slot, &Frame::ping(), now);
+                if state.connections[slot as usize].is_event_stream() {
+                    // Nobody answers: that the client is gone shows when nothing is acknowledged.
+                    self.input(state, slot, Input::Pong, now);
+                }
+            }
             Effect::Join(key) => {
                 let slow = state.terms.channels.slow(key.kind());
                 let (key, first) = state.channels.join(key, slot, slow);
@@ -55,12 +81,15 @@ impl Worker {
                         offset: entry.offset,
                     });
                     let text = event_text(&channel, &entry.event, at.as_ref());
-                    self.send(state, slot, &Frame::text(&text), now);
+                    let frame = Frame::text(&text);
+                    let event = Addressed::new(&channel, at.as_ref(), &frame);
+                    self.send_event(state, slot, &event, now);
                 }
                 match state.channels.activate(&channel, slot, position) {
                     Activated::Held(held) => {
-                        for frame in held {
-                            self.send(state, slot, &frame, now);
+                        for (at, frame) in held {
+                            let event = Addressed::new(&channel, at.as_ref(), &frame);
+                            self.send_event(state, slot, &event, now);
                         }
                         let detail = Data {
                             channel: Some(channel.as_str()),
@@ -101,7 +130,16 @@ impl Worker {
                 connection.call =
                     caller.map(|caller| calls::begin(call, caller, &self.outfit.services));
             }
-            Effect::Close(close) => self.close(state, slot, close, now),
+            Effect::Close(close) => {
+                if close == Close::TokenExpired
+                    && let Some(session) = &state.connections[slot as usize].session
+                {
+                    let variant = session.identity().variant.as_deref();
+                    let authority = self.outfit.services.authority();
+                    authority.trial().note(variant, Event::Expiry);
+                }
+                self.close(state, slot, close, now);
+            }
             Effect::Drop => {
                 self.leave_all(state, slot);
                 state.connections[slot as usize].gone(Gone::Silent);
@@ -111,12 +149,29 @@ impl Worker {
 
     /// Queues a frame for a client, which is closed if it has too many already.
     pub(super) fn send(&self, state: &mut State, slot: Slot, frame: &Frame, now: Moment) {
-        let connection = &mut state.connections[slot as usize];
-        if connection.life != Life::Open || !connection.dialogue.may_send() {
-            return;
-        }
         let bytes_max = state.terms.limits.queue_bytes;
-        if connection.queue(frame, bytes_max, &mut state.write, &self.outfit.counters) {
+        let (counters, scratch) = (&self.outfit.counters, &mut state.write);
+        let connection = &mut state.connections[slot as usize];
+        if connection.may_send() {
+            let frame = connection.framed(frame);
+            let is_queued = connection.queue(&frame, bytes_max, scratch, counters);
+            self.sent(state, slot, is_queued, now);
+        }
+    }
+
+    /// As [`Worker::send`], for an event that goes to nobody else.
+    fn send_event(&self, state: &mut State, slot: Slot, event: &Addressed<'_>, now: Moment) {
+        let bytes_max = state.terms.limits.queue_bytes;
+        let (counters, scratch) = (&self.outfit.counters, &mut state.write);
+        let connection = &mut state.connections[slot as usize];
+        if connection.may_send() {
+            let is_queued = connection.queue_event(event, bytes_max, scratch, counters);
+            self.sent(state, slot, is_queued, now);
+        }
+    }
+
+    fn sent(&self, state: &mut State, slot: Slot, is_queued: bool, now: Moment) {
+        if is_queued {
             self.mark_dirty(state, slot);
         } else {
             self.close(state, slot, Close::TooSlow, now);
@@ -162,20 +217,25 @@ impl Worker {
         if close == Close::TooSlow {
             connection.outbox.discard_unsent();
         }
-        if connection.dialogue.may_send() {
-            let last = Reply::Disconnect {
-                close,
-                message,
-                retry_after_ms,
+        let last = Reply::Disconnect {
+            close,
+            message,
+            retry_after_ms,
+        };
+        if connection.is_event_stream() {
+            let last = last_words(&last.encode(None), close, retry_after_ms);
+            connection.outbox.push_last_words(&last);
+        } else {
+            if connection.dialogue.may_send() {
+                let last = Frame::text(&last.encode(None));
+                connection.outbox.push_last_words(&last);
             }
-            .encode(None);
-            connection.outbox.push_last_words(&Frame::text(&last));
+            let mut bytes = Vec::new();
+            state
+                .engine
+                .close(&mut connection.dialogue, close, &mut bytes);
+            connection.outbox.push_last_words(&Frame::encoded(&bytes));
         }
-        let mut bytes = Vec::new();
-        state
-            .engine
-            .close(&mut connection.dialogue, close, &mut bytes);
-        connection.outbox.push_last_words(&Frame::encoded(&bytes));
         connection.call = None;
         connection.unread = None;
         let until_ms = now.mono_ms + CLOSE_TIMEOUT_MS;
@@ -207,19 +267,12 @@ impl Worker {
             let user_id = &session.identity().user_id;
             self.outfit.services.presence.leave(key, user_id);
         }
-        if self
-            .outfit
-            .router
-            .interest
-            .leave(self.outfit.index, key, last_here)
-        {
-            let (services, key) = (self.outfit.services.clone(), key.clone());
-            tokio::task::spawn_local(async move {
-                if let Err(error) = services.broker.unsubscribe(&key).await {
-                    tracing::debug!(%error, channel = %key, "unsubscribe");
-                }
-            });
-        }
+        let outfit = &self.outfit;
+        let interest = &outfit.router.interest;
+        interest.leave(outfit.index, key, last_here, || {
+            // Called before anybody can join again, so that whoever does is subscribed after it.
+            drop(outfit.services.broker.unsubscribe(key));
+        });
     }
 
     pub(super) fn leave_all(&self, state: &mut State, slot: Slot) {

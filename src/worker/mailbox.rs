@@ -85,6 +85,8 @@ pub struct Listed {
     pub address: IpAddr,
     /// In milliseconds since 1970.
     pub opened_at: u64,
+    /// Whether it is a stream of server-sent events, and no WebSocket.
+    pub is_stream: bool,
     /// Subscriptions that were acknowledged.
     pub channels: usize,
 }

@@ -10,6 +10,7 @@ pub mod channels;
 pub mod connection;
 mod drive;
 mod effects;
+mod event_stream;
 mod first;
 mod handshake;
 pub mod mailbox;

@@ -60,6 +60,7 @@ fn listed(connection: &Connection) -> Option<Listed> {
         user_id: session.identity().user_id.clone(),
         address: connection.address,
         opened_at: connection.opened_at,
+        is_stream: connection.is_event_stream(),
         channels: session.subscriptions().len(),
     })
 }

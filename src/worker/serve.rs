@@ -1,4 +1,4 @@
-//! HTTP on a socket, until it ends or becomes a WebSocket.
+//! HTTP on a socket, until it ends or becomes a WebSocket or a stream of server-sent events.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, upgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Worker;
@@ -37,12 +38,13 @@ impl Worker {
     ) {
         let services = &self.outfit.services;
         let upgraded: RefCell<Option<(OnUpgrade, Ticket)>> = RefCell::new(None);
+        let (streamed, begins) = (RefCell::new(None), Notify::new());
         let answered = Cell::new(false);
         let considered = Cell::new(considered);
         let service = service_fn(|mut request: Request<Incoming>| {
             answered.set(true);
             let considered = considered.take();
-            let upgraded = &upgraded;
+            let (upgraded, streamed, begins) = (&upgraded, &streamed, &begins);
             async move {
                 let considered = match considered {
                     Some(considered) => considered,
@@ -51,11 +53,18 @@ impl Worker {
                         http::upgrade::consider(services, peer, &request)
                     }
                 };
-                let waiting = matches!(considered, Considered::Upgrade { .. })
-                    .then(|| upgrade::on(&mut request));
+                let is_upgrade = matches!(&considered,
+                    Considered::Upgrade { ticket, .. } if ticket.stream.is_none());
+                let waiting = is_upgrade.then(|| upgrade::on(&mut request));
                 Ok::<_, Infallible>(match considered {
                     Considered::Other => http::handle(services, peer, request).await,
                     Considered::Refused(response) => response,
+                    Considered::Upgrade { ticket, .. } if ticket.stream.is_some() => {
+                        *streamed.borrow_mut() = Some(*ticket);
+                        begins.notify_one();
+                        // The socket is taken away from hyper, which would have it written in chunks.
+                        std::future::pending().await
+                    }
                     Considered::Upgrade { response, ticket } => {
                         *upgraded.borrow_mut() = waiting.map(|waiting| (waiting, *ticket));
                         response
@@ -84,12 +93,28 @@ impl Worker {
                 std::future::pending::<()>().await;
             }
         };
+        let serving = async {
+            tokio::select! {
+                served = &mut connection => Some(served),
+                () = late => None,
+                _ = draining.wait_for(|draining| *draining) => {
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    Some((&mut connection).await)
+                }
+            }
+        };
         let served = tokio::select! {
-            served = &mut connection => Some(served),
-            () = late => None,
-            _ = draining.wait_for(|draining| *draining) => {
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
-                Some((&mut connection).await)
+            served = serving => served,
+            () = begins.notified() => {
+                let parts = connection.into_parts();
+                if let (Some(ticket), Some(parts)) = (streamed.take(), parts) {
+                    let stream = parts.io.into_inner();
+                    // Else an answer to an earlier request is not out yet, and is lost with the rest.
+                    if !stream.is_waiting() {
+                        self.adopt(stream.into_inner().0, &[], &[], ticket, load);
+                    }
+                }
+                return;
             }
         };
         match served {

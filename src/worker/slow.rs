@@ -3,7 +3,7 @@
 
 use super::channels::Slot;
 use super::connection::{Connection, Flow, Life};
-use super::mailbox::Posted;
+use super::event_stream::Addressed;
 use super::{State, Worker};
 use crate::clock::{Moment, millis};
 use crate::config::{Limits, Slow};
@@ -12,41 +12,39 @@ use crate::protocol::Reply;
 use crate::ws::Frame;
 use crate::ws::backlog::{Due, Room};
 
-/// An event that came by.
-pub(super) struct Arrived<'a> {
-    pub(super) posted: &'a Posted,
-    /// Shared by all who get it.
-    pub(super) frame: &'a Frame,
-}
-
 impl Worker {
     /// Queues an event on the long way: for a connection that has something aside, or of a channel whose
     /// events may be dropped. `false` if it may not and there is no room.
     pub(super) fn queue_aside(
         &self,
         connection: &mut Connection,
-        arrived: &Arrived<'_>,
+        event: &Addressed<'_>,
         slow: Slow,
         limits: &Limits,
         scratch: &mut Vec<u8>,
         now: Moment,
     ) -> bool {
-        let Arrived { posted, frame } = *arrived;
         let bytes_max = limits.queue_bytes;
         let backlog = connection.aside.as_ref().map(|aside| &aside.backlog);
         // A rule that was changed meanwhile must not let an event pass those that wait.
         let slow = backlog
-            .and_then(|backlog| backlog.rule(&posted.channel))
+            .and_then(|backlog| backlog.rule(event.key))
             .unwrap_or(slow);
         let waits = connection.flow == Flow::Blocked || backlog.is_some_and(|it| !it.is_empty());
         let may_queue = slow == Slow::Close || !waits;
         let counters = &self.outfit.counters;
-        let queued = may_queue && connection.queue(frame, bytes_max, scratch, counters);
+        let queued = may_queue && connection.queue_event(event, bytes_max, scratch, counters);
         let room = room(connection, limits, now);
         let dropped = if !queued && slow != Slow::Close {
             let backlog = &mut connection.aside.get_or_insert_default().backlog;
-            let position = posted.position.as_ref();
-            backlog.push(&posted.channel, slow, position, frame, now.mono_ms, room)
+            backlog.push(
+                event.key,
+                slow,
+                event.position,
+                event.frame,
+                now.mono_ms,
+                room,
+            )
         } else if let Some(aside) = &mut connection.aside {
             // What cannot wait elsewhere takes the room of what may go.
             aside.backlog.fit(room)
@@ -75,25 +73,38 @@ impl Worker {
         let Some(aside) = &mut connection.aside else {
             return;
         };
-        self.outfit.counters.dropped.add(aside.backlog.fit(room));
+        let counters = &self.outfit.counters;
+        counters.dropped.add(aside.backlog.fit(room));
         let bytes_max = REFILL_BYTES.min(room.bytes / QUEUE_SHARE);
         while connection.outbox.bytes() <= bytes_max {
-            let frame = match aside.backlog.pop() {
-                Some(Due::Event { frame, .. }) => frame,
+            let aside = connection.aside.as_mut();
+            // What is due has been counted where it waited.
+            let _ = match aside.and_then(|aside| aside.backlog.pop()) {
+                Some(Due::Event {
+                    key,
+                    position,
+                    frame,
+                }) => {
+                    let event = Addressed::new(&key, position.as_ref(), &frame);
+                    connection.queue_event(&event, usize::MAX, &mut state.write, counters)
+                }
                 Some(Due::Gap(key, gap)) => {
                     let told = Reply::Gap {
                         key: &key,
                         dropped: gap.dropped,
                         before: gap.before.as_ref(),
                     };
-                    Frame::text(&told.encode(None))
+                    let told = connection.framed(&Frame::text(&told.encode(None)));
+                    connection.queue(&told, usize::MAX, &mut state.write, counters)
                 }
                 None => break,
             };
-            // It has been counted where it waited.
-            let _ = connection.outbox.push(&frame, usize::MAX);
         }
-        if aside.is_empty() {
+        if connection
+            .aside
+            .as_ref()
+            .is_some_and(|aside| aside.is_empty())
+        {
             connection.aside = None;
         }
         if !connection.outbox.is_empty() {

@@ -34,6 +34,11 @@ impl Unstalled {
         }
     }
 
+    /// Whether a write waits.
+    pub const fn is_waiting(&self) -> bool {
+        self.until.is_some()
+    }
+
     /// The bare socket, and what is to be read before it.
     pub fn into_inner(self) -> (Stream, Bytes) {
         (self.stream, self.read)

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use super::channels::Slot;
 use super::connection::{Flow, Flushed, Gone, Life};
-use super::slow::Arrived;
+use super::event_stream::Addressed;
 use super::{Next, State, Worker};
 use crate::clock::{Moment, millis};
 use crate::config::Slow;
@@ -95,10 +95,7 @@ impl Worker {
                 ..
             } = state;
             let limits = &terms.limits;
-            let arrived = Arrived {
-                posted: &posted,
-                frame: &frame,
-            };
+            let event = Addressed::new(&posted.channel, posted.position.as_ref(), &frame);
             let position = posted.position.as_ref();
             channels.event(&posted.channel, position, &frame, |slot, slow| {
                 let connection = &mut connections[slot as usize];
@@ -109,7 +106,7 @@ impl Worker {
                 let is_taken = if slow == Slow::Close && connection.aside.is_none() {
                     connection.queue(&frame, queue_bytes, write, &self.outfit.counters)
                 } else {
-                    self.queue_aside(connection, &arrived, slow, limits, write, now)
+                    self.queue_aside(connection, &event, slow, limits, write, now)
                 };
                 if !is_taken {
                     overflowed.push(slot);

@@ -10,6 +10,9 @@ use crate::protocol::{ChannelKey, Event, Position};
 /// Bytes of the longest header that a server sends (RFC 6455 section 5.2): no mask.
 pub const HEADER_BYTES_MAX: usize = 10;
 
+/// The first byte of an unfragmented text frame.
+const FIN_TEXT: u8 = 0x81;
+
 /// The bytes of one whole frame, or of several that stay together. Cloning shares them: the count is
 /// not atomic, because a frame never leaves its worker.
 #[derive(Debug, Clone)]
@@ -29,6 +32,18 @@ impl Frame {
         Self(Rc::new([0x89, 0]))
     }
 
+    /// The text of one text frame; `None` for another.
+    pub fn text_payload(&self) -> Option<&[u8]> {
+        let (&first, rest) = self.0.split_first()?;
+        let (&length, rest) = rest.split_first()?;
+        let extended = match length {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        (first == FIN_TEXT).then(|| rest.get(extended..)).flatten()
+    }
+
     /// Bytes that already are whole frames.
     pub fn encoded(bytes: &[u8]) -> Self {
         Self(bytes.into())
@@ -45,7 +60,6 @@ impl Deref for Frame {
 
 /// Appends the header of an unfragmented, unmasked text frame.
 pub fn write_text_header(payload_bytes: usize, out: &mut Vec<u8>) {
-    const FIN_TEXT: u8 = 0x81;
     out.push(FIN_TEXT);
     match payload_bytes {
         0..=125 => out.push(payload_bytes as u8),
@@ -93,6 +107,8 @@ mod tests {
             let event = Event::parse(&json, 1 << 20).unwrap();
             let payload = format!(r#"{{"_meta":{{"channel":"post_42"}},{}"#, &json[1..]);
             assert_eq!(encode_event(&key, &event, None), *Frame::text(&payload));
+            let frame = Frame::text(&payload);
+            assert_eq!(frame.text_payload(), Some(payload.as_bytes()));
         }
     }
 
@@ -109,5 +125,6 @@ mod tests {
         assert_eq!(header(65_535), [0x81, 126, 255, 255]);
         assert_eq!(header(65_536), [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
         assert_eq!(&*Frame::text("hi"), b"\x81\x02hi");
+        assert_eq!(Frame::ping().text_payload(), None);
     }
 }

@@ -1,10 +1,13 @@
 //! What the disk of the embedded implementation knows of relaxed channels. A copy of the file of a
 //! running store is what a crash would leave.
 
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use fanfare::broker::{Broker, Durability, Retention, Store, Unrecoverable};
+use fanfare::broker::{Answer, Broker, Durability, Published, Retention, Store, Unrecoverable};
 use fanfare::clock::Clock;
 use redb::ReadableTable;
 
@@ -20,6 +23,36 @@ fn copy(backend: &Embedded, name: &str) -> PathBuf {
     let path = backend.path().with_file_name(name);
     std::fs::copy(backend.path(), &path).unwrap();
     path
+}
+
+/// The answer, if nothing had to be waited for.
+fn at_once(mut answer: Answer<'_, Published>) -> Option<Published> {
+    let mut context = Context::from_waker(Waker::noop());
+    match Pin::new(&mut answer).poll(&mut context) {
+        Poll::Ready(answer) => Some(answer.unwrap()),
+        Poll::Pending => None,
+    }
+}
+
+#[tokio::test]
+async fn a_relaxed_event_is_answered_and_delivered_at_once() {
+    let backend = Embedded::new();
+    let opened = backend.open().await;
+    let sink = opened.start().await;
+    let post = channel("post_1");
+    // The first one of all may have to prepare the disk for the others.
+    let first = opened.broker.publish(kept(&post, 1, RELAXED)).await;
+    assert_eq!(first.unwrap().position.unwrap().offset, 1);
+    for (n, key) in [(2, "post_1"), (1, "post_2"), (3, "post_1")] {
+        let channel = channel(key);
+        let answer = at_once(opened.broker.publish(kept(&channel, n, RELAXED)));
+        let position = answer.expect("it waited").position.unwrap();
+        assert_eq!(position.offset, n as u64);
+        let delivered = sink.received(&channel, n).await;
+        assert_eq!(delivered[n - 1].position, Some(position.clone()));
+        assert_eq!(opened.broker.position(&channel).await.unwrap(), position);
+    }
+    opened.close().await;
 }
 
 #[tokio::test]

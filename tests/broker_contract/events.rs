@@ -87,6 +87,22 @@ pub async fn an_event_without_history_has_no_position(backend: &dyn Backend) {
     opened.close().await;
 }
 
+pub async fn the_last_call_counts(backend: &dyn Backend) {
+    let opened = backend.open().await;
+    let sink = opened.start().await;
+    let post = channel("post_1");
+    for _ in 0..20 {
+        opened.broker.subscribe(&post).await.unwrap();
+        // Nobody waits for the answer.
+        drop(opened.broker.unsubscribe(&post));
+    }
+    opened.broker.subscribe(&post).await.unwrap();
+    opened.broker.publish(kept(&post, 1, TEN)).await.unwrap();
+    opened.broker.publish(passing(&post, 2)).await.unwrap();
+    assert_eq!(sink.received(&post, 2).await.len(), 2);
+    opened.close().await;
+}
+
 pub async fn channels_do_not_mix(backend: &dyn Backend) {
     let opened = backend.open().await;
     let sink = opened.start().await;

@@ -154,7 +154,9 @@ impl Client {
         let worker = connection.worker;
         for effect in effects {
             match effect {
-                Effect::Send(text) => self.reply(&text, now.unix_ms, account),
+                Effect::Send(text) | Effect::Acknowledge { text, .. } => {
+                    self.reply(&text, now.unix_ms, account)
+                }
                 Effect::Join(key) => node.join(worker, &key, self.member),
                 Effect::Leave(key) => node.leave(worker, &key, self.member),
                 Effect::Call(call) => self.connection.as_mut().unwrap().call = Some(call),
@@ -189,7 +191,7 @@ impl Client {
         let slot = self.member as u32;
         match node.channels(worker).activate(channel, slot, position) {
             Activated::Held(frames) => {
-                for frame in frames {
+                for (_, frame) in frames {
                     self.event(payload(&frame), "held back", account);
                 }
             }
@@ -275,6 +277,7 @@ fn identity() -> Arc<Identity> {
         family: None,
         issued_at_ms: 0,
         expires_at_ms: u64::MAX,
+        variant: None,
         channels: Arc::new([]),
     })
 }

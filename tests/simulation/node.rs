@@ -87,7 +87,7 @@ impl Node {
 
     pub fn leave(&mut self, worker: usize, key: &ChannelKey, member: usize) {
         if let Some(last) = self.channels(worker).leave(key, member as u32) {
-            self.router.interest.leave(worker, key, last);
+            self.router.interest.leave(worker, key, last, || {});
         }
     }
 
@@ -156,6 +156,7 @@ fn terms() -> Terms {
         channels: ChannelRules(rules),
         limits: Limits {
             commands_per_second: u32::MAX,
+            dry_run: false,
             ..config.limits
         },
         node: "simulated".into(),

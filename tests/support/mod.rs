@@ -4,6 +4,7 @@
 //! compiles its own copy with `mod support;` and uses a part of it.
 //!
 //! `FANFARE_TEST_BINARY` puts another build of the server under the same tests, a packaged one say.
+//! `FANFARE_TEST_BACKEND=redis` runs the servers on a Redis that each test program starts for itself.
 //! `FANFARE_TEST_TLS=1` has every server speak TLS, and every client that is not raw speak it, too.
 //! `FANFARE_TEST_SEED` repeats the random choices of a failed run; the seed is printed.
 
@@ -21,9 +22,11 @@ mod application;
 mod bystander;
 mod client;
 mod dice;
+mod event_stream;
 mod http;
 mod pki;
 mod raw;
+pub mod redis;
 mod server;
 mod signer;
 mod token;
@@ -33,6 +36,7 @@ pub use application::Application;
 pub use bystander::{Bystander, Calm};
 pub use client::Client;
 pub use dice::Dice;
+pub use event_stream::EventStream;
 pub use http::{Reply, exchange, request};
 pub use pki::Pki;
 pub use raw::{Raw, frame, handshake};

@@ -13,12 +13,16 @@ use rustls::ClientConfig;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::redis::{RedisServer, Shared, fresh_prefix};
 use super::{Client, Pki, Reply, Wire, http, token};
 
 const SECRET: &str = "a secret for tests alone, longer than 32 bytes";
 const API_KEY: &str = "an-api-key-for-tests-alone";
 /// From the start of the process to `/ready`.
 const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// With `FANFARE_TEST_BACKEND=redis`.
+static REDIS: Shared<RedisServer> = Shared::new();
 
 /// So that no test meets a limit that it does not set itself.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -33,6 +37,8 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// A running server. Dropping it kills the process, fails the test if the server panicked or printed
 /// a secret, and prints what the server said if the test failed.
 pub struct Server {
+    /// Ends after the last server that is on it.
+    _redis: Option<Arc<RedisServer>>,
     home: TempDir,
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
@@ -123,6 +129,13 @@ impl Server {
             ("server.listen".into(), "127.0.0.1:0".into()),
             ("metrics.listen".into(), "127.0.0.1:0".into()),
         ];
+        let redis = (std::env::var("FANFARE_TEST_BACKEND").as_deref() == Ok("redis"))
+            .then(|| REDIS.get(|| RedisServer::start(&[])));
+        if let Some(redis) = &redis {
+            set(&mut all, "broker.backend", "redis");
+            set(&mut all, "broker.redis.url", &redis.url());
+            set(&mut all, "broker.redis.prefix", &fresh_prefix());
+        }
         for (key, value) in settings {
             set(&mut all, key, value);
         }
@@ -133,6 +146,7 @@ impl Server {
         variables.retain(|(_, value)| !value.is_empty());
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self {
+            _redis: redis,
             home,
             settings: all,
             environment: variables,

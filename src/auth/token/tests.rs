@@ -17,7 +17,7 @@ fn authority() -> Authority {
             secret: None,
             issuer: "fonana.me".into(),
             audience: "fonana-websocket".into(),
-            token_ttl: Duration::from_secs(1800),
+            token_ttl: config::TokenTtl::One(Duration::from_secs(1800)),
             refresh_ttl: Duration::from_secs(86_400),
             revocation_ttl: Duration::ZERO,
             refresh_grace: Duration::ZERO,
@@ -113,6 +113,7 @@ fn what_is_issued_verifies_until_the_second_it_expires() {
             family: Some("f1".into()),
             issued_at_ms: NOW_MS,
             expires_at_ms: issued.expires_at_ms,
+            variant: None,
             channels: ["post_*".to_owned()].into(),
         }
     );

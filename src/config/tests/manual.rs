@@ -80,7 +80,7 @@ fn the_defaults_are_the_contracts() {
         (&*auth.issuer, &*auth.audience),
         ("fonana.me", "fonana-websocket")
     );
-    assert_eq!(auth.token_ttl, seconds(30 * 60));
+    assert_eq!(auth.token_ttl, TokenTtl::One(seconds(30 * 60)));
     assert_eq!(auth.refresh_ttl, seconds(30 * 24 * 60 * 60));
     assert_eq!(auth.refresh_grace, seconds(10));
     assert_eq!(auth.revocation_ttl, seconds(90 * 86_400));

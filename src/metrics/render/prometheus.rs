@@ -3,13 +3,18 @@
 //! Names begin with `fanfare_`, units are seconds and bytes. No label has values that clients choose:
 //! what is not in a table of ours is `other`. Nothing is per channel or per user.
 
+mod redis;
+
 use std::collections::BTreeMap;
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use crate::broker::Health;
-use crate::metrics::Snapshot;
+use crate::broker::figures::{BOUNDS_US, Timing};
+use crate::metrics::{ALERTS, Snapshot};
 use crate::protocol::Close;
 
 /// The media type of [`metrics`].
@@ -51,6 +56,10 @@ pub fn metrics(snapshot: &Snapshot) -> String {
     about_sockets(snapshot, &mut page);
     about_requests(snapshot, &mut page);
     about_the_backend(snapshot, &mut page);
+    about_alerts(snapshot, &mut page);
+    if let Some(redis) = &snapshot.redis {
+        redis::about_redis(redis, &mut page);
+    }
     // The encoder refuses a family without a name or a series: `Page` adds neither.
     TextEncoder::new()
         .encode_to_string(&page.0)
@@ -121,8 +130,13 @@ fn about_the_process(s: &Snapshot, page: &mut Page) {
 fn about_sockets(s: &Snapshot, page: &mut Page) {
     page.gauge(
         "connections",
-        "Authenticated WebSocket connections that are open.",
+        "Authenticated connections that are open: WebSockets and event streams.",
         s.active_connections() as f64,
+    );
+    page.gauge(
+        "event_streams",
+        "Streams of server-sent events among them.",
+        s.event_streams as f64,
     );
     page.gauge(
         "connections_max",
@@ -131,12 +145,12 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
     );
     page.counter(
         "connections_opened_total",
-        "WebSocket connections that were authenticated.",
+        "Connections that were authenticated.",
         s.connections_opened as f64,
     );
     page.counter(
         "connections_closed_total",
-        "Authenticated WebSocket connections that ended.",
+        "Authenticated connections that ended.",
         s.connections_closed as f64,
     );
     let closes = bounded(&s.closes, |name| {
@@ -153,11 +167,7 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
                 },
             )
     });
-    page.counters(
-        "closes_total",
-        "Closed WebSocket connections by close code.",
-        closes,
-    );
+    page.counters("closes_total", "Closed connections by close code.", closes);
     page.gauge(
         "channels",
         "Channels with subscribers on this node.",
@@ -179,12 +189,12 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
     );
     page.counter(
         "received_bytes_total",
-        "Bytes read from WebSockets.",
+        "Bytes read from WebSockets and event streams.",
         s.received_bytes as f64,
     );
     page.counter(
         "sent_bytes_total",
-        "Bytes written to WebSockets.",
+        "Bytes written to WebSockets and event streams.",
         s.sent_bytes as f64,
     );
     page.counter(
@@ -250,10 +260,28 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "Requests and sockets refused by a limit.",
         limits,
     );
+    let limits = bounded(&s.would_limit, |limit| [("limit", limit.to_string())]);
+    page.counters(
+        "would_limit_total",
+        "What a limit would have refused, had limits.dry_run not been on.",
+        limits,
+    );
     page.counter(
         "tokens_issued_total",
         "Tokens issued.",
         s.tokens_issued as f64,
+    );
+    let variants = bounded(&s.token_variants, |name| {
+        let (variant, event) = name.split_once(' ').unwrap_or((OTHER, OTHER));
+        [
+            ("variant", variant.to_string()),
+            ("event", event.to_string()),
+        ]
+    });
+    page.counters(
+        "token_variants_total",
+        "Tokens of each life that auth.token_ttl lists: issued, refreshes, expiries, auth_failures.",
+        variants,
     );
     page.counter(
         "tokens_revoked_total",
@@ -353,6 +381,31 @@ fn about_the_backend(s: &Snapshot, page: &mut Page) {
     );
 }
 
+fn about_alerts(s: &Snapshot, page: &mut Page) {
+    let firing = ALERTS.map(|alert| {
+        let fires = s.alerts.contains(alert);
+        series([("alert", alert)], f64::from(u8::from(fires)))
+    });
+    page.gauges("alert_firing", "1 for an alert that fires.", firing.into());
+    if let Some(latency_ms) = s.canary_latency_ms {
+        page.gauge(
+            "canary_latency_seconds",
+            "The last round trip of the server's own client.",
+            latency_ms / 1e3,
+        );
+    }
+    page.counter(
+        "canary_rounds_total",
+        "Round trips of the server's own client.",
+        s.canary_rounds as f64,
+    );
+    page.counter(
+        "canary_failures_total",
+        "Round trips that did not come to an end.",
+        s.canary_failures as f64,
+    );
+}
+
 fn states(health: &Health) -> Vec<Series> {
     let now = match health {
         Health::Up => "up",
@@ -427,6 +480,27 @@ impl Page {
             metric
         });
         self.add(MetricType::COUNTER, name, help, metrics.collect());
+    }
+
+    /// Histograms with the same buckets.
+    fn histograms(&mut self, name: &str, help: &str, series: Vec<(Vec<LabelPair>, &Timing)>) {
+        let metrics = series.into_iter().map(|(labels, timing)| {
+            let buckets = BOUNDS_US.iter().zip(timing.cumulative);
+            let buckets = buckets.map(|(bound, count)| {
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(*bound as f64 / 1e6);
+                bucket.set_cumulative_count(count);
+                bucket
+            });
+            let mut histogram = Histogram::default();
+            histogram.set_bucket(buckets.collect());
+            histogram.set_sample_count(timing.count());
+            histogram.set_sample_sum(timing.sum_us as f64 / 1e6);
+            let mut metric = Metric::from_label(labels);
+            metric.set_histogram(histogram);
+            metric
+        });
+        self.add(MetricType::HISTOGRAM, name, help, metrics.collect());
     }
 
     /// A family that has no series yet is left out: the format has no such thing.

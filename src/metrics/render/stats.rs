@@ -48,6 +48,7 @@ struct Server<'a> {
     queues: &'a [usize],
     channels: u64,
     subscriptions: u64,
+    event_streams: u64,
     deliveries: u64,
     gaps: u64,
     dropped: u64,
@@ -65,7 +66,17 @@ struct Server<'a> {
     tokens_issued: u64,
     tokens_revoked: u64,
     event_log: EventLog,
+    alerts: Vec<&'static str>,
+    canary: Canary,
     process: Resources,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Canary {
+    rounds: u64,
+    failures: u64,
+    latency_ms: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -144,6 +155,7 @@ impl<'a> Server<'a> {
             queues: &snapshot.queues,
             channels: snapshot.channel_count,
             subscriptions: snapshot.subscriptions,
+            event_streams: snapshot.event_streams,
             deliveries: snapshot.deliveries,
             gaps: snapshot.gaps,
             dropped: snapshot.dropped,
@@ -164,6 +176,12 @@ impl<'a> Server<'a> {
                 written_lines: snapshot.event_log.written_lines,
                 dropped_lines: snapshot.event_log.dropped_lines,
                 io_errors: snapshot.event_log.io_errors,
+            },
+            alerts: snapshot.alerts.iter().copied().collect(),
+            canary: Canary {
+                rounds: snapshot.canary_rounds,
+                failures: snapshot.canary_failures,
+                latency_ms: snapshot.canary_latency_ms,
             },
             process: Resources {
                 resident_bytes,

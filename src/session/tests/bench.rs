@@ -23,6 +23,8 @@ pub struct Bench {
     joined: BTreeSet<ChannelKey>,
     /// Of those, the ones that were activated.
     active: BTreeSet<ChannelKey>,
+    /// Commands that came too fast: refused, and not.
+    pub too_fast: (usize, usize),
     call_is_out: bool,
     ended: bool,
 }
@@ -45,6 +47,7 @@ impl Bench {
             now: START,
             joined: BTreeSet::new(),
             active: BTreeSet::new(),
+            too_fast: (0, 0),
             call_is_out: false,
             ended: false,
         }
@@ -58,7 +61,8 @@ impl Bench {
         let mut effects = Vec::new();
         self.session
             .handle(input, &self.terms, self.now, &mut effects);
-        let lines = effects.iter().map(line).collect();
+        let is_shown = |effect: &&Effect| !matches!(effect, Effect::TooFast { .. });
+        let lines = effects.iter().filter(is_shown).map(line).collect();
         for effect in effects {
             self.watch(effect);
         }
@@ -142,7 +146,7 @@ impl Bench {
                 self.call_is_out = true;
             }
             Effect::Close(_) | Effect::Drop => self.ended = true,
-            Effect::Send(text) => {
+            Effect::Send(text) | Effect::Acknowledge { text, .. } => {
                 assert!(
                     !text.starts_with(r#"{"type":"error""#),
                     "not counted: {text}"
@@ -153,6 +157,8 @@ impl Bench {
                 assert!(text.starts_with(r#"{"type":"error""#), "{text}");
                 serde_json::from_str::<serde_json::Value>(&text).unwrap();
             }
+            Effect::TooFast { refused: true } => self.too_fast.0 += 1,
+            Effect::TooFast { refused: false } => self.too_fast.1 += 1,
             Effect::Ping | Effect::AuthFailure(_) => {}
         }
     }
@@ -166,6 +172,7 @@ pub fn identity(user: &str, expires_in_ms: u64, channels: &[&str]) -> Arc<Identi
         family: None,
         issued_at_ms: 0,
         expires_at_ms: START.unix_ms + expires_in_ms,
+        variant: None,
         channels: channels.iter().map(ToString::to_string).collect(),
     })
 }
@@ -232,6 +239,7 @@ fn terms() -> Terms {
             sign_in_per_minute: 10,
             requests_per_second: 50,
             commands_per_second: 50,
+            dry_run: false,
             message_bytes: 1 << 16,
             event_bytes: 100,
             body_bytes: 1 << 20,
@@ -251,7 +259,10 @@ fn terms() -> Terms {
 /// An effect as a test writes it down: messages as they are, the rest in words.
 fn line(effect: &Effect) -> String {
     match effect {
-        Effect::Send(text) | Effect::SendError(text) => text.clone(),
+        Effect::Send(text) | Effect::SendError(text) | Effect::Acknowledge { text, .. } => {
+            text.clone()
+        }
+        Effect::TooFast { .. } => "TOO FAST".to_owned(),
         Effect::AuthFailure(check) => format!("AUTH FAILURE {check}"),
         Effect::Ping => "PING".to_owned(),
         Effect::Join(key) => format!("JOIN {key}"),

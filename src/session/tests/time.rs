@@ -149,6 +149,19 @@ fn too_many_commands_are_refused_and_too_many_of_those_are_the_end() {
 }
 
 #[test]
+fn a_dry_run_counts_them_and_refuses_none() {
+    let mut bench = Bench::with(|terms| {
+        terms.limits.commands_per_second = 2;
+        terms.limits.dry_run = true;
+    });
+    for _ in 0..500 {
+        assert_eq!(bench.reply(r#"{"type":"ping"}"#), r#"{"type":"pong"}"#);
+    }
+    assert_eq!(bench.too_fast, (0, 490));
+    bench.finish();
+}
+
+#[test]
 fn what_is_no_command_counts_as_one() {
     let mut bench = Bench::with(|terms| terms.limits.commands_per_second = 2);
     let lines: Vec<String> = (0..110).flat_map(|_| bench.ask("nonsense")).collect();

@@ -1,0 +1,112 @@
+//! What is measured for the alarms, once a second and cheaply.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::alarm::{Alert, Level};
+use super::{Levels, Parts};
+use crate::broker::Health;
+use crate::clock::millis;
+use crate::config::Config;
+use crate::limits::LANE_EVENTS_MAX;
+
+/// Seconds of a minute.
+const MINUTE: usize = 60;
+
+/// What a measurement needs of those before it.
+#[derive(Debug, Default)]
+pub(super) struct Readings {
+    /// All refusals ever, a second each, a minute of them.
+    failures: VecDeque<u64>,
+    /// Since when broker or store has been down, in monotonic milliseconds.
+    down_since_ms: Option<u64>,
+}
+
+impl Readings {
+    pub(super) fn take(&mut self, parts: &Parts, config: &Config) -> Levels {
+        let alerts = &config.alerts;
+        let observed = &parts.observed;
+        let now = parts.clock.now();
+        let mut levels = Levels::new();
+        let mut note = |alert, is_on: bool, value: f64, threshold: f64| {
+            if is_on {
+                levels.insert(alert, Level { value, threshold });
+            }
+        };
+
+        let most = alerts.auth_failures_per_minute;
+        let failures = self.failures_in_a_minute(all_failures(parts));
+        let (value, threshold) = (failures as f64, f64::from(most));
+        note(Alert::AuthFailures, most > 0, value, threshold);
+
+        let fullest = (observed.queues)().into_iter().max().unwrap_or(0);
+        let percent = fullest as f64 * 100.0 / LANE_EVENTS_MAX as f64;
+        let most = f64::from(alerts.queue_percent);
+        note(Alert::QueuePressure, most > 0.0, percent, most);
+
+        let store_bytes = config.limits.store_bytes;
+        let percent = observed.store.figures().bytes as f64 * 100.0 / store_bytes as f64;
+        let most = f64::from(alerts.store_percent);
+        let is_on = most > 0.0 && store_bytes != u64::MAX;
+        note(Alert::StoreNearlyFull, is_on, percent, most);
+
+        let is_down = [observed.broker.health(), observed.store.health()]
+            .iter()
+            .any(|health| matches!(health, Health::Down(_)));
+        self.down_since_ms = match self.down_since_ms {
+            _ if !is_down => None,
+            None => Some(now.mono_ms),
+            since => since,
+        };
+        let down_ms = self.down_since_ms.map_or(0, |since| now.mono_ms - since);
+        let patience_ms = millis(alerts.broker_down);
+        // A patience of its own is below what a first look can tell from nothing.
+        let (value, threshold) = (down_ms as f64 / 1e3, patience_ms as f64 / 1e3);
+        note(Alert::BrokerDown, patience_ms > 0, value, threshold);
+
+        if let Some(not_after_ms) = (parts.certificate)() {
+            let ahead_ms = millis(alerts.certificate);
+            let left_s = not_after_ms as f64 / 1e3 - now.unix_ms as f64 / 1e3;
+            let overdue = ahead_ms as f64 / 1e3 - left_s;
+            note(Alert::CertificateExpiring, ahead_ms > 0, overdue, 0.0);
+        }
+
+        let most_ms = millis(alerts.canary_latency);
+        let canary = &observed.counters.canary;
+        if let Some(latency_ms) = canary.latency_ms().filter(|_| config.canary.is_some()) {
+            note(Alert::CanarySlow, most_ms > 0, latency_ms, most_ms as f64);
+        }
+        levels
+    }
+
+    fn failures_in_a_minute(&mut self, now: u64) -> u64 {
+        self.failures.push_back(now);
+        let before = self.failures.front().copied().unwrap_or(now);
+        if self.failures.len() > MINUTE {
+            self.failures.pop_front();
+        }
+        now.saturating_sub(before)
+    }
+}
+
+fn all_failures(parts: &Parts) -> u64 {
+    let mut sums = BTreeMap::new();
+    parts.observed.counters.auth_failures.add_to(&mut sums);
+    sums.values().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_is_a_minute() {
+        let mut readings = Readings::default();
+        assert_eq!(readings.failures_in_a_minute(5), 0);
+        assert_eq!(readings.failures_in_a_minute(9), 4);
+        for _ in 0..58 {
+            assert_eq!(readings.failures_in_a_minute(9), 4);
+        }
+        assert_eq!(readings.failures_in_a_minute(9), 4);
+        assert_eq!(readings.failures_in_a_minute(9), 0);
+    }
+}

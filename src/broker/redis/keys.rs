@@ -1,0 +1,110 @@
+//! The names of everything in Redis. What is touched together shares a hash tag, and so a slot.
+//!
+//! ```text
+//! PREFIX{CHANNEL}:h   stream   a channel's history; the id of an entry is OFFSET-EXPIRY_MS
+//! PREFIX{CHANNEL}:m   hash     its epoch, offset and what they hold under
+//! PREFIX{CHANNEL}:i:K string   the answer to a publication under the idempotency key K
+//! PREFIX{CHANNEL}:p.. zsets, sets   who is there (presence.rs)
+//! PREFIX{u:USER}:n..  zsets, hash   a user's notifications (notifications.rs)
+//! PREFIX{u:USER}:u    hash     a user (users.rs)
+//! PREFIX{w:WALLET}    string   whose wallet it is
+//! PREFIX{!revoked}:.. zsets, hash   revocations (values.rs)
+//! PREFIXk:N:SPACE:KEY string   the key-value part
+//!
+//! PREFIXCHANNEL       pub/sub  events, ours and those of plain publishers
+//! PREFIX{CHANNEL}     pub/sub  ours, where pub/sub is sharded
+//! PREFIX!notice       pub/sub  what is told to every node
+//! ```
+//! The prefix has no braces, a tag is never empty, and a channel's key begins with its type, so no two
+//! of these meet.
+
+use crate::protocol::ChannelKey;
+
+/// Composes names under one prefix.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// `part` of what belongs to a channel, such as `h`.
+    pub(super) fn channel(&self, channel: &ChannelKey, part: &str) -> String {
+        format!("{}{{{channel}}}:{part}", self.prefix)
+    }
+
+    /// `part` of what belongs to a user.
+    pub(super) fn user(&self, user_id: &str, part: &str) -> String {
+        format!("{}{{u:{user_id}}}:{part}", self.prefix)
+    }
+
+    pub(super) fn wallet(&self, wallet: &str) -> String {
+        format!("{}{{w:{wallet}}}", self.prefix)
+    }
+
+    /// `part` of what belongs to all nodes together.
+    pub(super) fn of_all_nodes(&self, name: &str, part: &str) -> String {
+        format!("{}{{!{name}}}:{part}", self.prefix)
+    }
+
+    /// A key of the key-value part. The length keeps awkward names apart.
+    pub(super) fn value(&self, space: &str, key: &str) -> String {
+        format!("{}k:{}:{space}:{key}", self.prefix, space.len())
+    }
+
+    /// The pub/sub channel that every program may publish to.
+    pub(super) fn open_line(&self, channel: &ChannelKey) -> String {
+        format!("{}{channel}", self.prefix)
+    }
+
+    /// The sharded pub/sub channel of our own events; in the slot of the channel's keys.
+    pub(super) fn sharded_line(&self, channel: &ChannelKey) -> String {
+        format!("{}{{{channel}}}", self.prefix)
+    }
+
+    pub(super) fn notice_line(&self) -> String {
+        format!("{}!notice", self.prefix)
+    }
+
+    /// The channel that a pub/sub channel carries; `None` for a foreign name.
+    pub(super) fn channel_of(&self, line: &str) -> Option<ChannelKey> {
+        let name = line.strip_prefix(self.prefix.as_str())?;
+        let name = match name.strip_prefix('{') {
+            Some(inner) => inner.strip_suffix('}')?,
+            None => name,
+        };
+        ChannelKey::parse(name, usize::MAX).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slot::slot;
+    use super::*;
+
+    #[test]
+    fn what_is_touched_together_is_in_one_slot() {
+        let keys = Keys::new("ws:");
+        for name in ["post_42", "post_{a}", "post_}", "post_{", "post_}{x}"] {
+            let channel = ChannelKey::parse(name, 255).unwrap();
+            let line = keys.sharded_line(&channel);
+            for part in ["h", "m", "i:{k}", "p"] {
+                let key = keys.channel(&channel, part);
+                assert_eq!(slot(key.as_bytes()), slot(line.as_bytes()), "{name}");
+            }
+            assert_eq!(keys.channel_of(&line).as_ref(), Some(&channel));
+            assert_eq!(keys.channel_of(&keys.open_line(&channel)), Some(channel));
+        }
+        for user in ["", "{}", "}", "u"] {
+            let (one, other) = (keys.user(user, "n"), keys.user(user, "u"));
+            assert_eq!(slot(one.as_bytes()), slot(other.as_bytes()), "{user}");
+        }
+        assert_eq!(keys.channel_of("ws:!notice"), None);
+        assert_eq!(keys.channel_of("other:post_1"), None);
+    }
+}

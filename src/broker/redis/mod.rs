@@ -1,0 +1,361 @@
+//! Broker and store in Redis: one server, one behind sentinels, or a cluster.
+//!
+//! A command goes out on the caller's thread and is answered there. What comes over pub/sub is heard on
+//! the thread `fanfare-redis`, which also looks after the connections. Redis is the only place where
+//! anything is kept, but for who of this node is where (`presence`), and decides the order of everything.
+//!
+//! Not for: making up for a Redis that is not there. Whatever needs it fails at once.
+
+mod address;
+mod cluster;
+mod events;
+mod figures;
+mod history;
+mod keys;
+mod line;
+mod link;
+mod listener;
+mod notifications;
+mod presence;
+mod records;
+mod scripts;
+mod sentinel;
+mod server;
+mod slot;
+mod users;
+mod values;
+mod wire;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::figures::RedisFigures;
+use super::{Deliver, Error, Health};
+use crate::clock::Clock;
+use crate::protocol::ChannelKey;
+use crate::sparing::Sparing;
+use address::Target;
+use figures::Figures;
+use keys::Keys;
+use link::{Call, Link, Wait};
+use listener::{Ear, Followed, Order};
+use presence::Told;
+use server::Refusal;
+
+/// How long a start waits for Redis.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether a channel keeps history, by the rules of the moment.
+pub type KeepsHistory = Arc<dyn Fn(&ChannelKey) -> bool + Send + Sync>;
+
+/// How to reach Redis, and what for.
+#[derive(Clone)]
+pub struct Options {
+    /// `broker.redis.url`
+    pub url: String,
+    /// `broker.redis.pubsub_url`, if it is another.
+    pub pubsub_url: Option<String>,
+    /// `broker.redis.prefix`
+    pub prefix: String,
+    /// The certificates of `broker.redis.ca`, in PEM; `None`: the system's.
+    pub authorities: Option<Vec<u8>>,
+    /// This node's name, unlike that of any other.
+    pub node: Arc<str>,
+    /// What may change while it runs.
+    pub bounds: Bounds,
+    /// `broker.redis.wait_replicas`
+    pub wait_replicas: u32,
+    /// `broker.redis.wait_timeout`
+    pub wait_timeout: Duration,
+    /// Channels of which nothing may be missed.
+    pub keeps_history: KeepsHistory,
+}
+
+/// Bounds that may change while it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// `limits.event_bytes`, for what other programs publish.
+    pub event_bytes: usize,
+    /// `limits.notifications_per_user`; `usize::MAX` is no limit.
+    pub notifications_per_user: usize,
+    /// Events that one recovery may bring; more is too far.
+    pub recovery_events: u64,
+}
+
+/// Why there is no Redis to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL cannot be used.
+    #[error("the URL {0}")]
+    Url(&'static str),
+    /// It could not be reached in time.
+    #[error("cannot reach Redis: {0}")]
+    Unreachable(String),
+    /// It is there, and will not do.
+    #[error("cannot use Redis: {0}")]
+    Unfit(String),
+    /// The thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Whether a URL can be used; if not, why. Repeats nothing of it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_url(url: &str) -> Result<(), &'static str> {
+    Target::parse(url, None).map(drop)
+}
+
+/// Connects. Blocks until Redis answers, or for ten seconds.
+///
+/// # Errors
+/// Why there is none.
+pub fn open(options: Options, clock: Clock) -> Result<Arc<Client>, OpenError> {
+    let target = |url: &str| Target::parse(url, options.authorities.clone());
+    let data = target(&options.url).map_err(OpenError::Url)?;
+    let pubsub = options.pubsub_url.as_deref().map(target).transpose();
+    let pubsub = pubsub.map_err(OpenError::Url)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(OpenError::Thread)?;
+    let (stop, stopped) = watch::channel(false);
+    let (opened_tx, opened) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name("fanfare-redis".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                let (redis, orders, heard) = Redis::begin(options, data, pubsub, clock);
+                tokio::spawn(listener::hear(Arc::clone(&redis), heard));
+                tokio::spawn(listener::follow(Arc::clone(&redis), orders));
+                tokio::spawn(renew(Arc::clone(&redis)));
+                let outcome = redis.wait_until_ready().await.map(|()| redis);
+                let is_up = outcome.is_ok();
+                if opened_tx.send(outcome).is_ok() && is_up {
+                    let mut stopped = stopped;
+                    let _ = stopped.wait_for(|stop| *stop).await;
+                }
+            });
+            // Whatever still waits for a server is dropped with the runtime.
+            runtime.shutdown_background();
+        })
+        .map_err(OpenError::Thread)?;
+    let outcome = opened.recv();
+    let redis = outcome.map_err(|error| OpenError::Thread(std::io::Error::other(error)))?;
+    Ok(Arc::new(Client {
+        redis: redis.map_err(|refusal| match refusal {
+            Refusal::Unreachable(cause) => OpenError::Unreachable(cause),
+            Refusal::Unfit(cause) => OpenError::Unfit(cause),
+        })?,
+        stop,
+        thread: Mutex::new(Some(thread)),
+    }))
+}
+
+/// Broker and store. Dropping it gives the connections up.
+pub struct Client {
+    redis: Arc<Redis>,
+    stop: watch::Sender<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What callers and the thread share.
+struct Redis {
+    keys: Keys,
+    clock: Clock,
+    node: Arc<str>,
+    bounds: RwLock<Bounds>,
+    wait: Option<Wait>,
+    keeps_history: KeepsHistory,
+    /// Where everything is kept.
+    link: Link,
+    /// Where events go through, if that is another.
+    pubsub: Option<Link>,
+    orders: mpsc::UnboundedSender<Order>,
+    ear: Ear,
+    followed: Mutex<Followed>,
+    told: Mutex<Told>,
+    sink: RwLock<Option<Arc<dyn Deliver>>>,
+    figures: Arc<Figures>,
+    warnings: Sparing,
+    /// Whether notices are heard; what is announced before would not be.
+    is_ready: watch::Sender<bool>,
+    is_closed: AtomicBool,
+    /// Calls that were accepted and are not finished.
+    accepted: AtomicUsize,
+    finished: Notify,
+}
+
+/// A call that was accepted before the end.
+struct Accepted<'a>(&'a Redis);
+
+impl Client {
+    /// New bounds, from now on.
+    pub fn rebound(&self, bounds: Bounds) {
+        let current = self.redis.bounds.write();
+        *current.unwrap_or_else(PoisonError::into_inner) = bounds;
+    }
+
+    /// What was counted.
+    pub fn figures(&self) -> RedisFigures {
+        let pubsub = self.redis.pubsub.as_ref().map_or(0, Link::depth);
+        self.redis.figures.read(self.redis.link.depth() + pubsub)
+    }
+}
+
+impl Redis {
+    #[allow(clippy::type_complexity)] // the two ends of what it hears and obeys
+    fn begin(
+        options: Options,
+        data: Target,
+        pubsub: Option<Target>,
+        clock: Clock,
+    ) -> (
+        Arc<Self>,
+        mpsc::UnboundedReceiver<Order>,
+        flume::Receiver<(u64, redis::PushInfo)>,
+    ) {
+        let (ear, heard) = Ear::new();
+        let (orders, obeyed) = mpsc::unbounded_channel();
+        let figures = Arc::new(Figures::default());
+        let wait = (options.wait_replicas > 0).then_some(Wait {
+            replicas: options.wait_replicas,
+            timeout: options.wait_timeout,
+        });
+        let link = |target| {
+            let ear = ear.clone();
+            let on_push = Arc::new(move |server, push| ear.push(server, push));
+            Link::begin(target, on_push, Arc::clone(&figures), wait.is_some())
+        };
+        let redis = Arc::new(Self {
+            keys: Keys::new(&options.prefix),
+            clock,
+            node: options.node,
+            bounds: RwLock::new(options.bounds),
+            wait,
+            keeps_history: options.keeps_history,
+            link: link(data),
+            pubsub: pubsub.map(link),
+            orders,
+            ear: ear.clone(),
+            followed: Mutex::default(),
+            told: Mutex::default(),
+            sink: RwLock::new(None),
+            figures: Arc::clone(&figures),
+            warnings: Sparing::default(),
+            is_ready: watch::channel(false).0,
+            is_closed: AtomicBool::new(false),
+            accepted: AtomicUsize::new(0),
+            finished: Notify::new(),
+        });
+        (redis, obeyed, heard)
+    }
+
+    async fn wait_until_ready(&self) -> Result<(), Refusal> {
+        self.link.connected(START_PATIENCE).await?;
+        if let Some(pubsub) = &self.pubsub {
+            pubsub.connected(START_PATIENCE).await?;
+        }
+        let mut ready = self.is_ready.subscribe();
+        let heard = tokio::time::timeout(START_PATIENCE, ready.wait_for(|ready| *ready));
+        match heard.await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Refusal::Unfit(
+                "it lets nobody subscribe to what all nodes hear".into(),
+            )),
+        }
+    }
+
+    /// Takes a call, unless it is closed.
+    fn accept(&self) -> Result<Accepted<'_>, Error> {
+        self.accepted.fetch_add(1, Ordering::AcqRel);
+        let accepted = Accepted(self);
+        if self.is_closed.load(Ordering::Acquire) {
+            Err(Error::Closed)
+        } else {
+            Ok(accepted)
+        }
+    }
+
+    /// A write. `durable`: it is answered when as many replicas have it as the configuration asks for.
+    async fn write(&self, call: &Call, durable: bool) -> Result<Value, Error> {
+        self.link
+            .call_for(call, self.wait.filter(|_| durable))
+            .await
+    }
+
+    fn bounds(&self) -> Bounds {
+        *self.bounds.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sink(&self) -> Option<Arc<dyn Deliver>> {
+        let sink = self.sink.read().unwrap_or_else(PoisonError::into_inner);
+        sink.clone()
+    }
+
+    fn health(&self) -> Health {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Health::Down("it is closed".into());
+        }
+        let pubsub = self.pubsub.as_ref().map_or(Health::Up, Link::health);
+        match (self.link.health(), pubsub) {
+            (Health::Down(cause), _) => Health::Down(format!("redis: {cause}")),
+            (_, Health::Down(cause)) => Health::Down(format!("redis for pub/sub: {cause}")),
+            (Health::Degraded(cause), _) => Health::Degraded(format!("redis: {cause}")),
+            (_, Health::Degraded(cause)) => Health::Degraded(format!("redis for pub/sub: {cause}")),
+            (Health::Up, Health::Up) => Health::Up,
+        }
+    }
+
+    /// Takes no more, finishes what was accepted, says that nobody of this node is anywhere.
+    async fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        loop {
+            let finished = self.finished.notified();
+            if self.accepted.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            finished.await;
+        }
+        self.end_presence().await;
+    }
+}
+
+impl Drop for Accepted<'_> {
+    fn drop(&mut self) {
+        if self.0.accepted.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.finished.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.redis.is_closed.store(true, Ordering::Release);
+        self.stop.send_replace(true);
+        let thread = lock(&self.thread).take();
+        // The last reference may be the sink's, and be dropped on that thread itself.
+        if let Some(thread) = thread.filter(|it| it.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Renews what this node has told of who is where.
+async fn renew(redis: Arc<Redis>) {
+    loop {
+        tokio::time::sleep(presence::RENEWAL).await;
+        redis.renew_presence().await;
+    }
+}
+
+/// A lock whose holder panicked is taken all the same: what it guards is valid after every step.
+fn lock<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}

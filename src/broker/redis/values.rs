@@ -1,0 +1,170 @@
+//! The key-value part, and revocations.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::Value;
+use uuid::Uuid;
+
+use super::Redis;
+use super::history::{decode, garbled, lasting};
+use super::link::Call;
+use super::scripts::Script;
+use crate::broker::{Error, Revocation, RevocationPage, Revoked, Stored};
+use crate::clock::millis;
+
+/// Bytes of the revision before a value: a random number, so that none ever comes back.
+const REVISION_BYTES: usize = 8;
+/// Digits of a time in the row of a revocation.
+const TIME_DIGITS: usize = 20;
+
+impl Redis {
+    pub(super) async fn set_value(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<(), Error> {
+        let call = Call::command("SET", self.keys.value(space, key)).arg(revised(value));
+        let call = match ttl {
+            Some(ttl) => call.arg("PX").number(lasting(millis(ttl))),
+            None => call,
+        };
+        self.write(&call, true).await.map(drop)
+    }
+
+    pub(super) async fn value(&self, space: &str, key: &str) -> Result<Option<Stored>, Error> {
+        let call = Call::command("GET", self.keys.value(space, key));
+        let Some(row): Option<Vec<u8>> = decode(self.link.call(&call).await?)? else {
+            return Ok(None);
+        };
+        let revision = row.first_chunk().ok_or_else(garbled)?;
+        Ok(Some(Stored {
+            revision: u64::from_be_bytes(*revision),
+            value: Bytes::from(row).slice(REVISION_BYTES..),
+        }))
+    }
+
+    pub(super) async fn delete_value(&self, space: &str, key: &str) -> Result<bool, Error> {
+        let call = Call::command("DEL", self.keys.value(space, key));
+        Ok(decode::<u64>(self.write(&call, true).await?)? > 0)
+    }
+
+    pub(super) async fn swap_value(
+        &self,
+        (space, key): (&str, &str),
+        expected: Option<u64>,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<bool, Error> {
+        let expected = expected.map_or_else(Vec::new, |revision| revision.to_be_bytes().into());
+        let ttl = ttl.map_or_else(String::new, |ttl| lasting(millis(ttl)).to_string());
+        let call = Call::script(Script::Swap, vec![self.keys.value(space, key)])
+            .arg(expected)
+            .arg(revised(value))
+            .arg(ttl);
+        Ok(decode::<u64>(self.write(&call, true).await?)? == 1)
+    }
+
+    pub(super) async fn remember_revocation(&self, revocation: Revocation) -> Result<(), Error> {
+        let until_ms = revocation.keep_until_ms;
+        let (name, before_ms) = name(&revocation.revoked);
+        let call = Call::script(Script::Revoke, self.revoked())
+            .arg(name)
+            .arg(format!("{before_ms:020}"))
+            .arg(format!("{until_ms:020}"))
+            .number(until_ms);
+        self.write(&call, true).await.map(drop)
+    }
+
+    pub(super) async fn revocation_page(
+        &self,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Result<RevocationPage, Error> {
+        let limit = limit.clamp(1, 100_000);
+        let call = Call::script(Script::Revocations, self.revoked())
+            .arg(cursor.unwrap_or_default())
+            .number(limit as u64);
+        let Value::Array(answer) = self.link.call(&call).await? else {
+            return Err(garbled());
+        };
+        let mut answer = answer.into_iter();
+        let now_ms: u64 = decode(answer.next().ok_or_else(garbled)?)?;
+        let mut page = RevocationPage::default();
+        let mut count = 0;
+        while let (Some(name), Some(row)) = (answer.next(), answer.next()) {
+            let (name, row): (String, String) = (decode(name)?, decode(row)?);
+            let revocation = revocation(&name, &row)?;
+            if revocation.keep_until_ms > now_ms {
+                page.revocations.push(revocation);
+            }
+            count += 1;
+            page.next_cursor = (count == limit).then_some(name);
+        }
+        Ok(page)
+    }
+
+    fn revoked(&self) -> Vec<String> {
+        ["n", "e", "r"]
+            .map(|part| self.keys.of_all_nodes("revoked", part))
+            .into()
+    }
+}
+
+/// A value under a revision that no other write ever had.
+fn revised(value: &[u8]) -> Vec<u8> {
+    let revision = Uuid::new_v4().as_u128() as u64;
+    [&revision.to_be_bytes(), value].concat()
+}
+
+fn name(revoked: &Revoked) -> (String, u64) {
+    match revoked {
+        Revoked::Token { id } => (format!("t:{id}"), 0),
+        Revoked::Family { id } => (format!("f:{id}"), 0),
+        Revoked::User { id, before_ms } => (format!("u:{id}"), *before_ms),
+    }
+}
+
+fn revocation(name: &str, row: &str) -> Result<Revocation, Error> {
+    let (kind, id) = name.split_once(':').ok_or_else(garbled)?;
+    let (before, until) = row.split_at_checked(TIME_DIGITS).ok_or_else(garbled)?;
+    let number = |digits: &str| digits.parse::<u64>().map_err(Error::storage);
+    let id = id.to_owned();
+    Ok(Revocation {
+        revoked: match kind {
+            "t" => Revoked::Token { id },
+            "f" => Revoked::Family { id },
+            "u" => Revoked::User {
+                id,
+                before_ms: number(before)?,
+            },
+            _ => return Err(garbled()),
+        },
+        keep_until_ms: number(until)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revocation_comes_back_from_its_row() {
+        for revoked in [
+            Revoked::Token { id: String::new() },
+            Revoked::Family { id: "a:b".into() },
+            Revoked::User {
+                id: "u".into(),
+                before_ms: u64::MAX,
+            },
+        ] {
+            let (name, before_ms) = name(&revoked);
+            let row = format!("{before_ms:020}{:020}", 7);
+            let back = revocation(&name, &row).unwrap();
+            assert_eq!((back.revoked, back.keep_until_ms), (revoked, 7));
+        }
+        assert!(revocation("x:y", &"0".repeat(40)).is_err());
+    }
+}

@@ -1,0 +1,317 @@
+//! Several nodes on one Redis are one: what is done on one is seen on all.
+
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::redis::{Cluster, RedisServer, fresh_prefix};
+use support::{Client, Server, eventually};
+
+/// Nodes with one prefix.
+fn nodes(url: &str, prefix: &str, count: usize) -> Vec<Server> {
+    let settings = [
+        ("broker.backend", "redis"),
+        ("broker.redis.url", url),
+        ("broker.redis.prefix", prefix),
+        ("channels.chat.subscribe", "any"),
+        ("channels.chat.publish", "any"),
+        ("channels.chat.history", "10000"),
+        ("channels.room.subscribe", "any"),
+        ("channels.room.presence", "true"),
+        ("channels.room.join_leave", "true"),
+        ("channels.live.subscribe", "any"),
+        ("channels.live.history", "0"),
+    ];
+    (0..count).map(|_| Server::start(&settings)).collect()
+}
+
+fn recover(client: &mut Client, channel: &str, epoch: &Value, offset: u64) -> Value {
+    client.send(&json!({"type": "subscribe", "channel": channel,
+        "recover": {"epoch": epoch, "offset": offset}}));
+    client.next_of("subscribed")["data"].clone()
+}
+
+/// Waits for word of this user; one's own coming may be told before one is subscribed.
+#[track_caller]
+fn comes(client: &mut Client, user: &str) {
+    while client.next_of("join")["data"]["userId"] != user {}
+}
+
+#[test]
+fn an_event_reaches_the_subscribers_of_every_node() {
+    let redis = RedisServer::start(&[]);
+    let servers = nodes(&redis.url(), "ws:", 2);
+    let mut clients: Vec<_> = servers.iter().map(|server| server.connect("u1")).collect();
+    for client in &mut clients {
+        client.subscribe("post_42");
+        client.subscribe("live_1");
+    }
+    for (n, server) in servers.iter().enumerate() {
+        let answer = server.publish("post_42", json!({"type": "tick", "n": n}));
+        assert_eq!(answer["offset"], n + 1);
+        server.publish("live_1", json!({"type": "tock", "n": n}));
+        for client in &mut clients {
+            let event = client.next_of("tick");
+            assert_eq!(
+                (&event["n"], &event["_meta"]["offset"]),
+                (&json!(n), &json!(n + 1))
+            );
+            assert_eq!(event["_meta"]["epoch"], answer["epoch"]);
+            assert_eq!(
+                client.next_of("tock")["_meta"],
+                json!({"channel": "live_1"})
+            );
+        }
+    }
+    // A client that comes back to the other node has missed nothing.
+    let epoch = servers[0].publish("post_42", json!({"type": "tick", "n": 2}))["epoch"].clone();
+    let mut client = servers[1].connect("u2");
+    assert_eq!(
+        recover(&mut client, "post_42", &epoch, 1)["recovered"],
+        true
+    );
+    assert_eq!(client.next()["n"], 1);
+    assert_eq!(client.next()["n"], 2);
+}
+
+#[test]
+fn any_program_may_publish() {
+    let redis = RedisServer::start(&[]);
+    let servers = nodes(&redis.url(), "ws:", 2);
+    let mut clients: Vec<_> = servers.iter().map(|server| server.connect("u1")).collect();
+    for client in &mut clients {
+        client.subscribe("post_42");
+    }
+    for nonsense in [
+        "",
+        "hello",
+        "{",
+        "[]",
+        "{\"a\":1}",
+        "{\"type\":\"x\",\"_meta\":{}}",
+        "@1:e:x",
+    ] {
+        redis.command(&["PUBLISH", "ws:post_42", nonsense]);
+    }
+    redis.command(&[
+        "PUBLISH",
+        "ws:post_42",
+        "{\"type\":\"post_liked\",\"by\":\"u9\"}",
+    ]);
+    redis.command(&["PUBLISH", "ws:no channel", "{\"type\":\"x\"}"]);
+    for client in &mut clients {
+        assert_eq!(
+            client.next(),
+            json!({"_meta": {"channel": "post_42"}, "type": "post_liked", "by": "u9"})
+        );
+    }
+    for server in &servers {
+        let metrics = server.metrics("/metrics").expect(200).text().to_owned();
+        let dropped = "fanfare_redis_malformed_messages_total 7";
+        assert!(metrics.contains(dropped), "{metrics}");
+    }
+}
+
+#[test]
+fn notifications_users_and_presence_are_shared() {
+    let redis = RedisServer::start(&[]);
+    let servers = nodes(&redis.url(), "ws:", 2);
+    let [one, other] = servers.as_slice() else {
+        unreachable!()
+    };
+    let mut socket = one.connect("u1");
+    socket.subscribe("notifications");
+    let note = other.notify("u1", "hello");
+    let told = socket.next_of("notification");
+    assert_eq!(
+        (&told["notification"], &told["unreadCount"]),
+        (&note, &json!(1))
+    );
+    let read = json!({"notificationId": note["id"], "isRead": true});
+    other
+        .as_user("u1", "PATCH", "/api/user/notifications", &read)
+        .expect(200);
+    assert_eq!(
+        socket.next_of("notification_read")["notificationId"],
+        note["id"]
+    );
+    let list = one.as_user("u1", "GET", "/api/user/notifications", &Value::Null);
+    assert_eq!(list.expect(200).json()["notifications"][0]["isRead"], true);
+
+    let wallet = "9xQeWvG816bUx9EPjHmaT23yvVM2ZWbrrpZb9PusVFin";
+    let change = json!({"id": "app-7", "wallet": wallet, "nickname": "Seven"});
+    one.as_backend("PUT", "/api/users", &change).expect(200);
+    let signed_in = other.json("POST", "/api/auth/wallet", &[], &json!({"wallet": wallet}));
+    assert_eq!(signed_in.expect(200).json()["user"]["id"], "app-7");
+
+    let mut left = one.connect("ann");
+    left.subscribe("room_1");
+    let mut right = other.connect("bob");
+    right.subscribe("room_1");
+    comes(&mut left, "bob");
+    for client in [&mut left, &mut right] {
+        client.send(&json!({"type": "presence", "channel": "room_1"}));
+        let present = client.next_of("presence")["data"].clone();
+        assert_eq!(
+            present,
+            json!({"channelKey": "room_1", "users": ["ann", "bob"], "count": 2})
+        );
+    }
+    drop(right);
+    assert_eq!(left.next_of("leave")["data"]["userId"], "bob");
+}
+
+#[test]
+fn a_node_that_is_killed_is_forgotten() {
+    let redis = RedisServer::start(&[]);
+    let mut servers = nodes(&redis.url(), "ws:", 2);
+    let mut left = servers[0].connect("ann");
+    let mut right = servers[1].connect("bob");
+    left.subscribe("room_1");
+    right.subscribe("room_1");
+    comes(&mut left, "bob");
+    servers[1].kill();
+    let path = "/api/presence?channel=room_1";
+    eventually("bob is gone", Duration::from_secs(60), || {
+        let present = servers[0].as_backend("GET", path, &Value::Null);
+        present.expect(200).json()["users"] == json!(["ann"])
+    });
+    left.quiet(10);
+}
+
+/// Several publishers on several nodes; every subscriber on every node sees what the stream has.
+fn one_order(url: &str, prefix: &str, stream: impl Fn(&str) -> Vec<u64>) {
+    const PUBLISHERS: u64 = 3;
+    const EACH: u64 = 60;
+    let servers = nodes(url, prefix, 3);
+    let channels = ["chat_1", "chat_2", "chat_3"];
+    let mut listeners: Vec<_> = servers
+        .iter()
+        .map(|server| server.connect("listener"))
+        .collect();
+    for listener in &mut listeners {
+        for channel in channels {
+            listener.subscribe(channel);
+        }
+    }
+    std::thread::scope(|scope| {
+        for (node, server) in servers.iter().enumerate() {
+            for publisher in 0..PUBLISHERS {
+                scope.spawn(move || {
+                    for n in 0..EACH {
+                        let number = (node as u64 * PUBLISHERS + publisher) * EACH + n;
+                        let channel = channels[(number % 3) as usize];
+                        server.publish(channel, json!({"type": "tick", "n": number}));
+                    }
+                });
+            }
+        }
+    });
+    let total = servers.len() as u64 * PUBLISHERS * EACH;
+    let mut orders: Vec<Vec<Vec<u64>>> = Vec::new();
+    for listener in &mut listeners {
+        let mut heard = vec![Vec::new(); channels.len()];
+        for _ in 0..total {
+            let event = listener.next_of("tick");
+            let channel = event["_meta"]["channel"].as_str().unwrap();
+            let index = channels.iter().position(|one| *one == channel).unwrap();
+            heard[index].push(event["n"].as_u64().unwrap());
+            assert_eq!(
+                event["_meta"]["offset"],
+                heard[index].len(),
+                "{}",
+                listener.tell()
+            );
+        }
+        orders.push(heard);
+    }
+    for (index, channel) in channels.iter().enumerate() {
+        let stored = stream(channel);
+        assert!(!stored.is_empty());
+        for order in &orders {
+            assert_eq!(order[index], stored, "{channel}");
+        }
+    }
+}
+
+/// The numbers of the events in a channel's stream, as `XRANGE` gives them.
+fn stored(answer: &str) -> Vec<u64> {
+    let events = answer.lines().filter(|line| line.starts_with('{'));
+    let number = |line: &str| {
+        serde_json::from_str::<Value>(line).unwrap()["n"]
+            .as_u64()
+            .unwrap()
+    };
+    events.map(number).collect()
+}
+
+#[test]
+fn every_node_has_the_order_of_the_stream() {
+    let redis = RedisServer::start(&[]);
+    one_order(&redis.url(), "ws:", |channel| {
+        stored(&redis.command(&["XRANGE", &format!("ws:{{{channel}}}:h"), "-", "+"]))
+    });
+}
+
+#[test]
+fn in_a_cluster_every_node_has_the_order_of_the_stream() {
+    let cluster = Cluster::start();
+    let prefix = fresh_prefix();
+    one_order(&cluster.url(), &prefix, |channel| {
+        let key = format!("{prefix}{{{channel}}}:h");
+        let answers = cluster
+            .nodes
+            .iter()
+            .map(|node| node.command(&["XRANGE", &key, "-", "+"]));
+        let answers: Vec<_> = answers
+            .filter(|answer| !answer.starts_with("-MOVED"))
+            .collect();
+        assert_eq!(answers.len(), 1);
+        stored(&answers[0])
+    });
+    // A plain PUBLISH to any of the servers is heard.
+    let servers = nodes(&cluster.url(), &prefix, 2);
+    let mut clients: Vec<_> = servers.iter().map(|server| server.connect("u1")).collect();
+    for client in &mut clients {
+        client.subscribe("post_42");
+    }
+    let line = format!("{prefix}post_42");
+    for node in &cluster.nodes {
+        node.command(&["PUBLISH", &line, "{\"type\":\"post_liked\"}"]);
+        for client in &mut clients {
+            assert_eq!(client.next()["type"], "post_liked");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_used_ends_the_start_with_a_sentence() {
+    let redis = RedisServer::start(&[("requirepass", "hunter2hunter2")]);
+    let port = support::redis::free_port();
+    let cases = [
+        (format!("redis://127.0.0.1:{port}"), "cannot reach Redis"),
+        (redis.url(), "cannot use Redis"),
+        (
+            format!("redis://:wrong-password@{}", redis.address()),
+            "cannot use Redis",
+        ),
+    ];
+    for (url, sentence) in cases {
+        let home = tempfile::tempdir().unwrap();
+        let output = support::command()
+            .args(["serve", "--set", "server.listen=127.0.0.1:0"])
+            .args(["--set", "metrics.listen=127.0.0.1:0"])
+            .args(["--set", "broker.backend=redis"])
+            .env("FANFARE_BROKER__REDIS__URL", &url)
+            .current_dir(home.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(sentence), "{said}");
+        assert!(!said.contains("wrong-password"), "{said}");
+    }
+}

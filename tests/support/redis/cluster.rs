@@ -1,0 +1,80 @@
+//! Three primaries, and a replica of each if asked for.
+
+use super::{RedisServer, until};
+
+/// A cluster of three primaries.
+pub struct Cluster {
+    /// The primaries, then their replicas in the same order.
+    pub nodes: Vec<RedisServer>,
+}
+
+impl Cluster {
+    /// Starts it without replicas.
+    #[track_caller]
+    pub fn start() -> Self {
+        Self::with_replicas(0)
+    }
+
+    /// Starts it with so many replicas for each primary, 0 or 1.
+    #[track_caller]
+    pub fn with_replicas(replicas: usize) -> Self {
+        let settings = [
+            ("cluster-enabled", "yes"),
+            ("cluster-node-timeout", "2000"),
+            ("cluster-require-full-coverage", "no"),
+        ];
+        let nodes: Vec<_> = (0..3 + 3 * replicas)
+            .map(|_| RedisServer::start(&settings))
+            .collect();
+        let ranges = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];
+        for (node, (first, last)) in nodes.iter().zip(ranges) {
+            node.command(&["CLUSTER", "ADDSLOTSRANGE", first, last]);
+        }
+        for (number, node) in nodes.iter().enumerate() {
+            // The epochs of a new cluster must differ.
+            node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
+            if number > 0 {
+                let port = nodes[0].port().to_string();
+                node.command(&["CLUSTER", "MEET", "127.0.0.1", &port]);
+            }
+        }
+        let cluster = Self { nodes };
+        let count = cluster.nodes.len().to_string();
+        until("the nodes know each other", || {
+            cluster.nodes.iter().all(|node| {
+                let info = node.command(&["CLUSTER", "INFO"]);
+                info.contains(&format!("cluster_known_nodes:{count}"))
+                    && info.contains("cluster_slots_assigned:16384")
+            })
+        });
+        for number in 3..cluster.nodes.len() {
+            let id = cluster.nodes[number - 3].command(&["CLUSTER", "MYID"]);
+            let id = id.lines().nth(1).unwrap();
+            cluster.nodes[number].command(&["CLUSTER", "REPLICATE", id]);
+        }
+        cluster.agree();
+        cluster
+    }
+
+    /// Waits until all nodes that run say that all is well.
+    #[track_caller]
+    pub fn agree(&self) {
+        until("the cluster is up and its replicas follow", || {
+            self.nodes.iter().enumerate().all(|(number, node)| {
+                let is_up = node
+                    .command(&["CLUSTER", "INFO"])
+                    .contains("cluster_state:ok");
+                is_up && (number < 3 || node.info("master_link_status") == "up")
+            })
+        });
+    }
+
+    /// All primaries that it began with, as a URL.
+    pub fn url(&self) -> String {
+        let addresses: Vec<_> = self.nodes[..3]
+            .iter()
+            .map(|node| node.address().to_string())
+            .collect();
+        format!("redis://{}", addresses.join(","))
+    }
+}
