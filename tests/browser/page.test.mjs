@@ -102,7 +102,7 @@ test('a revoked token ends it all', () =>
     await connect(page);
     await page.fill('#api-key', API_KEY);
     await page.click('#revoke');
-    await shows(page, '#state', /^sent away$/);
+    await shows(page, '#state', /^not connected$/);
     await shows(page, '#notice', /revoked/);
     assert.equal(await page.inputValue('#token'), '');
   }));
