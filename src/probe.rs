@@ -127,13 +127,24 @@ impl Socket {
     /// # Errors
     /// What is in the way.
     pub fn subscribe(&mut self, channel: &str) -> Result<(), Problem> {
-        let command = json!({ "type": "subscribe", "channel": channel });
+        self.subscribe_from(channel, &Value::Null).map(drop)
+    }
+
+    /// The same, recovering what came after a position unless that is null; the acknowledgement.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub fn subscribe_from(&mut self, channel: &str, position: &Value) -> Result<Value, Problem> {
+        let mut command = json!({ "type": "subscribe", "channel": channel });
+        if !position.is_null() {
+            command["recover"] = position.clone();
+        }
         self.send(&command)?;
         let answer = self.wait("answer to a subscription", |message| {
             message["type"] == "subscribed" || message["type"] == "error"
         })?;
         match answer["type"].as_str() {
-            Some("subscribed") => Ok(()),
+            Some("subscribed") => Ok(answer),
             _ => Err(Problem::Broken(format!("{channel}: {}", answer["data"]))),
         }
     }
@@ -145,6 +156,21 @@ impl Socket {
     pub fn event(&mut self, mark: &str) -> Result<(), Problem> {
         self.wait("event", |message| message["mark"] == mark)
             .map(drop)
+    }
+
+    /// The next message, whatever it is, unless nothing at all comes for so long.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub fn next(&mut self, silence_max: Duration) -> Result<Value, Problem> {
+        let tcp = match self.socket.get_ref() {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(stream) => &stream.sock,
+        };
+        tcp.set_read_timeout(Some(silence_max))
+            .map_err(|error| Problem::Broken(error.to_string()))?;
+        self.deadline_ns = u64::MAX;
+        self.wait("message", |_| true)
     }
 
     /// Says goodbye. Nobody waits for the answer.

@@ -4,8 +4,11 @@
 
 mod support;
 
+use std::io::Read;
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use support::Server;
+use support::{Server, eventually};
 
 #[track_caller]
 fn said(server: &Server, arguments: &[&str]) -> String {
@@ -108,4 +111,42 @@ fn a_second_server_does_not_take_the_socket_of_the_first() {
     second.connect("only-here");
     let all = said(&server, &["connections"]);
     assert!(!all.contains("only-here"), "{all}");
+}
+
+#[test]
+fn a_channel_is_followed_through_a_restart() {
+    let mut server = Server::start(&[]);
+    let mut follower = server
+        .command(&["subscribe", "post_1", "--count", "3"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let patience = Duration::from_secs(20);
+    eventually("the follower", patience, || {
+        server.stats()["connectionsByChannel"]["post_1"] == 1
+    });
+    server.publish("post_1", json!({ "type": "n", "n": 0 }));
+    server.kill();
+    server.restart();
+    server.publish("post_1", json!({ "type": "n", "n": 1 }));
+    server.publish("post_1", json!({ "type": "n", "n": 2 }));
+    let output = wait(&mut follower);
+    let seen: Vec<Value> = output
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let numbers: Vec<_> = seen.iter().map(|event| event["n"].clone()).collect();
+    assert_eq!(numbers, [json!(0), json!(1), json!(2)], "{output}");
+}
+
+fn wait(child: &mut std::process::Child) -> String {
+    let mut output = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut output)
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    output
 }

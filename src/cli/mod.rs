@@ -4,12 +4,14 @@ pub mod backup;
 pub mod bench;
 pub mod check;
 pub mod connections;
+pub mod doctor;
 pub mod documents;
 pub mod publish;
 pub mod reload;
 pub mod serve;
 pub mod stats;
 pub mod store;
+pub mod subscribe;
 pub mod token;
 
 mod operator;
@@ -76,8 +78,12 @@ pub enum Command {
     Connections(connections::Connections),
     /// Publish an event to a channel
     Publish(publish::Publish),
+    /// Follow a channel in the terminal
+    Subscribe(subscribe::Subscribe),
     /// Add a notification for a user
     Notify(publish::Notify),
+    /// Find what is wrong with this installation, and how to mend it
+    Doctor(doctor::Doctor),
     /// Copy everything that is stored, while the server runs or not
     Backup(backup::Backup),
     /// Make a database of a backup
@@ -190,6 +196,16 @@ impl Failure {
             Self::Unreachable(why) => writeln!(io::stderr(), "fanfare: {why}"),
             Self::Other(error) => writeln!(io::stderr(), "fanfare: {}", with_causes(&**error)),
         };
+    }
+
+    /// In a sentence.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Configuration(mistakes) => mistakes.to_string(),
+            Self::Reported | Self::Unsound => String::new(),
+            Self::Unreachable(why) => why.clone(),
+            Self::Other(error) => with_causes(&**error),
+        }
     }
 
     /// Documented in `--help`.

@@ -175,6 +175,11 @@ impl Client {
         }
     }
 
+    /// Whether the other side has ended it.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// The next message of this `type`; those before it stay unread.
     #[track_caller]
     pub fn next_of(&mut self, kind: &str) -> Value {

@@ -201,7 +201,8 @@ impl Server {
         self.home.path().join("config.toml")
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The same, not run yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command();
         command
             .args(arguments)

@@ -1,10 +1,12 @@
 // The life of an installation, in order: each test goes on where the one before it ended.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
 import { copyFile } from 'node:fs/promises';
 import path from 'node:path';
-import { execFileSync } from 'node:child_process';
 import { after, afterEach, before, test } from 'node:test';
+import tls from 'node:tls';
 import { until } from '../browser/server.mjs';
 import { Follower, Publisher, everybodyLeaves, mint, pause, refused, request } from './clients.mjs';
 import { Container } from './container.mjs';
@@ -216,6 +218,42 @@ test('a bad file is refused with its mistakes, and changes nothing', async () =>
   assert.ok(await answers());
   await configure('shutdown_grase = "10s"', '#shutdown_grace = "10s"');
   await box.run('systemctl', 'reload', 'fanfare');
+});
+
+test('a certificate of Let\'s Encrypt is served, and a renewed one without a restart', async () => {
+  const live = '/etc/letsencrypt/live/rt.example.com';
+  const renew = async () => {
+    await box.run('mkdir', '-p', live);
+    execFileSync('openssl', [
+      'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
+      '-subj', '/CN=rt.example.com', '-addext', 'subjectAltName=DNS:rt.example.com',
+      '-keyout', path.join(box.root, live, 'privkey.pem'), '-out', path.join(box.root, live, 'fullchain.pem'),
+    ], { stdio: 'ignore' });
+    await box.run('env', `RENEWED_LINEAGE=${live}`, 'sh', '/usr/share/doc/fanfare/examples/letsencrypt/deploy-hook');
+    return new X509Certificate(await box.read(`${live}/fullchain.pem`)).fingerprint256;
+  };
+  const served = () => new Promise((resolve) => {
+    const socket = tls.connect({ host: '127.0.0.1', port: 3002, servername: 'rt.example.com', rejectUnauthorized: false });
+    socket.on('secureConnect', () => {
+      resolve(socket.getPeerCertificate().fingerprint256);
+      socket.destroy();
+    });
+    socket.on('error', () => resolve(null));
+  });
+  const first = await renew();
+  const none = '[server.tls]\n#cert = ""\n#key = ""';
+  const some = '[server.tls]\ncert = "/etc/fanfare/tls/fullchain.pem"\nkey = "/etc/fanfare/tls/privkey.pem"';
+  await configure(none, some);
+  await box.run('systemctl', 'restart', 'fanfare');
+  await until('the certificate', PATIENCE_MS, async () => (await served()) === first);
+  const before = await mainPid();
+  const second = await renew();
+  assert.notEqual(second, first);
+  await until('the renewed certificate', PATIENCE_MS, async () => (await served()) === second);
+  assert.equal(await mainPid(), before);
+  await configure(some, none);
+  await box.run('systemctl', 'restart', 'fanfare');
+  await ready();
 });
 
 test('an upgrade under traffic keeps the edited file and loses nothing', async () => {

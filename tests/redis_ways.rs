@@ -1,0 +1,162 @@
+//! Ways to a Redis: over TLS as an ACL user, with pub/sub on another one, and waiting for replicas.
+
+#![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+use support::redis::{RedisServer, until};
+use support::{Server, eventually};
+
+fn node(settings: &[(&str, &str)]) -> Server {
+    Server::start(&[&[("broker.backend", "redis")], settings].concat())
+}
+
+/// Subscribes on one and publishes on the other, with and without history.
+#[track_caller]
+fn are_one(servers: &[Server]) {
+    let mut client = servers[0].connect("u1");
+    client.subscribe("post_1");
+    client.subscribe("notifications");
+    for n in 1..=50 {
+        let publisher = &servers[n % servers.len()];
+        let answer = publisher.publish("post_1", json!({"type": "tick", "n": n}));
+        assert_eq!(answer["offset"], n);
+        assert_eq!(client.next_of("tick")["n"], n);
+    }
+    servers[1].notify("u1", "hello");
+    assert_eq!(client.next_of("notification")["unreadCount"], 1);
+}
+
+#[test]
+fn over_tls_as_an_acl_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    certificate(folder.path());
+    let port = support::redis::free_port();
+    let rights = "on >pass@word ~ws:* &ws:* +@read +@write +@connection +@pubsub +@scripting \
+                  +info +time +wait +cluster|slots";
+    let _redis = RedisServer::start(&[
+        ("tls-port", &port.to_string()),
+        ("tls-cert-file", &path("cert.pem")),
+        ("tls-key-file", &path("key.pem")),
+        ("tls-ca-cert-file", &path("cert.pem")),
+        ("tls-auth-clients", "no"),
+        ("user", &format!("fanfare {rights}")),
+    ]);
+    let url = format!("rediss://fanfare:pass%40word@localhost:{port}");
+    std::fs::write(path("url"), format!("{url}\n")).unwrap();
+    let settings = [
+        ("broker.redis.url_file", path("url")),
+        ("broker.redis.ca_file", path("cert.pem")),
+    ];
+    let settings = settings
+        .each_ref()
+        .map(|(key, value)| (*key, value.as_str()));
+    let servers = [node(&settings), node(&settings)];
+    are_one(&servers);
+    for server in &servers {
+        assert!(!server.output().contains("pass"), "{}", server.output());
+    }
+}
+
+/// A key and a certificate of its own for localhost.
+fn certificate(folder: &Path) {
+    let output = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        ])
+        .args([
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+            "-subj",
+            "/CN=localhost",
+        ])
+        .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .current_dir(folder)
+        .output()
+        .expect("openssl makes a certificate; tests/run installs it");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn with_pubsub_on_another_one() {
+    let (data, pubsub) = (RedisServer::start(&[]), RedisServer::start(&[]));
+    let (url, pubsub_url) = (data.url(), pubsub.url());
+    let settings = [
+        ("broker.redis.url", url.as_str()),
+        ("broker.redis.pubsub_url", pubsub_url.as_str()),
+    ];
+    let servers = [node(&settings), node(&settings), node(&settings)];
+    are_one(&servers);
+    assert_eq!(data.command(&["PUBSUB", "CHANNELS"]), "*0\r\n");
+    assert_eq!(pubsub.command(&["DBSIZE"]), ":0\r\n");
+    // Publishers on all nodes at once: two round trips each, and still one order.
+    let mut clients: Vec<_> = servers.iter().map(|server| server.connect("u2")).collect();
+    for client in &mut clients {
+        client.subscribe("post_2");
+    }
+    std::thread::scope(|scope| {
+        for server in &servers {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..40 {
+                        server.publish("post_2", json!({"type": "tick"}));
+                    }
+                });
+            }
+        }
+    });
+    for client in &mut clients {
+        for offset in 1..=360 {
+            assert_eq!(
+                client.next_of("tick")["_meta"]["offset"],
+                offset,
+                "{}",
+                client.tell()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_write_that_no_replica_has_is_not_answered_with_success() {
+    let master = RedisServer::start(&[]);
+    let of_master = format!("127.0.0.1 {}", master.port());
+    let replica = RedisServer::start(&[("replicaof", &of_master)]);
+    until("the replica follows", || {
+        replica.info("master_link_status") == "up"
+    });
+    let url = master.url();
+    let server = node(&[
+        ("broker.redis.url", &url),
+        ("broker.redis.wait_replicas", "1"),
+        ("broker.redis.wait_timeout", "500ms"),
+        ("channels.fast.subscribe", "any"),
+        ("channels.fast.durability", "relaxed"),
+    ]);
+    let tick = |channel: &str| {
+        let body = json!({"channel": channel, "event": {"type": "tick"}});
+        server.as_backend("POST", "/api/publish", &body).status
+    };
+    assert_eq!(tick("post_1"), 200);
+    replica.freeze();
+    assert_eq!(tick("post_1"), 503);
+    assert_eq!(tick("fast_1"), 200);
+    let metrics = server.metrics("/metrics").expect(200).text().to_owned();
+    assert!(
+        metrics.contains("fanfare_redis_unreplicated_writes_total 1"),
+        "{metrics}"
+    );
+    replica.thaw();
+    eventually("the replica has it", Duration::from_secs(30), || {
+        tick("post_1") == 200
+    });
+}
