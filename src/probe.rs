@@ -112,8 +112,7 @@ impl Socket {
             Some((config, name)) => Stream::Tls(Box::new(secure(config, name, tcp)?)),
         };
         let request = request(&target.url, token)?;
-        let (socket, _) =
-            tungstenite::client(request, stream).map_err(|error| not_upgraded(error))?;
+        let (socket, _) = tungstenite::client(request, stream).map_err(not_upgraded)?;
         let mut open = Self {
             socket,
             deadline_ns,

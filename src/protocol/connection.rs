@@ -1,8 +1,14 @@
 //! Names of connections: the node and a number there.
 
-/// The name of the connection with this number.
+/// The name of the connection with this number. It stands in every line of the event log, and `format!`
+/// takes several times as long.
 pub fn connection_id(node: &str, serial: u64) -> String {
-    format!("{node}-{serial}")
+    const DIGITS_MAX: usize = u64::MAX.ilog10() as usize + 1;
+    let mut name = String::with_capacity(node.len() + 1 + DIGITS_MAX);
+    name.push_str(node);
+    name.push('-');
+    name.push_str(&serial.to_string());
+    name
 }
 
 /// The number of the connection with this name, if it is one of this node.

@@ -14,6 +14,7 @@ mod event_stream;
 mod first;
 mod handshake;
 pub mod mailbox;
+pub mod replay;
 mod roster;
 mod serve;
 mod slow;

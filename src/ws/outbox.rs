@@ -9,6 +9,9 @@ use super::Frame;
 /// Without it, a peer that sends pings and reads nothing makes us keep twenty times the bound in pongs.
 const FRAME_OVERHEAD: usize = 48;
 
+/// Frames for which room is made at once when there is more than one.
+const REST_FRAMES: usize = 16;
+
 /// A queue of frames. Holds no memory while it is empty, and none of its own for a single one: that
 /// is what nearly every delivery is.
 #[derive(Debug, Default)]
@@ -47,10 +50,15 @@ impl Outbox {
             return;
         }
         self.bytes += frame.len();
-        match self.first {
-            None => self.first = Some(frame.clone()),
-            Some(_) => self.rest.push_back(frame.clone()),
+        if self.first.is_none() {
+            self.first = Some(frame.clone());
+            return;
         }
+        if self.rest.capacity() == 0 {
+            // Where there is a second there are often more.
+            self.rest.reserve(REST_FRAMES);
+        }
+        self.rest.push_back(frame.clone());
     }
 
     /// Bytes that wait.
@@ -85,6 +93,14 @@ impl Outbox {
     /// Forgets `count` bytes that the kernel took.
     pub fn consume(&mut self, mut count: usize) {
         debug_assert!(count <= self.bytes);
+        if count == self.bytes {
+            // As nearly always.
+            (self.first, self.written, self.bytes) = (None, 0, 0);
+            if self.rest.capacity() > 0 {
+                self.rest = VecDeque::new();
+            }
+            return;
+        }
         self.bytes -= count;
         while let Some(first) = &self.first {
             let left = first.len() - self.written;
@@ -95,9 +111,6 @@ impl Outbox {
             count -= left;
             self.written = 0;
             self.first = self.rest.pop_front();
-        }
-        if self.rest.capacity() > 0 {
-            self.rest = VecDeque::new();
         }
     }
 

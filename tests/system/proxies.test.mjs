@@ -1,21 +1,26 @@
 // The example configurations of nginx and haproxy, each with the real program in front of real servers.
 
 import assert from 'node:assert/strict';
-import { readdir, readFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { API_KEY, asBackend, startServer, until } from '../browser/server.mjs';
 import { mint } from './clients.mjs';
-import { NAME, Proxy, example, part, replaced } from './proxy.mjs';
+import { NAME, Proxy, example, freePorts, part, replaced } from './proxy.mjs';
 
 const SECRET = 'a secret for the tests of the proxies alone';
 /** The nodes of the examples, and those here. */
 const NODES = ['10.0.0.11:3002', '10.0.0.12:3002'];
 let servers;
 
-const start = () => startServer({
+const start = (more = {}) => startServer({
   args: ['serve', '--listen', '127.0.0.1:0', '--metrics-listen', '127.0.0.1:0'],
-  env: { FANFARE_AUTH__SECRET: SECRET, FANFARE_AUTH__API_KEYS: API_KEY, FANFARE_LIMITS__REQUESTS_PER_SECOND: '10000' },
+  env: {
+    FANFARE_AUTH__SECRET: SECRET, FANFARE_AUTH__API_KEYS: API_KEY, FANFARE_LIMITS__REQUESTS_PER_SECOND: '10000', ...more,
+  },
 });
 
 before(async () => (servers = await Promise.all([start(), start()])));
@@ -183,6 +188,76 @@ for (const [name, begin] of [
     }
   });
 }
+
+describe('two nodes on one Redis', () => {
+  const alone = [];
+  let redis;
+  before(async () => {
+    const home = await mkdtemp(path.join(tmpdir(), 'fanfare-redis-'));
+    const [port] = await freePorts(1);
+    redis = spawn('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', home], { stdio: 'ignore' });
+    redis.home = home;
+    redis.ended = new Promise((resolve) => redis.on('close', resolve).on('error', resolve));
+    const on = { FANFARE_BROKER__BACKEND: 'redis', FANFARE_BROKER__REDIS__URL: `redis://127.0.0.1:${port}` };
+    await until('Redis listens', 20_000, () => new Promise((resolve) => {
+      const socket = connect(port, '127.0.0.1', () => resolve(true)).on('error', () => resolve(false));
+      socket.unref().end();
+    }));
+    alone.push(...servers);
+    servers = await Promise.all([start(on), start(on)]);
+    servers.settings = on;
+  });
+  after(async () => {
+    await Promise.all(servers.map((one) => one.stop()));
+    servers = alone;
+    redis.kill('SIGKILL');
+    await redis.ended;
+    await rm(redis.home, { recursive: true, force: true });
+  });
+
+  for (const [name, begin] of [
+    ['nginx', () => nginx('nginx/fanfare-nodes.conf')],
+    ['nginx with stickiness', () => nginx('nginx/fanfare-nodes-sticky.conf')],
+    ['haproxy', () => haproxy()],
+    ['haproxy with stickiness', () => haproxy('haproxy/fanfare-sticky.cfg')],
+  ]) {
+    test(`behind ${name}, who loses a node recovers on the other`, async () => {
+      const proxy = await begin();
+      const channel = `post_${name.replaceAll(' ', '-')}`;
+      const publish = (server, n) => asBackend(server, 'POST', '/api/publish', { channel, event: { type: 'tick', n } });
+      const subscribe = async (client, recover) => {
+        const { node } = (await client.next()).data;
+        client.socket.send(JSON.stringify({ type: 'subscribe', channel, ...(recover && { recover }) }));
+        const { data } = await client.next();
+        return { node, ...data };
+      };
+      try {
+        const client = await proxy.connect(mint(SECRET, 'ann'));
+        const { node } = await subscribe(client);
+        await publish(servers[0], 1);
+        const first = await client.next();
+        assert.equal(first.n, 1);
+        client.socket.on('error', () => {});
+
+        const names = await Promise.all(servers.map(async (one) => (await (await fetch(`${one.metricsUrl}/stats`)).json()).server.node));
+        const gone = names.indexOf(node);
+        assert.ok(gone >= 0, `${node} of ${names}`);
+        await servers[gone].stop();
+        for (const n of [2, 3]) await publish(servers[1 - gone], n);
+
+        const back = await until('a socket again', 20_000, () => proxy.connect(mint(SECRET, 'ann'), { headers: { Cookie: client.cookie } }).catch(() => null));
+        const { recovered, node: other } = await subscribe(back, { epoch: first._meta.epoch, offset: first._meta.offset });
+        assert.equal(recovered, true);
+        assert.notEqual(other, node);
+        for (const n of [2, 3]) assert.equal((await back.next()).n, n);
+        back.socket.terminate();
+        servers[gone] = await start(servers.settings);
+      } finally {
+        await proxy.stop();
+      }
+    });
+  }
+});
 
 /** The lines of the event logs of both servers. */
 async function eventLogs() {

@@ -163,7 +163,7 @@ export class Proxy {
 }
 
 /** Ports that were free a moment ago. */
-async function freePorts(count) {
+export async function freePorts(count) {
   const servers = Array.from({ length: count }, () => createServer());
   await Promise.all(servers.map((one) => new Promise((done) => one.listen(0, '127.0.0.1', done))));
   const ports = servers.map((one) => one.address().port);

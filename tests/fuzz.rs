@@ -1,0 +1,253 @@
+//! Everything that is parsed before anybody has shown who he is, fed with damaged input: nothing may
+//! panic, and nothing that was changed may be believed.
+//!
+//! Good inputs are cut, spliced, repeated and filled with what parsers stumble over, for FUZZ_SECONDS
+//! (2 unless told) each. FANFARE_TEST_SEED repeats a run.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test takes the time, and what is not there has to fail it"
+)]
+
+mod support;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use fanfare::admission::client_address;
+use fanfare::auth::jwks::KeySet;
+use fanfare::auth::{Authority, TokenSubject, wallet};
+use fanfare::config::{self, Secret, Sources};
+use fanfare::http::upgrade;
+use fanfare::key_pair::KeyPair;
+use fanfare::protocol::Request;
+use hyper::HeaderMap;
+use hyper::header::HeaderValue;
+use ipnet::IpNet;
+use jsonwebtoken::Algorithm;
+use serde_json::json;
+use support::{Dice, Signer, forge, key_set};
+
+const NOW_MS: u64 = 1_795_406_706_789;
+const SECRET: &[u8] = b"a secret for damaged tokens, long enough";
+
+/// What parsers stumble over.
+const STUMBLES: [&[u8]; 22] = [
+    b"\0",
+    b"\xff",
+    b"\xc3\x28",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"..",
+    b".",
+    b"=",
+    b"\"",
+    b"\\u0000",
+    b"{",
+    b"[[[[[[[[",
+    b"null",
+    b"-1",
+    b"1e999",
+    b"99999999999999999999",
+    b":",
+    b",",
+    b"%00",
+    b"\t",
+    b" ",
+    b"none",
+];
+
+/// Hands `look` the samples, and then what became of them, until the time is over.
+fn damaged(what: &str, samples: &[Vec<u8>], mut look: impl FnMut(&[u8])) {
+    let seconds = std::env::var("FUZZ_SECONDS").map_or(2.0, |text| text.parse().unwrap());
+    let mut dice = Dice::from_environment();
+    let until = Instant::now() + Duration::from_secs_f64(seconds);
+    let mut rounds = 0u64;
+    for sample in samples {
+        look(sample);
+    }
+    while Instant::now() < until {
+        for _ in 0..200 {
+            let mut input = samples[below(&mut dice, samples.len())].clone();
+            for _ in 0..=below(&mut dice, 4) {
+                damage(&mut input, samples, &mut dice);
+            }
+            look(&input);
+            rounds += 1;
+        }
+    }
+    println!("{what}: {rounds} inputs");
+}
+
+fn below(dice: &mut Dice, bound: usize) -> usize {
+    usize::try_from(dice.below(bound as u64)).unwrap()
+}
+
+fn damage(input: &mut Vec<u8>, samples: &[Vec<u8>], dice: &mut Dice) {
+    let at = below(dice, input.len() + 1);
+    match below(dice, 8) {
+        0 if at < input.len() => input[at] ^= 1 << below(dice, 8),
+        1 if at < input.len() => input[at] = below(dice, 256) as u8,
+        2 => input.truncate(at),
+        3 => drop(input.drain(..at)),
+        4 => {
+            let stumble = STUMBLES[below(dice, STUMBLES.len())];
+            input.splice(at..at, stumble.iter().copied());
+        }
+        5 => {
+            let end = at + below(dice, input.len() - at + 1);
+            let part = input[at..end].to_vec();
+            let times = 1 + below(dice, 16);
+            input.splice(at..at, part.repeat(times));
+        }
+        6 => {
+            let other = &samples[below(dice, samples.len())];
+            let from = below(dice, other.len() + 1);
+            input.truncate(at);
+            input.extend_from_slice(&other[from..]);
+        }
+        _ => {
+            let end = at + below(dice, input.len() - at + 1);
+            input.drain(at..end);
+        }
+    }
+    input.truncate(64 << 10);
+}
+
+#[test]
+fn tokens() {
+    let auth = config::load(&Sources::default()).unwrap().auth;
+    let authority = Authority::new(&Secret::new(SECRET), &auth);
+    let subject = TokenSubject {
+        user_id: "u1".into(),
+        wallet: Some("w".into()),
+        channels: vec!["post_*".into()],
+        ..TokenSubject::default()
+    };
+    let good = authority.issue(&subject, NOW_MS).token;
+    let claims = json!({"userId": "u1", "exp": NOW_MS / 1000 + 60, "iss": "fonana.me", "aud": "fonana-websocket"});
+    let samples = [
+        good.clone(),
+        forge(&json!({"alg": "HS256", "kid": "x"}), &claims, SECRET),
+        forge(&json!({"alg": "none"}), &claims, b""),
+        forge(
+            &json!({"alg": "RS256", "jku": "https://evil.example"}),
+            &claims,
+            b"",
+        ),
+        forge(
+            &json!({"alg": "HS256", "crit": ["exp"]}),
+            &json!([[[[]]]]),
+            SECRET,
+        ),
+    ]
+    .map(String::into_bytes);
+    // What is signed, as it was signed: of other texts none may be believed.
+    let signed: Vec<Vec<u8>> = samples[..2].to_vec();
+    damaged("tokens", &samples, |input| {
+        let Ok(text) = std::str::from_utf8(input) else {
+            return;
+        };
+        let believed = authority.verify(text, NOW_MS).is_ok();
+        assert!(
+            !believed || signed.iter().any(|one| one == input),
+            "{text:?}"
+        );
+    });
+}
+
+#[test]
+fn heads_of_requests() {
+    let samples = [
+        &b"GET /ws?token=a.b.c HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c, websocket\r\nAuthorization: Bearer t\r\n\
+          Sec-WebSocket-Protocol: fanfare, bearer.t\r\nOrigin: https://x\r\n\r\n",
+        b"POST /api/auth/wallet HTTP/1.1\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}",
+    ]
+    .map(<[u8]>::to_vec);
+    damaged("heads of requests", &samples, |input| {
+        if let Some((length, request)) = upgrade::whole(input) {
+            assert!(length <= input.len());
+            assert!(input[..length].ends_with(b"\n"));
+            assert!(matches!(request.uri().path(), "/ws" | "/"));
+        }
+    });
+}
+
+#[test]
+fn addresses_in_headers() {
+    let trusted: Vec<IpNet> = ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
+        .map(|network| network.parse().unwrap())
+        .to_vec();
+    let samples = [
+        "203.0.113.1, 10.0.0.1",
+        "[2001:db8::1]:80",
+        "::ffff:192.0.2.1",
+        "unknown",
+        "192.0.2.1:99999",
+    ]
+    .map(|text| text.as_bytes().to_vec());
+    let peer: IpAddr = "127.0.0.1".parse().unwrap();
+    let stranger: IpAddr = "198.51.100.1".parse().unwrap();
+    damaged("addresses in headers", &samples, |input| {
+        let Ok(value) = HeaderValue::from_bytes(input) else {
+            return;
+        };
+        for name in ["x-forwarded-for", "x-real-ip"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.clone());
+            assert_eq!(client_address(stranger, &headers, &trusted), stranger);
+            let _ = client_address(peer, &headers, &trusted);
+        }
+    });
+}
+
+#[test]
+fn published_keys_and_pem() {
+    let signers = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]
+        .map(|algorithm| Signer::generate("k", algorithm));
+    let all: Vec<&Signer> = signers.iter().collect();
+    let sets = [
+        key_set(&all),
+        r#"{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"EC","crv":"P-521","x":"","y":""}]}"#
+            .to_owned(),
+    ]
+    .map(String::into_bytes);
+    let algorithms = signers.each_ref().map(Signer::algorithm);
+    damaged("published keys", &sets, |input| {
+        if let Ok(keys) = KeySet::parse(input, &algorithms) {
+            assert!(keys.len() <= 64);
+        }
+    });
+    let pems = signers.map(|signer| signer.private_pem.into_bytes());
+    damaged("keys in PEM", &pems, |input| {
+        let _ = KeyPair::from_pem(input);
+    });
+}
+
+#[test]
+fn wallets_and_commands() {
+    let mut dice = Dice::from_environment();
+    let wallets: Vec<Vec<u8>> = (0..4).map(|_| dice.wallet().into_bytes()).collect();
+    damaged("wallets", &wallets, |input| {
+        if let Ok(text) = std::str::from_utf8(input)
+            && wallet::is_address(text)
+        {
+            assert!(text.is_ascii() && text.len() <= 64, "{text:?}");
+        }
+    });
+    let commands = [
+        r#"{"type":"subscribe","channel":{"type":"post","postId":"1"},"recover":{"epoch":"e","offset":7},"id":"x"}"#,
+        r#"{"type":"publish","channel":"post_1","event":{"type":"x","deep":[[[{}]]]}}"#,
+        r#"{"type":"refresh","token":"a.b.c","id":1.5}"#,
+        r#"{"type":"history","channel":"feed","limit":3,"before":9}"#,
+    ]
+    .map(|text| text.as_bytes().to_vec());
+    damaged("commands", &commands, |input| {
+        if let Ok(text) = std::str::from_utf8(input) {
+            let _ = Request::parse(text);
+        }
+    });
+}
