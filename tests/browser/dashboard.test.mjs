@@ -24,7 +24,7 @@ async function doSomething() {
   const { token } = await answer.json();
   await fetch(`${server.url}/api/auth/wallet`, { headers: { Authorization: 'Bearer nonsense' } });
   const page = await browser.newPage();
-  await page.goto(`${server.url}/health`);
+  await page.goto(`${server.url}/fanfare.js`);
   await page.evaluate((token) => {
     window.socket = new WebSocket(`ws://${location.host}/ws?token=${token}`);
     return new Promise((resolve) => {
