@@ -96,6 +96,36 @@ test('a person walks through all of it', () =>
     assert.doesNotMatch(await page.textContent('#log'), /eyJ[\w-]{20}/, 'a whole token in the log');
   }));
 
+test('a key made in the page proves itself where that is asked for', async () => {
+  await server.stop();
+  server = await startDevServer('auth.wallet_proof=signature');
+  await open({ expected: [/status of 401/] }, async (page) => {
+    await page.click('#make-wallet');
+    await page.click('#get-token');
+    await shows(page, '#notice', /Wallet signature required/);
+    await page.click('#sign-in-key');
+    await shows(page, '#token', /^eyJ/);
+    await connect(page);
+  });
+});
+
+test("the wallet of the page's browser signs", () =>
+  open({}, async (page) => {
+    await page.evaluate(async () => {
+      const keys = await crypto.subtle.generateKey('Ed25519', false, ['sign', 'verify']);
+      const raw = new Uint8Array(await crypto.subtle.exportKey('raw', keys.publicKey));
+      const alphabet = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz';
+      let text = '';
+      for (let n = raw.reduce((sum, byte) => sum * 256n + BigInt(byte), 0n); n > 0n; n /= 58n) text = alphabet[Number(n % 58n)] + text;
+      window.solana = {
+        connect: async () => ({ publicKey: { toBase58: () => text } }),
+        signMessage: async (message) => ({ signature: new Uint8Array(await crypto.subtle.sign('Ed25519', keys.privateKey, message)) }),
+      };
+    });
+    await page.click('#sign-in-wallet');
+    await shows(page, '#user', /^Signed in as user /);
+  }));
+
 test('a revoked token ends it all', () =>
   open({}, async (page) => {
     await signIn(page);
