@@ -228,6 +228,7 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
     let (mailboxes, inbounds) = (0..config.server.workers).map(|_| mailbox()).unzip();
     let mailboxes: Vec<_> = mailboxes;
     let router = Arc::new(Router::new(mailboxes, counters.clone()));
+    let _ = router.node.set(node.clone());
     let presence = Presence::new(
         broker.clone(),
         live.clone(),

@@ -38,11 +38,11 @@ async function startAnew(...settings) {
   await start(...settings);
 }
 
-/** A tab with the library in it; `heard` has what `post_1` brought, `told` what the client said of itself. */
+/** A tab with the library in it (shown as text: its policy lets own scripts run); `heard` has what `post_1` brought, `told` what the client said of itself. */
 async function openTab({ options = {} } = {}) {
   const page = await context.newPage();
   page.on('pageerror', (error) => assert.fail(error));
-  await page.goto(`${wire.url}/health`);
+  await page.goto(`${wire.url}/fanfare.js`);
   await page.evaluate(async (options) => {
     const { FanfareSocket, JWTManager, Notifications } = await import('/fanfare.js');
     window.jwt = JWTManager.getInstance();
@@ -272,7 +272,7 @@ test('notifications are the same in every tab, and paged', async () => {
 
 test('the names of the predecessor work', async () => {
   const page = await context.newPage();
-  await page.goto(`${wire.url}/health`);
+  await page.goto(`${wire.url}/fanfare.js`);
   await page.evaluate(async (wallet) => {
     const { wsService, getJWTToken, jwtManager, subscribeToPost } = await import('/fanfare-compat.js');
     localStorage.setItem('fonana_user_wallet', wallet);
@@ -295,7 +295,7 @@ test('the names of the predecessor work', async () => {
 
 test('the classic script has the same', async () => {
   const page = await context.newPage();
-  await page.goto(`${wire.url}/health`);
+  await page.goto(`${wire.url}/fanfare.js`);
   await page.addScriptTag({ url: '/fanfare.classic.js' });
   await page.evaluate((wallet) => {
     window.socket = new window.Fanfare.FanfareSocket({ shared: false });
