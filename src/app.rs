@@ -3,6 +3,7 @@
 mod backend;
 mod certificates;
 mod reload;
+mod watch;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -25,6 +26,7 @@ use crate::control::{self, Asked};
 use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::CLOSE_TIMEOUT_MS;
+use crate::metrics::hour::{self, Hour, Sampler};
 use crate::metrics::server::{self, Door};
 use crate::metrics::{Bounds, Counters, Observed};
 use crate::presence::Presence;
@@ -32,10 +34,11 @@ use crate::router::Router;
 use crate::router::notices::keep_revocations;
 use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
+use crate::supervisor::{Inherited, NotASocket, Supervisor};
 use crate::tls;
-use crate::worker::mailbox::{Control, Inbound, mailbox};
+use crate::worker::mailbox::{Control, Inbound, Mailbox, mailbox};
 use crate::worker::{self, Outfit};
-use crate::{acceptor, alerts, descriptors, welcome};
+use crate::{acceptor, alerts, descriptors, stopwatch, welcome};
 use backend::Backend;
 use certificates::Certificates;
 use reload::{Reload, Surroundings};
@@ -46,6 +49,8 @@ const WORKER_CHECK: Duration = Duration::from_secs(1);
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Requests of the control socket that wait for this thread.
 const COMMANDS_WAITING: usize = 16;
+/// How long a worker may take to say that it lives, before that is the figure.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long closing the store may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -85,6 +90,9 @@ pub enum Failure {
         /// Why.
         source: tls::Fault,
     },
+    /// The service manager handed over what cannot be served.
+    #[error("a socket that was handed over")]
+    Inherited(#[from] NotASocket),
     /// An address could not be bound.
     #[error("cannot listen on {address} ({key})")]
     Listen {
@@ -122,7 +130,11 @@ struct App {
     services: Arc<Services>,
     router: Arc<Router>,
     workers: Vec<JoinHandle<()>>,
+    supervisor: Supervisor,
+    /// Where it is served.
+    address: SocketAddr,
     metrics: server::Handle,
+    sampler: Sampler,
     certificates: Certificates,
     observed: Arc<Observed>,
     event_log: EventLog,
@@ -158,12 +170,15 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
     };
     surroundings.fit(&mut config);
 
-    let listener = bind("server.listen", config.server.listen)?;
-    let address = listener.local_addr().unwrap_or(config.server.listen);
-    let (app, _entered) = (build(config, clock, &runtime)?, runtime.enter());
+    let Listeners { server, metrics } = Listeners::open(&config)?;
+    let address = server.local_addr().unwrap_or(config.server.listen);
+    let (app, _entered) = (
+        build(config, address, metrics, clock, &runtime)?,
+        runtime.enter(),
+    );
     let reload = Reload::new(sources, settings, surroundings, &app).map_err(Failure::Thread)?;
     let said = welcome::Said {
-        address,
+        address: app.address,
         metrics: app.metrics.local_addr(),
         metrics_secure: app.certificates.metrics.is_secure(),
         dev_api_key: dev_key.as_deref(),
@@ -196,18 +211,48 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
             Box::new(move || endpoint.not_after_ms())
         },
     }));
-    runtime.block_on(app.run(listener, signals, reload))
+    runtime.block_on(app.run(server, signals, reload))
 }
 
-fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    acceptor::bind(address).map_err(|source| Failure::Listen {
-        key,
-        address,
-        source,
-    })
+/// The sockets that are listened on: handed over by the service manager, or bound here.
+struct Listeners {
+    server: TcpListener,
+    metrics: TcpListener,
 }
 
-fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Result<App, Failure> {
+impl Listeners {
+    fn open(config: &Config) -> Result<Self, Failure> {
+        let mut inherited = Inherited::of_process()?;
+        let cannot = |key, address| {
+            move |source| Failure::Listen {
+                key,
+                address,
+                source,
+            }
+        };
+        let (key, address) = ("server.listen", config.server.listen);
+        let server = inherited
+            .server()
+            .map_or_else(|| acceptor::bind(address), Ok);
+        let server = server.map_err(cannot(key, address))?;
+        let (key, address) = ("metrics.listen", config.metrics.listen);
+        let metrics = inherited
+            .metrics()
+            .map_or_else(|| server::bind(address), Ok);
+        Ok(Self {
+            server,
+            metrics: metrics.map_err(cannot(key, address))?,
+        })
+    }
+}
+
+fn build(
+    config: Config,
+    address: SocketAddr,
+    metrics: TcpListener,
+    clock: Clock,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<App, Failure> {
     let started = clock.now();
     let certificates = Certificates::new(&config)?;
     let live = Live::new(config);
@@ -310,29 +355,43 @@ fn build(config: Config, clock: Clock, runtime: &tokio::runtime::Runtime) -> Res
             }
         }),
     });
-    let address = config.metrics.listen;
+    let hour = Arc::<Hour>::default();
+    let of_probes = router.clone();
+    let probe = Box::new(move || probe(&of_probes));
+    let sampler = hour::start(hour.clone(), observed.clone(), probe).map_err(Failure::Thread)?;
     let door = Door {
         tls: certificates.metrics.clone(),
         config: services.live.clone(),
     };
-    let metrics =
-        server::start(address, door, observed.clone()).map_err(|source| Failure::Listen {
-            key: "metrics.listen",
-            address,
-            source,
-        })?;
+    let metrics = server::start(metrics, door, observed.clone(), hour);
+    let metrics = metrics.map_err(Failure::Thread)?;
     Ok(App {
         clock,
         backend,
         services,
         router,
         workers,
+        supervisor: Supervisor::of_process(),
+        address,
         metrics,
+        sampler,
         certificates,
         observed,
         event_log,
         _event_log_guard: event_log_guard,
     })
+}
+
+/// How long each worker takes to come to what is put into its mailbox, in microseconds.
+fn probe(router: &Router) -> Vec<u64> {
+    let ask = |mailbox: &Mailbox| {
+        let (reply, replied) = std::sync::mpsc::sync_channel(1);
+        let began = stopwatch::nanos();
+        let _ = mailbox.control(Control::Probe(reply));
+        let _ = replied.recv_timeout(PROBE_TIMEOUT);
+        (stopwatch::nanos() - began) / 1_000
+    };
+    router.mailboxes().iter().map(ask).collect()
 }
 
 /// The signing key, where it is a file of ours.
@@ -378,11 +437,13 @@ impl App {
         let (router, services) = (self.router.clone(), self.services.clone());
         let commands = self.commands();
         let descriptors = reload.descriptors();
+        self.supervisor.ready(&self.status());
         let until = tokio::select! {
             error = acceptor::run(listener, router, services, descriptors) => {
                 Err(Failure::Thread(error))
             }
             () = one_ends(&self.workers) => Err(Failure::Worker),
+            never = self.watch() => match never {},
             never = self.certificates.watch(&self.clock, &self.event_log) => match never {},
             by = self.heed(&mut signals, commands, &mut reload) => Ok(by),
         };
@@ -395,7 +456,10 @@ impl App {
         };
         // The listener was dropped with the select: nobody new comes in.
         self.services.draining.store(true, Ordering::Relaxed);
-        tracing::info!(by, sockets = self.router.load(), "stopping");
+        let sockets = self.router.load();
+        tracing::info!(by, sockets, "stopping");
+        self.supervisor
+            .stopping(&format!("stopping: {sockets} sockets are told"));
         tokio::select! {
             () = self.drain() => {}
             again = signals.stop() => tracing::warn!(by = again, "stopping at once"),
@@ -503,6 +567,7 @@ impl App {
                 ..Data::default()
             },
         );
+        drop(self.sampler);
         self.metrics.stop();
         tracing::info!("stopped");
     }

@@ -33,6 +33,7 @@ pub mod session;
 pub mod shutdown;
 pub mod sparing;
 pub mod stopwatch;
+pub mod supervisor;
 pub mod tls;
 pub mod web;
 pub mod welcome;

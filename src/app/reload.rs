@@ -84,7 +84,9 @@ impl Reload {
 
     /// Reads it, puts it in force if it is good, and says in the logs what came of it.
     pub fn now(&mut self, app: &App) -> Result<Difference, Refusal> {
+        app.supervisor.reloading();
         let outcome = self.attempt(app);
+        app.supervisor.ready(&app.status());
         let (outcome_name, message) = match &outcome {
             Ok(difference) => {
                 tell(difference);

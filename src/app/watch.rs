@@ -19,7 +19,9 @@ impl App {
             tokio::time::sleep(every).await;
             match &*pulse.stuck(self.turns()) {
                 [] => self.supervisor.alive(),
-                stuck => tracing::error!(workers = ?stuck, "no turn within {every:?}: a worker is stuck"),
+                stuck => {
+                    tracing::error!(workers = ?stuck, "no turn within {every:?}: a worker is stuck")
+                }
             }
             let status = self.status();
             if status != said {

@@ -27,6 +27,8 @@ impl Layers {
         let mut mistakes = Vec::new();
         layers.put_over((sources.dev_layer(), Vec::new()), &mut mistakes);
         layers.put_over(sources.file_layer(), &mut mistakes);
+        let credentials = sources.credential_layer(&layers.defaults);
+        layers.put_over((credentials, Vec::new()), &mut mistakes);
         let predecessor = sources.predecessor_layer(|key| layers.listener(key));
         layers.put_over(predecessor, &mut mistakes);
         layers.put_over(sources.environment_layer(), &mut mistakes);

@@ -55,6 +55,8 @@ pub enum Origin {
         /// Counted from 1.
         line: usize,
     },
+    /// A credential that the service manager handed over, by the name of its file.
+    Credential(String),
     /// An environment variable that the predecessor used.
     Predecessor(&'static str),
     /// A `FANFARE_` environment variable.
@@ -70,9 +72,10 @@ impl Origin {
             Self::Default => (0, 0),
             Self::Dev => (1, 0),
             Self::File { line, .. } => (2, *line),
-            Self::Predecessor(_) => (3, 0),
-            Self::Environment(_) => (4, 0),
-            Self::Flag(_) => (5, 0),
+            Self::Credential(_) => (3, 0),
+            Self::Predecessor(_) => (4, 0),
+            Self::Environment(_) => (5, 0),
+            Self::Flag(_) => (6, 0),
         }
     }
 
@@ -88,6 +91,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("the defaults"),
             Self::Dev => f.write_str("--dev"),
             Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
+            Self::Credential(name) => write!(f, "credential {name}"),
             Self::Predecessor(name) => write!(f, "environment variable {name}"),
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),

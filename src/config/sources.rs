@@ -34,6 +34,8 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// Without `file`: the first of these that exists.
     pub search: Vec<PathBuf>,
+    /// Where the service manager puts credentials (`$CREDENTIALS_DIRECTORY`).
+    pub credentials: Option<PathBuf>,
     /// The environment; what is not Fanfare's is ignored.
     pub environment: Vec<(OsString, OsString)>,
     /// What the flags set, in their order.
@@ -56,6 +58,7 @@ impl Sources {
     pub fn of_process() -> Self {
         Self {
             search: vec!["config.toml".into(), "/etc/fanfare/config.toml".into()],
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             environment: std::env::vars_os().collect(),
             ..Self::default()
         }
@@ -95,6 +98,29 @@ impl Sources {
                 (Layer::default(), vec![mistake])
             }
         }
+    }
+
+    /// The credentials that are named like a secret: `auth.secret`, or `file_auth.secret`, as systemd names
+    /// what comes from a folder. They are read as the files that `auth.secret_file` and its like name.
+    pub(super) fn credential_layer(&self, defaults: &Layer) -> Layer {
+        let mut layer = Layer::default();
+        let Some(folder) = &self.credentials else {
+            return layer;
+        };
+        for key in defaults.values.keys() {
+            let secret = match key.strip_suffix("_file") {
+                Some(secret) => secret,
+                None if key.ends_with(".tls.cert") || key.ends_with(".tls.key") => key,
+                None => continue,
+            };
+            let names = [secret.to_owned(), format!("file_{secret}")];
+            let found = names.into_iter().find(|name| folder.join(name).is_file());
+            if let Some(name) = found {
+                let path = folder.join(&name).display().to_string();
+                layer.put(key, Value::Text(path), Origin::Credential(name));
+            }
+        }
+        layer
     }
 
     /// The predecessor's variables; `listener` is the address that weaker layers chose for a key.

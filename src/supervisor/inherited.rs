@@ -49,7 +49,8 @@ impl Inherited {
                 &mut inherited.server
             };
             if place.is_some() {
-                let twice = io::Error::new(io::ErrorKind::AlreadyExists, "there are two of its kind");
+                let twice =
+                    io::Error::new(io::ErrorKind::AlreadyExists, "there are two of its kind");
                 return Err(wrong(twice));
             }
             *place = taken.map(prepare).transpose().map_err(wrong)?;

@@ -48,7 +48,10 @@ mod tests {
 
     #[test]
     fn a_look_comes_well_before_the_end_of_patience() {
-        assert_eq!(Pulse::every(Some(Duration::from_secs(2))), Duration::from_millis(500));
+        assert_eq!(
+            Pulse::every(Some(Duration::from_secs(2))),
+            Duration::from_millis(500)
+        );
         assert_eq!(Pulse::every(Some(Duration::from_secs(600))), LOOK_MAX);
         assert_eq!(Pulse::every(None), LOOK_MAX);
     }

@@ -46,6 +46,8 @@ pub enum Control {
         /// For how many there were.
         reply: oneshot::Sender<usize>,
     },
+    /// Say that this was come to.
+    Probe(std::sync::mpsc::SyncSender<()>),
     /// Drop everything now.
     Stop,
 }
@@ -224,6 +226,11 @@ impl Mailbox {
     /// Has the worker close the sockets whose tokens are revoked.
     pub fn recheck(&self) {
         self.shared.recheck.store(true, Ordering::Release);
+        self.shared.wake.notify_one();
+    }
+
+    /// Has the worker take a turn soon.
+    pub fn wake(&self) {
         self.shared.wake.notify_one();
     }
 

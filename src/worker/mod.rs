@@ -182,6 +182,8 @@ impl Worker {
                     } => {
                         let _ = reply.send(self.disconnect(&whom, message.as_deref()));
                     }
+                    // Whoever asked may have given up.
+                    Control::Probe(reply) => drop(reply.try_send(())),
                     Control::Stop => return,
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -47,6 +48,8 @@ pub struct Server {
     said: Said,
     addr: SocketAddr,
     metrics_addr: SocketAddr,
+    /// Listening sockets that it gets from us, as from a service manager.
+    handed_over: Vec<OwnedFd>,
     pki: Option<Pki>,
     /// How clients get in by TLS.
     trust: Option<Arc<ClientConfig>>,
@@ -87,13 +90,30 @@ impl Server {
             ("FANFARE_AUTH__SECRET", SECRET),
             ("FANFARE_AUTH__API_KEYS", API_KEY),
         ];
-        Self::start_anew("", &settings, &[&secrets, environment].concat(), false)
+        Self::start_anew(
+            "",
+            &settings,
+            &[&secrets, environment].concat(),
+            false,
+            Vec::new(),
+        )
     }
 
     /// As [`Server::start_from`], by TLS.
     #[track_caller]
     pub fn start_tls(config: &str) -> Self {
-        Self::start_anew(config, &[], &[], true)
+        Self::start_anew(config, &[], &[], true, Vec::new())
+    }
+
+    /// As [`Server::start_from`], the way a service manager does it: with these variables, and with
+    /// sockets that it goes on holding.
+    #[track_caller]
+    pub fn start_as_service(
+        config: &str,
+        environment: &[(&str, &str)],
+        handed_over: Vec<OwnedFd>,
+    ) -> Self {
+        Self::start_anew(config, &[], environment, false, handed_over)
     }
 
     /// Who signs its certificate.
@@ -114,7 +134,7 @@ impl Server {
     /// `SECRET` and `API_KEY` stand for those of tests; see [`Server::write_config`].
     #[track_caller]
     pub fn start_from(config: &str) -> Self {
-        Self::start_anew(config, &[], &[], false)
+        Self::start_anew(config, &[], &[], false, Vec::new())
     }
 
     #[track_caller]
@@ -123,6 +143,7 @@ impl Server {
         settings: &[(&str, &str)],
         environment: &[(&str, &str)],
         secure: bool,
+        handed_over: Vec<OwnedFd>,
     ) -> Self {
         let home = TempDir::new().unwrap();
         let mut all: Vec<(String, String)> = vec![
@@ -155,6 +176,7 @@ impl Server {
             said: Said::default(),
             addr: nowhere,
             metrics_addr: nowhere,
+            handed_over,
             pki: None,
             trust: None,
         };
@@ -447,6 +469,9 @@ impl Server {
         let deadline = Instant::now() + START_PATIENCE;
         let heard_before = self.said.lock().unwrap().len();
         let mut command = self.command(&["serve"]);
+        if !self.handed_over.is_empty() {
+            command = handing_over(&command, &self.handed_over);
+        }
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -611,6 +636,46 @@ fn is_signature(word: &str) -> bool {
     bytes.sort_unstable();
     bytes.dedup();
     word.len() >= 86 && bytes.len() >= 14
+}
+
+/// The same command with these sockets as its descriptors from 3 on: sd_listen_fds(3).
+fn handing_over(command: &Command, sockets: &[OwnedFd]) -> Command {
+    // The shell becomes the server, which so knows that the sockets are meant for it.
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env("LISTEN_FDS", sockets.len().to_string());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    // Out of the way of the numbers that they get.
+    let copies: Vec<OwnedFd> = sockets
+        .iter()
+        .map(|socket| rustix::io::fcntl_dupfd_cloexec(socket, 64).unwrap())
+        .collect();
+    let place = move || {
+        for (number, copy) in (3..).zip(&copies) {
+            // SAFETY: nobody owns these numbers between fork and exec; what is put there is not dropped.
+            #[allow(unsafe_code)]
+            let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+            rustix::io::dup2(copy, &mut target)?;
+        }
+        Ok(())
+    };
+    // SAFETY: it makes system calls and nothing else.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut shell, place);
+    }
+    shell
 }
 
 fn set(settings: &mut Vec<(String, String)>, key: &str, value: &str) {

@@ -36,7 +36,7 @@ before(async () => {
       'serve', '--listen', '127.0.0.1:0', '--metrics-listen', '127.0.0.1:0', '--workers', '2',
       '--set', 'channels.asked.subscribe=backend',
       '--set', `channels.backend.url=http://127.0.0.1:${application.address().port}/`,
-      '--set', 'limits.sign_in_per_minute=1', '--set', 'auth.wallet_proof=none',
+      '--set', 'limits.sign_in_per_minute=1', '--set', 'alerts.canary_interval=1s', '--set', 'auth.wallet_proof=none',
     ],
     env: {
       FANFARE_AUTH__SECRET: SECRET, FANFARE_AUTH__API_KEYS: API_KEY, FANFARE_CHANNELS__BACKEND__SECRET: SECRET,
@@ -156,7 +156,7 @@ test('Prometheus answers every query of the dashboard and evaluates every rule',
     const { groups } = await ask('rules');
     const rules = groups.flatMap((group) => group.rules);
     for (const rule of rules) assert.notEqual(rule.health, 'err', `${rule.name}: ${rule.lastError}`);
-    return rules.length >= 24 && rules.every((rule) => rule.health === 'ok');
+    return rules.length >= 26 && rules.every((rule) => rule.health === 'ok');
   });
   const { groups } = await ask('rules');
   for (const rule of groups.flatMap((group) => group.rules).filter((one) => one.type === 'recording')) {

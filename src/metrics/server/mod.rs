@@ -1,4 +1,4 @@
-//! The listener of `/stats` and `/metrics`. Contract section 7.
+//! The listener of `/stats`, `/metrics` and the dashboard. Contract section 7.
 //!
 //! tiny_http serves them, but never meets the network: it has no timeouts and no bounds, a reset
 //! connection panics one of its threads, and a single accept error ends it. So a small bounded
@@ -18,6 +18,7 @@ use std::thread::{self, JoinHandle};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 
+use super::hour::Hour;
 use super::{Observed, Snapshot};
 use crate::config::Live;
 use crate::tls::Endpoint;
@@ -42,22 +43,31 @@ pub struct Door {
 /// Serves what is observed.
 ///
 /// # Errors
-/// When the address cannot be bound, no private directory can be made, or no thread started.
-pub fn start(listen: SocketAddr, door: Door, observed: Arc<Observed>) -> io::Result<Handle> {
-    serve(listen, door, Arc::new(move || observed.snapshot()))
+/// When no private directory can be made, or no thread started.
+pub fn start(
+    listener: TcpListener,
+    door: Door,
+    observed: Arc<Observed>,
+    hour: Arc<Hour>,
+) -> io::Result<Handle> {
+    serve(listener, door, Arc::new(move || observed.snapshot()), hour)
 }
 
 /// Serves whatever `source` says. See [`start`].
 ///
 /// # Errors
 /// As [`start`].
-pub fn serve(listen: SocketAddr, door: Door, source: Source) -> io::Result<Handle> {
-    let listener = bind(listen)?;
+pub fn serve(
+    listener: TcpListener,
+    door: Door,
+    source: Source,
+    hour: Arc<Hour>,
+) -> io::Result<Handle> {
     let local_addr = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (answers, first) = Answers::open(source)?;
+    let (answers, first) = Answers::open(source, hour)?;
     let (stop_front, front_stopped) = oneshot::channel();
     // From here on, dropping the handle undoes what was begun.
     let mut handle = Handle {
@@ -75,7 +85,11 @@ pub fn serve(listen: SocketAddr, door: Door, source: Source) -> io::Result<Handl
     Ok(handle)
 }
 
-fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+/// A listener for [`start`].
+///
+/// # Errors
+/// When the address is taken or may not be bound.
+pub fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
     // Or a restart would wait for the connections of the process before.
     socket.set_reuse_address(true)?;
@@ -145,8 +159,8 @@ mod tests {
             tls: Endpoint::new(None).unwrap(),
             config: Live::new(crate::http::tests::config()),
         };
-        let listen = "127.0.0.1:0".parse().unwrap();
-        serve(listen, door, Arc::new(Snapshot::default)).unwrap()
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        serve(listener, door, Arc::new(Snapshot::default), Arc::default()).unwrap()
     }
 
     #[test]
