@@ -4,6 +4,10 @@
 //! position that they were told; whatever cannot be proven is announced by another epoch.
 
 #![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test of a process waits in real time"
+)]
 
 mod support;
 

@@ -205,6 +205,9 @@ mod tests {
         found
     }
 
+    /// What the metrics listener serves beside the dashboard.
+    const LISTENER: [&str; 2] = ["/stats", "/metrics"];
+
     #[test]
     fn pages_load_only_files_that_are_served() {
         let mut looked_at = 0;
@@ -212,7 +215,9 @@ mod tests {
             let text = std::str::from_utf8(asset.body).unwrap();
             for reference in references(text) {
                 looked_at += 1;
-                let is_served = super::asset(reference).is_some() || dashboard(reference).is_some();
+                let is_served = super::asset(reference).is_some()
+                    || dashboard(reference).is_some()
+                    || LISTENER.contains(&reference);
                 assert!(is_served, "{path}: {reference}");
             }
         }

@@ -14,12 +14,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::support::{Server, frame, handshake};
+use crate::support::{Server, eventually, frame, handshake};
 
 const CLIENTS: usize = 2_000;
 const CHANNELS: usize = 20;
 const EVENTS_PER_SECOND: u32 = 200;
 const PUBLISHERS: usize = 4;
+/// For all clients to come.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Before the restart, and after it.
 const CALM: Duration = Duration::from_secs(3);
 
@@ -56,9 +58,11 @@ pub fn run() {
             let key = server.api_key().to_string();
             scope.spawn(move || publish(publisher, address, &key, is_over, published));
         }
+        everybody_is_in(&server);
         std::thread::sleep(CALM);
         server.terminate();
         server.restart();
+        everybody_is_in(&server);
         std::thread::sleep(CALM);
         is_over.store(true, Ordering::Relaxed);
         clients.join().unwrap()
@@ -80,6 +84,12 @@ pub fn run() {
             "post_{channel}: {history}"
         );
     }
+}
+
+fn everybody_is_in(server: &Server) {
+    eventually("everybody is in", PATIENCE, || {
+        server.stats()["activeConnections"] == CLIENTS
+    });
 }
 
 fn publish(n: usize, to: SocketAddr, key: &str, is_over: &AtomicBool, published: &AtomicUsize) {
