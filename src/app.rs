@@ -26,6 +26,7 @@ use crate::control::{self, Asked};
 use crate::event_log::{self, Data, EventLog, Kind};
 use crate::http::{Parts, Services};
 use crate::limits::CLOSE_TIMEOUT_MS;
+use crate::metrics::hour::{self, Hour, Sampler};
 use crate::metrics::server::{self, Door};
 use crate::metrics::{Bounds, Counters, Observed};
 use crate::presence::Presence;
@@ -35,9 +36,9 @@ use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
 use crate::supervisor::{Inherited, NotASocket, Supervisor};
 use crate::tls;
-use crate::worker::mailbox::{Control, Inbound, mailbox};
+use crate::worker::mailbox::{Control, Inbound, Mailbox, mailbox};
 use crate::worker::{self, Outfit};
-use crate::{acceptor, alerts, descriptors, welcome};
+use crate::{acceptor, alerts, descriptors, stopwatch, welcome};
 use backend::Backend;
 use certificates::Certificates;
 use reload::{Reload, Surroundings};
@@ -48,6 +49,8 @@ const WORKER_CHECK: Duration = Duration::from_secs(1);
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Requests of the control socket that wait for this thread.
 const COMMANDS_WAITING: usize = 16;
+/// How long a worker may take to say that it lives, before that is the figure.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long closing the store may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -131,6 +134,7 @@ struct App {
     /// Where it is served.
     address: SocketAddr,
     metrics: server::Handle,
+    sampler: Sampler,
     certificates: Certificates,
     observed: Arc<Observed>,
     event_log: EventLog,
@@ -289,6 +293,7 @@ fn build(
     let (mailboxes, inbounds) = (0..config.server.workers).map(|_| mailbox()).unzip();
     let mailboxes: Vec<_> = mailboxes;
     let router = Arc::new(Router::new(mailboxes, counters.clone()));
+    let _ = router.node.set(node.clone());
     let presence = Presence::new(
         broker.clone(),
         live.clone(),
@@ -370,11 +375,15 @@ fn build(
             }
         }),
     });
+    let hour = Arc::<Hour>::default();
+    let of_probes = router.clone();
+    let probe = Box::new(move || probe(&of_probes));
+    let sampler = hour::start(hour.clone(), observed.clone(), probe).map_err(Failure::Thread)?;
     let door = Door {
         tls: certificates.metrics.clone(),
         config: services.live.clone(),
     };
-    let metrics = server::start(metrics, door, observed.clone());
+    let metrics = server::start(metrics, door, observed.clone(), hour);
     let metrics = metrics.map_err(Failure::Thread)?;
     Ok(App {
         clock,
@@ -385,11 +394,24 @@ fn build(
         supervisor: Supervisor::of_process(),
         address,
         metrics,
+        sampler,
         certificates,
         observed,
         event_log,
         _event_log_guard: event_log_guard,
     })
+}
+
+/// How long each worker takes to come to what is put into its mailbox, in microseconds.
+fn probe(router: &Router) -> Vec<u64> {
+    let ask = |mailbox: &Mailbox| {
+        let (reply, replied) = std::sync::mpsc::sync_channel(1);
+        let began = stopwatch::nanos();
+        let _ = mailbox.control(Control::Probe(reply));
+        let _ = replied.recv_timeout(PROBE_TIMEOUT);
+        (stopwatch::nanos() - began) / 1_000
+    };
+    router.mailboxes().iter().map(ask).collect()
 }
 
 /// The signing key, where it is a file of ours.
@@ -565,6 +587,7 @@ impl App {
                 ..Data::default()
             },
         );
+        drop(self.sampler);
         self.metrics.stop();
         tracing::info!("stopped");
     }

@@ -30,6 +30,11 @@ pub const QUEUE_SHARE: usize = 4;
 /// Bytes of events that move at a time from a slow connection's backlog, where they may still be dropped,
 /// to its outbox, where they may not.
 pub const REFILL_BYTES: usize = 64 << 10;
+/// Bytes of missed events that are read and sent at a time, after the first ones: few enough that live
+/// traffic goes on between the pages of many who come back at once.
+pub const REPLAY_BYTES: usize = 64 << 10;
+/// Missed events that are read at a time.
+pub const REPLAY_EVENTS_MAX: usize = 1_024;
 /// Workers: their set is one word per channel.
 pub const WORKERS_MAX: usize = 64;
 /// A broker, store or token call for a client ends after this, with an error to the client.

@@ -18,7 +18,6 @@ const LAYERS: &[&[&str]] = &[
     &["router"],
     &["worker::mailbox"],
     &[
-        "web",
         "metrics::server",
         "metrics::console",
         "broker::embedded",
@@ -41,6 +40,7 @@ const LAYERS: &[&[&str]] = &[
         "stopwatch",
         "key_pair",
         "outgoing",
+        "web",
         "supervisor",
         "tls",
     ],

@@ -67,7 +67,7 @@ fn listen(source: impl Fn() -> Snapshot + Send + Sync + 'static) -> server::Hand
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
     let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    server::serve(listener, door(), Arc::new(source)).unwrap()
+    server::serve(listener, door(), Arc::new(source), Arc::default()).unwrap()
 }
 
 /// Plain, for everybody.
@@ -182,6 +182,7 @@ fn what_is_counted_is_shown() {
         server::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
         door(),
         Arc::clone(&observed),
+        Arc::default(),
     )
     .unwrap();
     let (_, body) = scrape(handle.local_addr(), "/stats");
@@ -287,7 +288,24 @@ fn every_page_and_every_refusal() {
     assert!(body.starts_with("# HELP fanfare_build_info"));
     let (head, body) = scrape(addr, "/");
     assert!(head.starts_with("HTTP/1.1 200 "));
-    assert_eq!(body, r#"{"stats":"/stats","metrics":"/metrics"}"#);
+    assert!(head.contains("Content-Type: text/html"), "{head}");
+    assert!(head.contains("Content-Security-Policy: default-src 'none'"));
+    assert!(body.contains("/dashboard.js"));
+    for (path, media) in [("/dashboard.js", "javascript"), ("/dashboard.css", "css")] {
+        let (head, _) = scrape(addr, path);
+        assert!(
+            head.starts_with("HTTP/1.1 200 ") && head.contains(media),
+            "{head}"
+        );
+    }
+    for path in ["/hour", "/hour/0", "/hour/99"] {
+        let (head, body) = scrape(addr, path);
+        assert!(head.contains("Content-Type: application/json"), "{head}");
+        assert!(body.contains(r#""samples":[]"#), "{body}");
+    }
+    for path in ["/hour/", "/hour/-1", "/hour/x"] {
+        assert!(scrape(addr, path).0.starts_with("HTTP/1.1 404 "), "{path}");
+    }
     let (head, body) = scrape(addr, "/other");
     assert!(head.starts_with("HTTP/1.1 404 "));
     assert_eq!(body, r#"{"error":"Not found","code":"not_found"}"#);

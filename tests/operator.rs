@@ -150,3 +150,56 @@ fn wait(child: &mut std::process::Child) -> String {
     assert!(child.wait().unwrap().success());
     output
 }
+
+#[test]
+fn a_token_is_looked_at_and_taken_back() {
+    let server = Server::start(&[]);
+    let token = server.token("ann");
+    let told = said(&server, &["token", "inspect", "--ask", "--json", &token]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (&told["verdict"], &told["claims"]["sub"]),
+        (&json!("good"), &json!("ann"))
+    );
+
+    let mut ann = server.connect("ann");
+    let claimed = told["claims"]["jti"].as_str().unwrap();
+    assert!(claimed.starts_with("test-ann-"));
+    assert_eq!(
+        said(&server, &["token", "revoke", "--jti", claimed]),
+        "revoked\n"
+    );
+    let bad = server.fanfare(&["token", "inspect", "--ask", &token]);
+    assert_eq!(bad.status.code(), Some(1));
+    let printed = String::from_utf8_lossy(&bad.stdout).into_owned();
+    assert!(printed.contains("Token revoked"), "{printed}");
+    assert_eq!(
+        said(&server, &["token", "revoke", "--user", "ann"]),
+        "revoked\n"
+    );
+    ann.expect_disconnect(4300, "revoked");
+
+    let forged = server.fanfare(&["token", "inspect", "e30.e30.x"]);
+    assert_eq!(forged.status.code(), Some(1));
+    for wrong in [
+        &["token", "revoke"][..],
+        &["token", "revoke", "--jti", "a", "--user", "b"],
+        &[
+            "token",
+            "revoke",
+            "--jti",
+            "a",
+            "--before",
+            "2026-01-01T00:00:00Z",
+        ],
+        &["token"],
+    ] {
+        assert_eq!(server.fanfare(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    // As before.
+    let issued = said(&server, &["token", "--user", "ben"]);
+    assert_eq!(issued.trim().split('.').count(), 3);
+    let told = said(&server, &["token", "inspect", issued.trim()]);
+    assert!(told.contains("verdict  good"), "{told}");
+    assert!(told.contains("\"ben\""), "{told}");
+}

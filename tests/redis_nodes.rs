@@ -165,6 +165,60 @@ fn notifications_users_and_presence_are_shared() {
 }
 
 #[test]
+fn disconnecting_reaches_every_node() {
+    let redis = RedisServer::start(&[]);
+    let servers = nodes(&redis.url(), "ws:", 2);
+    let mut clients: Vec<_> = servers.iter().map(|server| server.connect("ann")).collect();
+    let mut stranger = servers[1].connect("bob");
+    let body = json!({"userId": "ann", "reason": "enough"});
+    servers[0]
+        .as_backend("POST", "/api/disconnect", &body)
+        .expect(200);
+    for client in &mut clients {
+        client.expect_disconnect(4301, "disconnected");
+    }
+    let id = stranger.greeting["data"]["connectionId"].clone();
+    let mut other = servers[1].connect("bob");
+    servers[0]
+        .as_backend("POST", "/api/disconnect", &json!({"connectionId": id}))
+        .expect(200);
+    stranger.expect_disconnect(4301, "disconnected");
+    other.send(&json!({"type": "ping"}));
+    other.next_of("pong");
+}
+
+#[test]
+fn the_metrics_tell_of_the_redis() {
+    let redis = RedisServer::start(&[("maxmemory", "512mb"), ("maxmemory-policy", "allkeys-lru")]);
+    let servers = nodes(&redis.url(), "ws:", 1);
+    servers[0].publish("post_1", json!({"type": "tick"}));
+    let wanted = [
+        "fanfare_redis_operation_seconds_bucket{operation=\"publish\",le=\"3\"} 1".to_owned(),
+        "fanfare_redis_pubsub_lag_seconds_count 1".to_owned(),
+        format!(
+            "fanfare_redis_maximum_memory_bytes{{server=\"{}\"}} 536870912",
+            redis.address()
+        ),
+        format!(
+            "fanfare_redis_evicted_keys_total{{server=\"{}\"}} 0",
+            redis.address()
+        ),
+    ];
+    let mut metrics = String::new();
+    eventually("a canary was heard", Duration::from_secs(30), || {
+        metrics = servers[0].metrics("/metrics").expect(200).text().to_owned();
+        let has_lag = !metrics.contains("fanfare_redis_pubsub_lag_seconds_count 0");
+        has_lag && metrics.contains("fanfare_redis_maximum_memory_bytes")
+    });
+    for line in &wanted {
+        let line = line.strip_suffix(" 1").unwrap_or(line);
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    let said = servers[0].output();
+    assert!(said.contains("maxmemory-policy"), "{said}");
+}
+
+#[test]
 fn a_node_that_is_killed_is_forgotten() {
     let redis = RedisServer::start(&[]);
     let mut servers = nodes(&redis.url(), "ws:", 2);

@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use support::{Dice, Raw, Server, command, eventually, frame, handshake, request};
+use support::{Dice, Raw, Server, SolanaWallet, command, eventually, frame, handshake, request};
 
 const LOUD: &[(&str, &str)] = &[("FANFARE_LOG", "trace"), ("RUST_LOG", "trace")];
 
@@ -293,4 +293,62 @@ fn what_dev_mode_makes_is_shown_once_and_never_logged() {
     secrets.assert_absent("stderr", &fs::read_to_string(file("stderr")).unwrap());
     secrets.assert_absent("the event log", &read_all(&file("logs")));
     assert!(!text.contains(&kept), "stdout has the secret");
+}
+
+#[test]
+fn nothing_of_signing_in_is_written_anywhere() {
+    let settings = [("auth.wallet_proof", "signature")];
+    let mut server = Server::start_with(&settings, LOUD);
+    let mut secrets = Secrets::default();
+    let wallet = SolanaWallet::new(&mut Dice::from_environment());
+    let post = |path: &str, headers: &[(&str, &str)], body: &Value| {
+        server.json("POST", path, headers, body)
+    };
+    let challenge = post(
+        "/api/auth/challenge",
+        &[],
+        &json!({"wallet": wallet.address()}),
+    );
+    let message = challenge.expect(200).json()["message"].clone();
+    let signature = wallet.sign_text(message.as_str().unwrap());
+    secrets.add("the signature", &signature);
+    let forged = SolanaWallet::new(&mut Dice::from_environment()).sign_text("another text");
+    secrets.add("a wrong signature", &forged);
+    let signed = |signature: &str| json!({"wallet": wallet.address(), "message": message, "signature": signature});
+    post("/api/auth/wallet", &[], &signed(&forged)).expect(401);
+    let mut tokens = post("/api/auth/wallet", &[], &signed(&signature))
+        .expect(200)
+        .json();
+    post("/api/auth/wallet", &[], &signed(&signature)).expect(401);
+    let mut first = None;
+    for _ in 0..3 {
+        let text = |member: &str| tokens[member].as_str().unwrap().to_owned();
+        let (access, refresh) = (text("token"), text("refreshToken"));
+        secrets.add_token("an access token", &access);
+        secrets.add("a refresh token", refresh.rsplit_once('.').unwrap().1);
+        let agent = [("User-Agent", &*access)];
+        first.get_or_insert(refresh.clone());
+        let next = post(
+            "/api/auth/refresh",
+            &agent,
+            &json!({"refreshToken": refresh}),
+        );
+        tokens = next.expect(200).json();
+    }
+    secrets.add_token("the last access token", tokens["token"].as_str().unwrap());
+    // A confused backend.
+    let token = tokens["token"].as_str().unwrap();
+    let refused = server.as_backend("POST", "/api/auth/revoke", &json!({"jti": token}));
+    assert_eq!(refused.status, 400);
+    post("/api/auth/refresh", &[], &json!({"refreshToken": first})).expect(401);
+    let bearer = format!("Bearer {token}");
+    let late = [("Authorization", &*bearer)];
+    post("/api/auth/logout", &late, &json!({"refreshToken": first})).expect(401);
+    server.terminate();
+    secrets.assert_absent("what it printed", &server.output());
+    secrets.assert_absent("the event log", &read_all(&server.logs_dir()));
+    let database =
+        String::from_utf8_lossy(&fs::read(server.data_dir().join("fanfare.redb")).unwrap())
+            .into_owned();
+    secrets.assert_absent("the database", &database);
 }

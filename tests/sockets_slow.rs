@@ -205,39 +205,106 @@ fn a_burst_is_not_the_readers_fault() {
 }
 
 #[test]
-fn who_missed_more_than_the_queue_holds_is_told_so_instead_of_being_sent_away_for_ever() {
-    let server = Server::start(&[("limits.queue_bytes", "512KiB")]);
+fn who_missed_more_than_the_queue_holds_gets_it_page_by_page_with_live_events_behind() {
+    let server = Server::start(&[
+        ("limits.queue_bytes", "512KiB"),
+        ("channels.post.history", "10000"),
+        ("channels.post.durability", "relaxed"),
+    ]);
     let mut client = server.connect("u1");
     let epoch = client.subscribe("post_1")["data"]["epoch"].clone();
     drop(client);
-    for n in 1..=60 {
-        server.publish(
-            "post_1",
-            json!({"type": "tick", "n": n, "x": "x".repeat(50_000)}),
-        );
-    }
-    let mut client = server.connect("u1");
-    let mut recover = |offset: u64| {
+    let text = "x".repeat(50_000);
+    let publish = |n: u64| server.publish("post_1", json!({"type": "tick", "n": n, "x": text}));
+    (1..=60).for_each(|n| drop(publish(n)));
+    for offset in [0, 58, 60] {
+        let mut client = server.connect("u1");
         client.send(&json!({"type": "subscribe", "channel": "post_1",
             "recover": {"epoch": epoch, "offset": offset}}));
         let data = client.next()["data"].clone();
-        if data["recovered"] == true {
-            for n in offset + 1..=60 {
-                assert_eq!(client.next()["n"], n);
-            }
+        assert_eq!(data["recovered"], true);
+        for n in offset + 1..=60 {
+            assert_eq!(client.next()["n"], n);
         }
         client.quiet(20);
-        (data["recovered"].clone(), data["reason"].clone())
-    };
-    assert_eq!(recover(0), (json!(false), json!("too_far")));
-    assert_eq!(recover(58), (json!(true), json!(null)));
-    // All of it is there to be looked at, in pieces that fit.
-    let mut before = 61;
-    while before > 1 {
-        client.send(&json!({"type": "history", "channel": "post_1", "before": before}));
-        let page = client.next();
-        let events = page["data"]["events"].as_array().unwrap();
-        assert_eq!(events.last().unwrap()["n"], before - 1);
-        before = events[0]["n"].as_u64().unwrap();
     }
+    // In the middle of it the client is heard, and live events go on, for it and for others.
+    let mut other = server.connect("u2");
+    other.subscribe("post_1");
+    let mut client = server.connect("u1");
+    client.send(&json!({"type": "subscribe", "channel": "post_1",
+        "recover": {"epoch": epoch, "offset": 0}}));
+    assert_eq!(client.next()["data"]["recovered"], true);
+    client.send(&json!({"type": "ping"}));
+    let mut pongs = 0;
+    let hear = |client: &mut Client, n: u64, pongs: &mut u64| {
+        let mut message = client.next();
+        if message["type"] == "pong" {
+            *pongs += 1;
+            message = client.next();
+        }
+        assert_eq!(message["n"], n);
+    };
+    let mut heard = 0;
+    // As many again and again, while the client takes one for each that is published.
+    for n in 61..=260 {
+        publish(n);
+        assert_eq!(other.next()["n"], n);
+        heard += 1;
+        hear(&mut client, heard, &mut pongs);
+    }
+    while heard < 260 {
+        heard += 1;
+        hear(&mut client, heard, &mut pongs);
+    }
+    assert_eq!(pongs, 1);
+    publish(261);
+    hear(&mut client, 261, &mut pongs);
+    client.quiet(20);
+    assert_eq!(
+        server.stats()["server"]["closesByReason"].get("4102 too slow"),
+        None
+    );
+}
+
+#[test]
+fn a_replay_that_cannot_go_on_is_told_and_never_a_hole() {
+    let server = Server::start(&[
+        ("limits.queue_bytes", "256KiB"),
+        ("channels.post.history", "400"),
+        ("channels.post.durability", "relaxed"),
+    ]);
+    let mut client = server.connect("u1");
+    let epoch = client.subscribe("post_1")["data"]["epoch"].clone();
+    drop(client);
+    let text = "x".repeat(50_000);
+    let publish = |n: u64| server.publish("post_1", json!({"type": "tick", "n": n, "x": text}));
+    (1..=400).for_each(|n| drop(publish(n)));
+    // It reads nothing until most of what it was promised has gone.
+    let mut client = server.connect("u1");
+    client.send(&json!({"type": "subscribe", "channel": "post_1",
+        "recover": {"epoch": epoch, "offset": 0}}));
+    eventually("it is followed", Duration::from_secs(10), || {
+        server.stats()["connectionsByChannel"]["post_1"] == 1
+    });
+    (401..=799).for_each(|n| drop(publish(n)));
+    assert_eq!(client.next()["data"]["recovered"], true);
+    let mut heard = 0;
+    loop {
+        let message = client.next();
+        if message["type"] == "disconnect" {
+            assert_eq!(message["data"]["code"], 4103);
+            assert_eq!(message["data"]["reconnect"], true);
+            break;
+        }
+        heard += 1;
+        assert_eq!(message["n"], heard);
+    }
+    assert!((1..400).contains(&heard), "{heard}");
+    assert_eq!(client.expect_close(), (4103, "resync".to_string()));
+    // It comes again, from where it stands, and is told how far back it is.
+    let mut client = server.connect("u1");
+    client.send(&json!({"type": "subscribe", "channel": "post_1",
+        "recover": {"epoch": epoch, "offset": heard}}));
+    assert_eq!(client.next()["data"]["reason"], "too_far");
 }

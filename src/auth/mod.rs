@@ -1,11 +1,15 @@
 //! Who is asking: a token or an API key becomes an [`Identity`] or a [`Refusal`].
 
 pub mod api_key;
+pub mod challenge;
 pub mod issuers;
 pub mod jwks;
 pub mod keys;
+pub mod refresh;
 pub mod revocation;
 pub mod ring;
+pub mod siwe;
+pub mod siws;
 pub mod token;
 pub mod trial;
 pub mod wallet;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::issuers::{Issuer, Issuers};
 use super::ring::Ring;
 use super::trial::{Event, Trial};
-use super::{Identity, Refusal, api_key};
+use super::{Identity, Refusal, api_key, refresh};
 use crate::clock::millis;
 use crate::config::{self, Secret};
 use crate::metrics::Counters;
@@ -37,6 +37,7 @@ const LAST_EXPIRY_MS: u64 = 253_402_300_799_000;
 /// Issues and verifies tokens, and knows the backends' keys.
 pub struct Authority {
     ring: Ring,
+    refresh_key: refresh::Key,
     issuers: Issuers,
     issuer: String,
     audience: String,
@@ -78,6 +79,7 @@ impl Authority {
     pub fn new(secret: &Secret, auth: &config::Auth) -> Self {
         Self {
             ring: Ring::new(secret, auth),
+            refresh_key: refresh::Key::of(secret),
             issuers: Issuers::default(),
             issuer: auth.issuer.clone(),
             audience: auth.audience.clone(),
@@ -111,6 +113,11 @@ impl Authority {
     /// Our keys.
     pub const fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// What refresh tokens are computed with.
+    pub const fn refresh_key(&self) -> &refresh::Key {
+        &self.refresh_key
     }
 
     /// Makes a token that begins to be valid at `unix_ms`.

@@ -20,8 +20,25 @@ pub struct RedisFigures {
     pub unreplicated: u64,
     /// Commands that are under way.
     pub in_flight: u64,
+    /// How long messages of pub/sub take from any node to this one, by the nodes' own clocks.
+    pub lag: Timing,
+    /// The servers that take writes.
+    pub servers: Vec<ServerFigures>,
     /// By kind of operation, but for those that never were.
     pub operations: Vec<OperationFigures>,
+}
+
+/// What a server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFigures {
+    /// Its address.
+    pub server: String,
+    /// Memory that it uses.
+    pub used_bytes: u64,
+    /// Memory that it may use; 0: no limit.
+    pub max_bytes: u64,
+    /// Keys that it has thrown away to make room, since it was started.
+    pub evicted_keys: u64,
 }
 
 /// One kind of operation.

@@ -90,6 +90,10 @@ pub trait Deliver: Send + Sync {
     /// an unknown type, is passed over: a newer node may have sent it. Never blocks, must not call
     /// the broker.
     fn notice(&self, notice: Bytes);
+
+    /// Notices may have been lost on the way to this node, while events were not. Never blocks, must not
+    /// call the broker. Whoever keeps nothing of notices need not care.
+    fn notices_lost(&self) {}
 }
 
 /// One event on its way to this node's subscribers.

@@ -1,9 +1,12 @@
-//! `fanfare token`: an access token without a wallet, for scripts and trials.
+//! `fanfare token`: an access token without a wallet, for scripts and trials; what one says; taking one back.
+
+mod inspect;
+mod revoke;
 
 use std::io::{self, Write};
 
-use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Subcommand};
 use fanfare::auth::{self, Authority, Issued, TokenSubject};
 use fanfare::clock::{self, Clock};
 use fanfare::config::{self, Config, Flag, Sources};
@@ -13,7 +16,28 @@ use serde_json::json;
 use super::Failure;
 
 #[derive(Debug, Args)]
+#[command(
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Token {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    issue: Option<Issue>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show what a token says, and whether it would be believed
+    Inspect(inspect::Inspect),
+    /// Take tokens back on the running server
+    Revoke(revoke::Revoke),
+}
+
+#[derive(Debug, Args)]
+struct Issue {
     /// The user's id (claims `userId` and `sub`)
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     user: String,
@@ -41,7 +65,18 @@ pub struct Token {
 }
 
 impl Token {
-    pub fn run(self, mut sources: Sources) -> Result<(), Failure> {
+    pub fn run(self, sources: Sources) -> Result<(), Failure> {
+        match (self.action, self.issue) {
+            (Some(Action::Inspect(inspect)), _) => inspect.run(&sources),
+            (Some(Action::Revoke(revoke)), _) => revoke.run(&sources),
+            (None, Some(issue)) => issue.run(sources),
+            (None, None) => Err(Failure::Other("--user is required".into())),
+        }
+    }
+}
+
+impl Issue {
+    fn run(self, mut sources: Sources) -> Result<(), Failure> {
         // As the setting, so that it is held to the same bounds, and named with the other mistakes.
         sources.flags.extend(self.ttl.map(|ttl| Flag {
             name: "--ttl",

@@ -30,6 +30,17 @@ const KEEP_DAYS: u64 = 3_650;
 /// Hot history lives in memory, so it has a bound of its own.
 const HISTORY_ENTRIES: u64 = 100_000;
 
+/// As the wallet standard names them.
+const SOLANA_CHAINS: [(&str, &str); 8] = [
+    ("mainnet", "mainnet"),
+    ("testnet", "testnet"),
+    ("devnet", "devnet"),
+    ("localnet", "localnet"),
+    ("solana:mainnet", "solana:mainnet"),
+    ("solana:testnet", "solana:testnet"),
+    ("solana:devnet", "solana:devnet"),
+    ("solana:localnet", "solana:localnet"),
+];
 const WALLET_PROOFS: [(&str, WalletProof); 2] = [
     ("signature", WalletProof::Signature),
     ("none", WalletProof::None),
@@ -233,12 +244,19 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
     let issuers = signing::issuers(reader, audience.as_deref());
     let token_ttl = reader.read("auth.token_ttl", signing::token_ttl);
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
+    let refresh_ttl_max = reader.read(
+        "auth.refresh_ttl_max",
+        values::duration(SECOND, 10 * 365 * DAY),
+    );
     let refresh_grace = reader.read("auth.refresh_grace", values::duration(Duration::ZERO, HOUR));
     let revocation_ttl = reader.read(
         "auth.revocation_ttl",
         values::duration(SECOND, 10 * 365 * DAY),
     );
     let wallet_proof = reader.read("auth.wallet_proof", values::word(&WALLET_PROOFS));
+    let statement = reader.read("auth.statement", values::statement);
+    let solana_chain = reader.read("auth.solana_chain", values::word(&SOLANA_CHAINS));
+    let ethereum_chain = reader.read("auth.ethereum_chain", values::count(1, u64::MAX / 2 - 36));
     let auto_provision = reader.read("auth.auto_provision", values::boolean);
     let legacy = reader.read("auth.legacy_wallet_identity", values::boolean);
     let api_keys = reader.api_keys("auth.api_keys");
@@ -252,9 +270,13 @@ fn auth(reader: &mut Reader) -> Option<Auth> {
         audience: audience?,
         token_ttl: token_ttl?,
         refresh_ttl: refresh_ttl?,
+        refresh_ttl_max: refresh_ttl_max?,
         revocation_ttl: revocation_ttl?,
         refresh_grace: refresh_grace?,
         wallet_proof: wallet_proof?,
+        statement: statement?,
+        solana_chain: solana_chain?,
+        ethereum_chain: ethereum_chain?,
         auto_provision: auto_provision?,
         legacy_wallet_identity: legacy?,
         api_keys: api_keys?,

@@ -130,10 +130,18 @@ pub struct Auth {
     pub refresh_ttl: Duration,
     /// How long it is remembered that tokens were revoked of which nobody says when they end.
     pub revocation_ttl: Duration,
+    /// How long a sign-in can be refreshed at most.
+    pub refresh_ttl_max: Duration,
     /// How long a refresh token whose reply was lost gives the same successor again.
     pub refresh_grace: Duration,
     /// What a wallet has to show.
     pub wallet_proof: WalletProof,
+    /// What a wallet shows its owner before they sign: one line.
+    pub statement: String,
+    /// The chain that wallets of Solana are asked for.
+    pub solana_chain: &'static str,
+    /// The chain that wallets of Ethereum are asked for.
+    pub ethereum_chain: u64,
     /// Whether a wallet seen first creates its user.
     pub auto_provision: bool,
     /// Whether `x-user-wallet` and `?wallet=` count as identity.

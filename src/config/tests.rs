@@ -416,7 +416,12 @@ fn what_is_dangerous_is_warned_of() {
         Vec::<String>::new()
     );
     let public = ("server.listen", "0.0.0.0:3002");
-    assert_eq!(warned(&[public]), Vec::<String>::new());
+    let host = warned(&[public]);
+    assert!(host.len() == 1 && host[0].starts_with("server.public_url"));
+    assert_eq!(
+        warned(&[public, ("server.public_url", "https://rt.example")]),
+        Vec::<String>::new()
+    );
     for (key, value) in [
         ("auth.wallet_proof", "none"),
         ("server.allowed_origins", "*"),
@@ -427,7 +432,8 @@ fn what_is_dangerous_is_warned_of() {
         ("limits.queue_bytes", "1KiB"),
         ("limits.body_bytes", "1KiB"),
     ] {
-        let warnings = warned(&[public, (key, value)]);
+        let named = ("server.public_url", "https://rt.example");
+        let warnings = warned(&[public, named, (key, value)]);
         assert_eq!(warnings.len(), 1, "{key}: {warnings:?}");
         assert!(warnings[0].starts_with(key), "{key}: {warnings:?}");
     }

@@ -172,6 +172,21 @@ pub(super) fn name(value: &Value) -> Result<String, Fault> {
     }
 }
 
+/// A line that may stand in a sign-in message (EIP-4361): the characters of URLs and spaces.
+pub(super) fn statement(value: &Value) -> Result<String, Fault> {
+    const BYTES_MAX: usize = 256;
+    let text = name(value)?;
+    let known =
+        |byte: u8| byte.is_ascii_alphanumeric() || b" -._~:/?#[]@!$&'()*+,;=".contains(&byte);
+    if text.len() <= BYTES_MAX && text.bytes().all(known) {
+        return Ok(text);
+    }
+    Err(Fault::new(
+        "cannot stand in a sign-in message",
+        "a line of at most 256 letters, digits, spaces and -._~:/?#[]@!$&'()*+,;=",
+    ))
+}
+
 /// A file; empty: none.
 pub(super) fn path(value: &Value) -> Result<Option<PathBuf>, Fault> {
     let path = text(value)?;

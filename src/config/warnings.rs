@@ -46,6 +46,17 @@ impl Config {
             "auth.refresh_ttl is not longer than auth.token_ttl: a refresh token is dead before it is needed",
         );
         warn(
+            public
+                && self.auth.wallet_proof == WalletProof::Signature
+                && self.server.public_url.is_empty(),
+            "server.public_url is empty: sign-in messages name whatever host a request names, so a wallet cannot \
+             tell its owner whether they are on a copy of your site",
+        );
+        warn(
+            self.auth.refresh_ttl_max < self.auth.refresh_ttl,
+            "auth.refresh_ttl_max is shorter than auth.refresh_ttl: no refresh token lives longer than it",
+        );
+        warn(
             self.broker.backend == Backend::Redis && self.auth.secret.is_none(),
             "auth.secret is not set and broker.backend is \"redis\": this node has a key of its own, and \
              the tokens of one node are not believed by another",

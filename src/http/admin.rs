@@ -16,10 +16,12 @@ use super::errors::ApiError;
 use super::identity::require_backend;
 use super::reply::{self, Reply};
 use super::request::{Call, text};
+use crate::broker::NOTICE_BYTES_MAX;
 use crate::clock::rfc3339;
 use crate::event_log::{Data, Kind};
-use crate::patience::together;
+use crate::patience::{EVENT_TIMEOUT, together, within};
 use crate::protocol::connection::{connection_id, serial_of};
+use crate::router::notices::Notice;
 use crate::worker::mailbox::{Control, Listed, Wanted, Whom};
 
 /// Entries of a page when no `limit` is named, and the largest `limit`.
@@ -147,7 +149,7 @@ pub async fn connections(services: &Services, call: &Call) -> Result<Reply, ApiE
     }))
 }
 
-/// `POST /api/disconnect`
+/// `POST /api/disconnect`: on this node, which counts, and then on all others.
 pub async fn disconnect(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     require_backend(services, call)?;
     let body: DisconnectBody = call.json()?;
@@ -181,6 +183,7 @@ pub async fn disconnect(services: &Services, call: &Call) -> Result<Reply, ApiEr
             .map(Whom::Connection),
     };
     let mut disconnected = 0;
+    let is_ours_alone = matches!(whom, Some(Whom::Connection(_)));
     if let Some(whom) = whom {
         let counts = ask_workers(services, |reply| Control::Disconnect {
             whom: whom.clone(),
@@ -188,6 +191,19 @@ pub async fn disconnect(services: &Services, call: &Call) -> Result<Reply, ApiEr
             reply,
         });
         disconnected = counts.await?.into_iter().sum();
+    }
+    if !is_ours_alone {
+        let notice = Notice::Disconnect {
+            from: services.node.to_string(),
+            user_id,
+            connection_id: named,
+            reason: reason.as_deref().map(str::to_owned),
+        };
+        let notice = notice.encode();
+        if notice.len() > NOTICE_BYTES_MAX {
+            return Err(ApiError::bad_request("invalid_user", "userId is too long"));
+        }
+        within(EVENT_TIMEOUT, services.broker.announce(notice)).await?;
     }
     #[derive(Serialize)]
     struct Answer {

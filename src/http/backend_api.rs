@@ -10,7 +10,7 @@ use super::identity::{invalid_wallet, require_backend};
 use super::notifications::invalid_user_id;
 use super::reply::{self, Reply};
 use super::request::{Call, id_text, scoped_key};
-use crate::auth::wallet;
+use crate::auth::wallet::Wallet;
 use crate::broker::{self, Publication, Published, User, UserChange};
 use crate::config::{ChannelRules, Config};
 use crate::patience::{ANSWER_TIMEOUT, AT_ONCE, together, within};
@@ -212,8 +212,10 @@ impl UserBody {
         }
         let wallet = match self.wallet {
             None => None,
-            Some(Value::String(address)) if wallet::is_address(&address) => Some(address),
-            Some(_) => return Err(invalid_wallet()),
+            Some(member) => {
+                let wallet = member.as_str().and_then(Wallet::parse);
+                Some(wallet.ok_or_else(invalid_wallet)?.to_string())
+            }
         };
         let nickname = match self.nickname {
             None => None,

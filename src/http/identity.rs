@@ -8,7 +8,8 @@ use hyper::header::{AUTHORIZATION, USER_AGENT};
 use super::Services;
 use super::errors::ApiError;
 use super::request::Call;
-use crate::auth::{Identity, Refusal, wallet};
+use crate::auth::wallet::Wallet;
+use crate::auth::{Identity, Refusal};
 use crate::event_log::{Data, Kind};
 use crate::patience::{ANSWER_TIMEOUT, within};
 
@@ -67,9 +68,8 @@ pub async fn require_user(services: &Services, call: &Call) -> Result<String, Ap
             ));
         }
     };
-    if !wallet::is_address(&address) {
-        return Err(invalid_wallet());
-    }
+    let wallet = Wallet::parse(&address).ok_or_else(invalid_wallet)?;
+    let address = wallet.to_string();
     // Nobody has proven anything here, so no user is made either.
     within(ANSWER_TIMEOUT, services.store.user_by_wallet(&address))
         .await?
@@ -77,7 +77,7 @@ pub async fn require_user(services: &Services, call: &Call) -> Result<String, Ap
         .ok_or_else(user_not_found)
 }
 
-/// 400 for what is not a Solana address.
+/// 400 for what is no address.
 pub fn invalid_wallet() -> ApiError {
     ApiError::bad_request("invalid_wallet", "Invalid wallet address")
 }
@@ -86,6 +86,9 @@ pub fn invalid_wallet() -> ApiError {
 pub fn user_not_found() -> ApiError {
     ApiError::not_found("user_not_found", "User not found")
 }
+
+/// Of a user agent; a token is longer.
+const WORD_BYTES_MAX: usize = 48;
 
 /// Where a request comes from, for the event log.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +102,10 @@ pub struct Whence<'a> {
 impl<'a> Whence<'a> {
     /// Of a request with these headers.
     pub fn of(ip: IpAddr, headers: &'a HeaderMap) -> Self {
+        // A word as long as this is no name of a program. Whatever it is, it is not for a log.
+        let is_name = |name: &&str| name.split(' ').all(|word| word.len() <= WORD_BYTES_MAX);
         let user_agent = headers.get(USER_AGENT).and_then(|name| name.to_str().ok());
+        let user_agent = user_agent.filter(is_name);
         Self { ip, user_agent }
     }
 }

@@ -14,9 +14,11 @@ pub mod upgrade;
 mod admin;
 mod auth;
 mod backend_api;
+mod challenge;
 mod history;
 mod notifications;
 mod origin;
+mod refresh;
 mod revocation;
 
 use std::net::{IpAddr, SocketAddr};
@@ -333,6 +335,8 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
     match (route, &call.method) {
         (Route::Wallet, &Method::POST) => auth::sign_in(services, call).await,
         (Route::Wallet, _) => auth::verify(services, call),
+        (Route::Challenge, _) => challenge::challenge(services, call).await,
+        (Route::Refresh, _) => refresh::refresh(services, call).await,
         (Route::Logout, _) => revocation::logout(services, call).await,
         (Route::Revoke, _) => revocation::revoke(services, call).await,
         (Route::Notifications, &Method::POST) => notifications::add(services, call).await,

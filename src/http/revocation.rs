@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use super::Services;
 use super::errors::ApiError;
 use super::identity::{require_backend, require_token};
+use super::refresh;
 use super::reply::{self, Reply};
 use super::request::{Call, id_text, text};
 use crate::auth::token::MAX_ID_BYTES;
@@ -26,7 +27,21 @@ const LARGEST_SECONDS: u64 = 100_000_000_000;
 
 /// `POST /api/auth/logout`
 pub async fn logout(services: &Services, call: &Call) -> Result<Reply, ApiError> {
-    let identity = require_token(services, call)?;
+    let refresh_token = match call.body.is_empty() {
+        true => None,
+        false => text(call.json::<LogoutBody>()?.refresh_token),
+    };
+    let bearer = require_token(services, call);
+    let is_proven = match &refresh_token {
+        Some(token) => refresh::end_of(services, call, token).await?,
+        None => false,
+    };
+    let identity = match bearer {
+        Ok(identity) => identity,
+        // Who comes late has an access token that is over, and wants to be out all the same.
+        Err(_) if is_proven => return Ok(reply::ok(&json!({"success": true}))),
+        Err(refused) => return Err(refused),
+    };
     let user_id = &*identity.user_id;
     if let Some(id) = identity.jti.as_deref() {
         let revocation = Revocation {
@@ -35,8 +50,14 @@ pub async fn logout(services: &Services, call: &Call) -> Result<Reply, ApiError>
         };
         take_back(services, call, revocation, Some(user_id), "logout").await?;
     }
-    if let Some(id) = identity.family.as_deref() {
-        let revocation = of_family(services, id);
+    if let Some(id) = identity.family.as_deref()
+        && !refresh::end(services, call, id, "logout").await?
+    {
+        let token_ttl = millis(services.config().auth.token_ttl.longest());
+        let revocation = Revocation {
+            revoked: Revoked::Family { id: id.to_owned() },
+            keep_until_ms: services.clock.unix_ms().saturating_add(token_ttl),
+        };
         take_back(services, call, revocation, Some(user_id), "logout").await?;
     }
     Ok(reply::ok(&json!({"success": true})))
@@ -48,13 +69,16 @@ pub async fn revoke(services: &Services, call: &Call) -> Result<Reply, ApiError>
     let body: RevokeBody = call.json()?;
     let now_ms = services.clock.unix_ms();
     let before_ms = body.before_ms(now_ms)?;
-    let keep = |from_ms: u64| from_ms.saturating_add(millis(services.config().auth.revocation_ttl));
+    let auth = &services.config().auth;
+    let keep_until_ms = now_ms.saturating_add(millis(auth.revocation_ttl));
     let (user_id, revoked, keep_until_ms) =
         match (text(body.jti), id_text(body.user_id), text(body.family)) {
-            (Some(id), None, None) => (None, Revoked::Token { id }, keep(now_ms)),
-            (None, None, Some(id)) => (None, Revoked::Family { id }, keep(now_ms)),
+            (Some(id), None, None) => (None, Revoked::Token { id }, keep_until_ms),
+            (None, None, Some(id)) => (None, Revoked::Family { id }, keep_until_ms),
             (None, Some(id), None) => {
-                let keep_until_ms = keep(before_ms.max(now_ms));
+                // Sign-ins that are refreshed again and again are among them.
+                let longest = auth.revocation_ttl.max(auth.refresh_ttl_max);
+                let keep_until_ms = before_ms.max(now_ms).saturating_add(millis(longest));
                 let revoked = Revoked::User {
                     id: id.clone(),
                     before_ms,
@@ -69,17 +93,26 @@ pub async fn revoke(services: &Services, call: &Call) -> Result<Reply, ApiError>
             }
         };
     let (Revoked::Token { id } | Revoked::Family { id } | Revoked::User { id, .. }) = &revoked;
-    if id.len() > MAX_ID_BYTES || id.chars().any(char::is_control) {
+    // A whole token is none of these, and would be written down.
+    if id.len() > MAX_ID_BYTES || id.chars().any(char::is_control) || id.starts_with("eyJ") {
         return Err(ApiError::bad_request(
             "invalid_id",
-            format!("An id has at most {MAX_ID_BYTES} bytes and no control characters"),
+            format!(
+                "An id has at most {MAX_ID_BYTES} bytes, no control characters, and is no token"
+            ),
         ));
     }
-    let revocation = Revocation {
-        revoked,
-        keep_until_ms,
+    let is_done = match &revoked {
+        Revoked::Family { id } => refresh::end(services, call, id, "backend").await?,
+        Revoked::Token { .. } | Revoked::User { .. } => false,
     };
-    take_back(services, call, revocation, user_id.as_deref(), "backend").await?;
+    if !is_done {
+        let revocation = Revocation {
+            revoked,
+            keep_until_ms,
+        };
+        take_back(services, call, revocation, user_id.as_deref(), "backend").await?;
+    }
     if services.clock.unix_ms() < before_ms {
         // What is issued after this answer is not among those that were issued before.
         tokio::time::sleep(Duration::from_millis(
@@ -88,15 +121,6 @@ pub async fn revoke(services: &Services, call: &Call) -> Result<Reply, ApiError>
         .await;
     }
     Ok(reply::ok(&json!({"success": true})))
-}
-
-/// Of the tokens that go back to one sign-in: as long as the last of them lives.
-pub fn of_family(services: &Services, id: &str) -> Revocation {
-    let token_ttl = millis(services.config().auth.token_ttl.longest());
-    Revocation {
-        revoked: Revoked::Family { id: id.to_owned() },
-        keep_until_ms: services.clock.unix_ms().saturating_add(token_ttl),
-    }
 }
 
 /// Takes tokens back for good: first in the store, then here, then on all nodes.
@@ -135,6 +159,12 @@ pub async fn take_back(
         tracing::warn!(%error, "a revocation could not be announced");
     }
     Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LogoutBody {
+    refresh_token: Option<Value>,
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,10 @@ use hyper::Method;
 pub enum Route {
     /// Sign-in and verification.
     Wallet,
+    /// What a wallet has to sign.
+    Challenge,
+    /// A new token for an old sign-in.
+    Refresh,
     /// Giving one's tokens back.
     Logout,
     /// Taking tokens back.
@@ -81,8 +85,10 @@ const ALL: &[Method] = &[
 ];
 
 /// Everything that has a path of its own.
-pub static TABLE: [Row; 23] = [
+pub static TABLE: [Row; 25] = [
     row(Route::Wallet, "/api/auth/wallet", GET_POST),
+    row(Route::Challenge, "/api/auth/challenge", POST),
+    row(Route::Refresh, "/api/auth/refresh", POST),
     row(Route::Logout, "/api/auth/logout", POST),
     row(Route::Revoke, "/api/auth/revoke", POST),
     row(Route::Notifications, "/api/user/notifications", ALL),

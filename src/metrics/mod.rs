@@ -6,6 +6,7 @@
 
 mod canary;
 pub mod console;
+pub mod hour;
 mod process;
 pub mod render;
 pub mod server;

@@ -4,7 +4,7 @@
 pub mod interest;
 pub mod notices;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -26,6 +26,8 @@ pub struct Router {
     pub revocations: Revocations,
     /// Told when notices may have been lost.
     notices_lost: Notify,
+    /// This node's name, once it has one: what it has told others is not for itself.
+    pub node: OnceLock<Arc<str>>,
     /// Which workers follow a channel.
     pub interest: Interest,
 }
@@ -38,6 +40,7 @@ impl Router {
             counters,
             revocations: Revocations::default(),
             notices_lost: Notify::new(),
+            node: OnceLock::new(),
             interest: Interest::default(),
         }
     }
@@ -86,6 +89,10 @@ impl Deliver for Router {
 
     fn notice(&self, notice: Bytes) {
         self.hear(&notice);
+    }
+
+    fn notices_lost(&self) {
+        self.notices_lost.notify_one();
     }
 
     fn gap(&self, channel: Option<&ChannelKey>) {

@@ -6,10 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use tokio::sync::oneshot;
+
 use super::Router;
 use crate::broker::{Revocation, Revoked, Store};
 use crate::clock::Clock;
-use crate::worker::mailbox::Mailbox;
+use crate::protocol::connection::serial_of;
+use crate::worker::mailbox::{Control, Mailbox, Whom};
 
 /// How often revocations that are over are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -47,6 +50,17 @@ pub enum Notice {
         before_ms: u64,
         /// See [`Revocation::keep_until_ms`].
         keep_until_ms: u64,
+    },
+    /// Sockets are to be closed, on every node but that which tells it and has done so already.
+    Disconnect {
+        /// The name of that node.
+        from: String,
+        /// Those of this user, or
+        user_id: Option<String>,
+        /// the one of this name.
+        connection_id: Option<String>,
+        /// For the clients.
+        reason: Option<String>,
     },
 }
 
@@ -89,6 +103,15 @@ impl Router {
                 before_ms,
                 keep_until_ms,
             }) => (Revoked::User { id, before_ms }, keep_until_ms),
+            Ok(Notice::Disconnect {
+                from,
+                user_id,
+                connection_id,
+                reason,
+            }) => {
+                self.disconnect(&from, user_id, connection_id.as_deref(), reason);
+                return;
+            }
             Err(error) => {
                 tracing::debug!(%error, "a notice that is not understood");
                 return;
@@ -98,6 +121,32 @@ impl Router {
             revoked,
             keep_until_ms,
         });
+    }
+
+    /// Closes the sockets that another node was asked to.
+    fn disconnect(
+        &self,
+        from: &str,
+        user_id: Option<String>,
+        connection_id: Option<&str>,
+        reason: Option<String>,
+    ) {
+        let Some(node) = self.node.get().filter(|node| &***node != from) else {
+            return;
+        };
+        let named = || serial_of(connection_id?, node).map(Whom::Connection);
+        let Some(whom) = user_id.map(|id| Whom::User(id.into())).or_else(named) else {
+            return;
+        };
+        let message: Option<Arc<str>> = reason.map(Arc::from);
+        for mailbox in &self.mailboxes {
+            // Nobody counts them here; a worker that has ended has none.
+            let _ = mailbox.control(Control::Disconnect {
+                whom: whom.clone(),
+                message: message.clone(),
+                reply: oneshot::channel().0,
+            });
+        }
     }
 
     /// Refuses these tokens from now on, and closes the sockets of this node that were opened with them.

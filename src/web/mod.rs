@@ -45,7 +45,7 @@ const TYPESCRIPT: &str = "application/typescript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// (path, file), a handful: looking through them costs less than a map.
-static ASSETS: [(&str, Asset); 13] = [
+static ASSETS: [(&str, Asset); 14] = [
     page(
         "/test/jwt-websocket",
         HTML,
@@ -61,6 +61,7 @@ static ASSETS: [(&str, Asset); 13] = [
         JAVASCRIPT,
         include_bytes!("test/jwt-websocket.js"),
     ),
+    page("/test/log.js", JAVASCRIPT, include_bytes!("test/log.js")),
     page("/test/icon.svg", SVG, include_bytes!("test/icon.svg")),
     library(
         "/fanfare.js",
@@ -108,6 +109,28 @@ static ASSETS: [(&str, Asset); 13] = [
         include_bytes!("client/dist/fanfare-wallet.d.ts"),
     ),
 ];
+
+/// On the listener of the metrics: (path, file).
+static DASHBOARD: [(&str, Asset); 4] = [
+    page("/dashboard.svg", SVG, include_bytes!("test/icon.svg")),
+    page("/", HTML, include_bytes!("dashboard/dashboard.html")),
+    page(
+        "/dashboard.css",
+        CSS,
+        include_bytes!("dashboard/dashboard.css"),
+    ),
+    page(
+        "/dashboard.js",
+        JAVASCRIPT,
+        include_bytes!("dashboard/dashboard.js"),
+    ),
+];
+
+/// The file of the dashboard at this path. They hold no figures, so anybody may load them.
+pub fn dashboard(path: &str) -> Option<&'static Asset> {
+    let found = DASHBOARD.iter().find(|(known, _)| *known == path);
+    found.map(|(_, asset)| asset)
+}
 
 const fn page(
     path: &'static str,
@@ -185,11 +208,12 @@ mod tests {
     #[test]
     fn pages_load_only_files_that_are_served() {
         let mut looked_at = 0;
-        for (path, asset) in &ASSETS {
+        for (path, asset) in ASSETS.iter().chain(&DASHBOARD) {
             let text = std::str::from_utf8(asset.body).unwrap();
             for reference in references(text) {
                 looked_at += 1;
-                assert!(super::asset(reference).is_some(), "{path}: {reference}");
+                let is_served = super::asset(reference).is_some() || dashboard(reference).is_some();
+                assert!(is_served, "{path}: {reference}");
             }
         }
         assert!(looked_at >= 3, "the search finds nothing any more");
@@ -197,7 +221,8 @@ mod tests {
 
     #[test]
     fn pages_hold_nothing_that_the_policy_would_block() {
-        for (path, asset) in ASSETS.iter().filter(|(_, a)| a.content_type == HTML) {
+        let pages = ASSETS.iter().chain(&DASHBOARD);
+        for (path, asset) in pages.filter(|(_, asset)| asset.content_type == HTML) {
             let page = std::str::from_utf8(asset.body).unwrap();
             for blocked in ["<style", " style=", " onclick=", "javascript:", "<script>"] {
                 assert!(!page.contains(blocked), "{path} has {blocked:?}");

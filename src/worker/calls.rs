@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::connection::CallInFlight;
+use super::replay;
 use crate::access_backend::Question;
 use crate::auth::trial::Event;
 use crate::broker::{Error, NotificationQuery, Publication};
@@ -14,7 +15,7 @@ use crate::http::Services;
 use crate::inbox;
 use crate::limits::{CALL_TIMEOUT_MS, QUEUE_SHARE};
 use crate::protocol::connection::connection_id;
-use crate::protocol::history::{Entry, Unrecoverable};
+use crate::protocol::history::Entry;
 use crate::protocol::{ChannelKey, Position};
 use crate::session::{Answer, Call, Identity, Unread};
 use crate::ws::frame::event_text;
@@ -98,16 +99,9 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
                 (false, _) => (None, None),
                 (true, None) => (Some(services.broker.position(&channel).await?), None),
                 (true, Some(since)) => {
-                    let recovery = services.broker.recover(&channel, &since).await?;
-                    let missed = recovery.missed.and_then(|missed| {
-                        let fits = fitting(&missed, &channel, answer_bytes) == missed.len();
-                        if fits {
-                            Ok(missed)
-                        } else {
-                            Err(Unrecoverable::TooFar)
-                        }
-                    });
-                    (Some(recovery.position), Some(missed))
+                    let broker = &*services.broker;
+                    let recovery = replay::page(broker, &channel, &since, answer_bytes).await?;
+                    (Some(recovery.position), Some(recovery.missed))
                 }
             };
             // Who is acknowledged finds itself among those who are there.
@@ -221,12 +215,16 @@ async fn unread(user_id: &str, answer_bytes: usize, services: &Services) -> Opti
     })
 }
 
+/// What an entry takes when it is sent.
+pub(super) fn entry_bytes(entry: &Entry, key: &ChannelKey) -> usize {
+    EVENT_FRAME_BYTES + key.as_str().len() + entry.event.as_bytes().len()
+}
+
 /// How many of the newest entries are sent with at most so many bytes.
 fn fitting(entries: &[Entry], key: &ChannelKey, answer_bytes: usize) -> usize {
-    let each = EVENT_FRAME_BYTES + key.as_str().len();
     let mut bytes = 0usize;
     let newest = entries.iter().rev().take_while(|entry| {
-        bytes += entry.event.as_bytes().len() + each;
+        bytes += entry_bytes(entry, key);
         bytes <= answer_bytes
     });
     newest.count()

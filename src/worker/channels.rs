@@ -58,6 +58,9 @@ struct Joining {
     held: Option<Vec<(Option<Position>, Frame)>>,
     /// Bytes of the frames in `held`.
     held_bytes: usize,
+    /// Nothing is being read, because the member still has to take what was: what comes by with a
+    /// position will be read later, and the rest is sent at once. Then `held` is empty.
+    is_postponed: bool,
 }
 
 /// Members whose history was read up to `until`, further than events came by so far.
@@ -90,8 +93,37 @@ impl Channels {
             slot,
             held: Some(Vec::new()),
             held_bytes: 0,
+            is_postponed: false,
         });
         (key, first)
+    }
+
+    /// The member's history was read, but not to its end, and is to be read on later: what has been held
+    /// back is in the part that is left, but for these frames.
+    pub fn postpone(&mut self, key: &ChannelKey, slot: Slot) -> Activated {
+        let Some(joining) = self.joining(key, slot) else {
+            return Activated::Lost;
+        };
+        let Some(held) = &mut joining.held else {
+            return Activated::Lost;
+        };
+        joining.is_postponed = true;
+        joining.held_bytes = 0;
+        let mut held = std::mem::take(held);
+        held.retain(|(at, _)| at.is_none());
+        Activated::Held(held)
+    }
+
+    /// The history of a postponed member is being read on: events are held back again.
+    pub fn resume(&mut self, key: &ChannelKey, slot: Slot) {
+        if let Some(joining) = self.joining(key, slot) {
+            joining.is_postponed = false;
+        }
+    }
+
+    fn joining(&mut self, key: &ChannelKey, slot: Slot) -> Option<&mut Joining> {
+        let rest = self.map.get_mut(key)?.rest.as_mut()?;
+        rest.joining.iter_mut().find(|one| one.slot == slot)
     }
 
     /// The member's history was read up to `position` (`None`: the channel keeps none).
@@ -175,7 +207,11 @@ impl Channels {
             rest.seen = Some(position.clone());
         }
         for joining in &mut rest.joining {
-            joining.hold(position, frame);
+            match position {
+                _ if !joining.is_postponed => joining.hold(position, frame),
+                None => send(joining.slot, slow),
+                Some(_) => {}
+            }
         }
         if rest.ahead.is_empty() {
             return;
@@ -406,6 +442,98 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The same, with a page that is read and sent first, at any moment, and the rest later.
+    #[test]
+    fn no_hole_and_no_duplicate_however_pages_and_events_interleave() {
+        for joined in 0..=8u64 {
+            for page in 0..=8 {
+                for postponed in joined..=8 {
+                    for resumed in postponed..=8 {
+                        for (read, activated) in (resumed..=8).flat_map(|read| {
+                            let activated = resumed..=8;
+                            activated.map(move |activated| (read, activated))
+                        }) {
+                            // A page that is not the last is short of what the broker has.
+                            if page >= postponed {
+                                continue;
+                            }
+                            let mut bench = Bench::new();
+                            for offset in 0..=8 {
+                                if offset > 0 {
+                                    bench.event(offset);
+                                }
+                                if offset == joined {
+                                    bench.channels.join(bench.key.clone(), 1, Slow::Close);
+                                }
+                                if offset == postponed {
+                                    let held = bench.channels.postpone(&bench.key, 1);
+                                    assert!(
+                                        matches!(held, Activated::Held(held) if held.is_empty())
+                                    );
+                                    bench.got.entry(1).or_default().extend(1..=page);
+                                }
+                                if offset == resumed {
+                                    bench.channels.resume(&bench.key, 1);
+                                }
+                                if offset == activated {
+                                    let until = read.max(resumed);
+                                    let held =
+                                        bench.channels.activate(&bench.key, 1, Some(at(until)));
+                                    let Activated::Held(held) = held else {
+                                        panic!()
+                                    };
+                                    let got = bench.got.entry(1).or_default();
+                                    got.extend(page + 1..=until);
+                                    got.extend(held.iter().map(|(_, held)| {
+                                        u64::from_be_bytes(held[..].try_into().unwrap())
+                                    }));
+                                }
+                            }
+                            let all: Vec<u64> = (1..=8).collect();
+                            assert_eq!(
+                                bench.got[&1], all,
+                                "joined {joined} page {page} postponed {postponed} resumed {resumed} \
+                                 read {read} activated {activated}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_postponed_member_holds_nothing_and_hears_what_has_no_history() {
+        let mut bench = Bench::new();
+        bench.channels.join(bench.key.clone(), 1, Slow::Close);
+        let (passing, large) = (Frame::text("x"), vec![0; HELD_BYTES_MAX / 2 + 1]);
+        let key = bench.key.clone();
+        bench
+            .channels
+            .event(&key, None, &passing, |_, _| panic!("not yet"));
+        bench.event(1);
+        let Activated::Held(held) = bench.channels.postpone(&key, 1) else {
+            panic!()
+        };
+        assert_eq!(held.len(), 1, "the one that is in no history");
+        let mut sent = 0;
+        bench.channels.event(&key, None, &passing, |_, _| sent += 1);
+        assert_eq!(sent, 1);
+        for offset in 2..20 {
+            let frame = Frame::encoded(&large);
+            bench
+                .channels
+                .event(&key, Some(&at(offset)), &frame, |_, _| panic!("later"));
+        }
+        bench.channels.resume(&key, 1);
+        bench.event(20);
+        let held = bench.channels.activate(&key, 1, Some(at(19)));
+        assert!(matches!(held, Activated::Held(held) if held.len() == 1));
+        bench.event(21);
+        assert_eq!(bench.got[&1], [21]);
+        assert!(bench.channels.leave(&key, 1).is_some());
     }
 
     #[test]

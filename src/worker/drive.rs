@@ -301,7 +301,7 @@ impl Worker {
             connection.waker = Some(context.waker().clone());
         }
         let queue_bytes = state.terms.limits.queue_bytes;
-        let mut reads = 0;
+        let (mut reads, mut is_replayed) = (0, false);
         loop {
             let connection = &mut state.connections[slot as usize];
             if let Life::Gone { why } = connection.life {
@@ -327,6 +327,13 @@ impl Worker {
                 self.input(state, slot, Input::Follow { channel, recover }, now);
                 continue;
             }
+            // A page at a time, so that others have their turn, and what the client asks is heard.
+            if !is_replayed && self.replay(state, slot, context, now) {
+                is_replayed = true;
+                wake_after_others(context);
+                continue;
+            }
+            let connection = &mut state.connections[slot as usize];
             if let Some(unread) = connection.unread.take() {
                 self.receive(state, slot, &unread, now);
                 continue;

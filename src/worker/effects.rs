@@ -2,7 +2,7 @@
 //! connections closed.
 
 use super::calls;
-use super::channels::{Activated, Slot};
+use super::channels::Slot;
 use super::connection::{Flow, Gone, Life};
 use super::event_stream::{Addressed, last_words};
 use super::{State, Worker};
@@ -10,10 +10,9 @@ use crate::auth::trial::Event;
 use crate::clock::Moment;
 use crate::event_log::{Data, Kind};
 use crate::limits::CLOSE_TIMEOUT_MS;
-use crate::protocol::{ChannelKey, Close, Position, Reply};
+use crate::protocol::{ChannelKey, Close, Reply};
 use crate::session::{Answer, Call, Effect, Input, Session};
 use crate::ws::Frame;
-use crate::ws::frame::event_text;
 
 impl Worker {
     pub(super) fn carry_out(&self, state: &mut State, slot: Slot, effect: Effect, now: Moment) {
@@ -75,29 +74,13 @@ impl Worker {
                 position,
                 missed,
             } => {
-                for entry in &missed {
-                    let at = position.as_ref().map(|position| Position {
-                        epoch: position.epoch.clone(),
-                        offset: entry.offset,
-                    });
-                    let text = event_text(&channel, &entry.event, at.as_ref());
-                    let frame = Frame::text(&text);
-                    let event = Addressed::new(&channel, at.as_ref(), &frame);
-                    self.send_event(state, slot, &event, now);
-                }
-                match state.channels.activate(&channel, slot, position) {
-                    Activated::Held(held) => {
-                        for (at, frame) in held {
-                            let event = Addressed::new(&channel, at.as_ref(), &frame);
-                            self.send_event(state, slot, &event, now);
-                        }
-                        let detail = Data {
-                            channel: Some(channel.as_str()),
-                            ..Data::default()
-                        };
-                        self.log(state, slot, Kind::ChannelSubscribe, detail);
-                    }
-                    Activated::Lost => self.close(state, slot, Close::Resync, now),
+                self.send_page(state, slot, &channel, position, &missed, now);
+                if state.connections[slot as usize].life == Life::Open {
+                    let detail = Data {
+                        channel: Some(channel.as_str()),
+                        ..Data::default()
+                    };
+                    self.log(state, slot, Kind::ChannelSubscribe, detail);
                 }
             }
             Effect::Leave(key) => {
@@ -110,9 +93,10 @@ impl Worker {
             }
             Effect::Call(Call::Standing { channel }) => {
                 let aside = &state.connections[slot as usize].aside;
-                let waiting = aside
-                    .as_ref()
-                    .and_then(|aside| aside.backlog.standing(&channel));
+                let waiting = aside.as_ref().and_then(|aside| {
+                    let replayed = aside.replays.standing(&channel);
+                    replayed.or_else(|| aside.backlog.standing(&channel))
+                });
                 let position = waiting.or_else(|| state.channels.standing(&channel, slot));
                 let answer = Answer::Subscribed {
                     position,
@@ -160,7 +144,13 @@ impl Worker {
     }
 
     /// As [`Worker::send`], for an event that goes to nobody else.
-    fn send_event(&self, state: &mut State, slot: Slot, event: &Addressed<'_>, now: Moment) {
+    pub(super) fn send_event(
+        &self,
+        state: &mut State,
+        slot: Slot,
+        event: &Addressed<'_>,
+        now: Moment,
+    ) {
         let bytes_max = state.terms.limits.queue_bytes;
         let (counters, scratch) = (&self.outfit.counters, &mut state.write);
         let connection = &mut state.connections[slot as usize];
@@ -260,6 +250,7 @@ impl Worker {
         };
         if let Some(aside) = &mut state.connections[slot as usize].aside {
             aside.backlog.forget(key);
+            aside.replays.forget(key);
         }
         if state.terms.channels.has_presence(key.kind())
             && let Some(session) = &state.connections[slot as usize].session

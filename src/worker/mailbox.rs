@@ -46,6 +46,8 @@ pub enum Control {
         /// For how many there were.
         reply: oneshot::Sender<usize>,
     },
+    /// Say that this was come to.
+    Probe(std::sync::mpsc::SyncSender<()>),
     /// Drop everything now.
     Stop,
 }

@@ -14,6 +14,7 @@ mod event_stream;
 mod first;
 mod handshake;
 pub mod mailbox;
+pub mod replay;
 mod roster;
 mod serve;
 mod slow;
@@ -181,6 +182,8 @@ impl Worker {
                     } => {
                         let _ = reply.send(self.disconnect(&whom, message.as_deref()));
                     }
+                    // Whoever asked may have given up.
+                    Control::Probe(reply) => drop(reply.try_send(())),
                     Control::Stop => return,
                 }
             }

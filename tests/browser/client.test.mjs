@@ -38,11 +38,11 @@ async function startAnew(...settings) {
   await start(...settings);
 }
 
-/** A tab with the library in it; `heard` has what `post_1` brought, `told` what the client said of itself. */
+/** A tab with the library in it (shown as text: its policy lets own scripts run); `heard` has what `post_1` brought, `told` what the client said of itself. */
 async function openTab({ options = {} } = {}) {
   const page = await context.newPage();
   page.on('pageerror', (error) => assert.fail(error));
-  await page.goto(`${wire.url}/health`);
+  await page.goto(`${wire.url}/fanfare.js`);
   await page.evaluate(async (options) => {
     const { FanfareSocket, JWTManager, Notifications } = await import('/fanfare.js');
     window.jwt = JWTManager.getInstance();
@@ -94,18 +94,21 @@ test('a token is renewed in band, once for all tabs, and the socket outlives it'
   await isIn(other);
   const before = await page.evaluate(() => window.jwt.getToken());
   const issued = (await stats()).server.tokensIssued;
+  const began = performance.now();
   await page.waitForTimeout(14_000);
   await publish(1);
   await hears(page, [1]);
   await hears(other, [1]);
   assert.notEqual(await page.evaluate(() => window.jwt.getToken()), before);
-  assert.equal(await page.evaluate(() => window.jwt.getToken()), await other.evaluate(() => window.jwt.getToken()));
-  // Half of six seconds: four times in fourteen, by whichever tab.
-  const renewals = (await stats()).server.tokensIssued - issued;
-  assert.ok(renewals >= 3 && renewals <= 5, `${renewals} renewals`);
-  const { totalConnections, messagesByType } = await stats();
+  await until('both have the same token', PATIENCE_MS, async () => (await page.evaluate(() => window.jwt.getToken())) === (await other.evaluate(() => window.jwt.getToken())));
+  // At half of six seconds each time, by whichever tab.
+  const { totalConnections, messagesByType, server: figures } = await stats();
+  const renewals = figures.tokensIssued - issued;
+  const most = (performance.now() - began) / 3_000 + 1;
+  assert.ok(renewals >= 3 && renewals <= most, `${renewals} renewals`);
   assert.equal(totalConnections, 1, 'the socket was closed in between');
-  assert.equal(messagesByType.refresh, renewals);
+  // One may be on its way.
+  assert.ok(Math.abs(messagesByType.refresh - renewals) <= 1, `${messagesByType.refresh} in band, ${renewals} renewals`);
 });
 
 test('the server is killed and started again under the page: nothing is lost', async () => {
@@ -269,7 +272,7 @@ test('notifications are the same in every tab, and paged', async () => {
 
 test('the names of the predecessor work', async () => {
   const page = await context.newPage();
-  await page.goto(`${wire.url}/health`);
+  await page.goto(`${wire.url}/fanfare.js`);
   await page.evaluate(async (wallet) => {
     const { wsService, getJWTToken, jwtManager, subscribeToPost } = await import('/fanfare-compat.js');
     localStorage.setItem('fonana_user_wallet', wallet);
@@ -292,7 +295,7 @@ test('the names of the predecessor work', async () => {
 
 test('the classic script has the same', async () => {
   const page = await context.newPage();
-  await page.goto(`${wire.url}/health`);
+  await page.goto(`${wire.url}/fanfare.js`);
   await page.addScriptTag({ url: '/fanfare.classic.js' });
   await page.evaluate((wallet) => {
     window.socket = new window.Fanfare.FanfareSocket({ shared: false });

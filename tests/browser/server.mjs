@@ -56,7 +56,9 @@ export async function startServer({ args = [], env = {} } = {}) {
     },
     /** Starts it again after a kill: the same address, the same data. */
     async restart() {
-      run([...args, '--set', `server.listen=${new URL(server.url).host}`]);
+      const at = { 'server.listen': server.url, 'metrics.listen': server.metricsUrl };
+      const same = Object.entries(at).flatMap(([key, url]) => ['--set', `${key}=${new URL(url).host}`]);
+      run([...args, ...same]);
       await ready();
     },
     /** Kills it if it still runs and removes its folders; throws if it panicked. */

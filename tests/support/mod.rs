@@ -30,6 +30,7 @@ pub mod redis;
 mod server;
 mod signer;
 mod token;
+mod wallet;
 mod wire;
 
 pub use application::Application;
@@ -43,6 +44,7 @@ pub use raw::{Raw, frame, handshake};
 pub use server::{Server, command};
 pub use signer::{Signer, forge, key_set};
 pub use token::rfc3339_in;
+pub use wallet::{EthereumWallet, SolanaWallet};
 pub use wire::Wire;
 
 use std::time::{Duration, Instant};

@@ -585,6 +585,8 @@ impl Server {
             // A token starts with a JSON object that starts with `alg` or with `typ`.
             ("it printed a token", "eyJhbGciOi".to_string()),
             ("it printed a token", "eyJ0eXAiOi".to_string()),
+            ("it printed a refresh token", "ffr.".to_string()),
+            ("it printed a private key", "PRIVATE KEY".to_string()),
             ("it printed the secret", secret("FANFARE_AUTH__SECRET")),
             ("it printed the API key", secret("FANFARE_AUTH__API_KEYS")),
             ("it printed the secret", SECRET.to_string()),
@@ -592,6 +594,12 @@ impl Server {
         ];
         let mut lines = everything.lines();
         lines.find_map(|line| {
+            if line
+                .split(|c: char| !c.is_ascii_alphanumeric())
+                .any(is_signature)
+            {
+                return Some(format!("it printed a signature: {line}"));
+            }
             let sign = signs
                 .iter()
                 .find(|(_, sign)| !sign.is_empty() && line.contains(sign))?;
@@ -620,6 +628,14 @@ impl Drop for Server {
             panic!("{misdeed}");
         }
     }
+}
+
+/// Whether a word looks like 64 random bytes in base58 or hexadecimal.
+fn is_signature(word: &str) -> bool {
+    let mut bytes: Vec<u8> = word.bytes().collect();
+    bytes.sort_unstable();
+    bytes.dedup();
+    word.len() >= 86 && bytes.len() >= 14
 }
 
 /// The same command with these sockets as its descriptors from 3 on: sd_listen_fds(3).

@@ -1,10 +1,12 @@
 //! Where it is counted what becomes of commands and messages.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::lock;
 use super::scripts::SCRIPTS;
-use crate::broker::figures::{BOUNDS_US, OperationFigures, RedisFigures, Timing};
+use crate::broker::figures::{BOUNDS_US, OperationFigures, RedisFigures, ServerFigures, Timing};
 use crate::counter::Counter;
 
 /// Commands that are no scripts, as the metrics have them.
@@ -20,6 +22,10 @@ pub(super) struct Figures {
     pub(super) holes: Counter,
     pub(super) gaps: Counter,
     pub(super) unreplicated: Counter,
+    /// From a canary's start to its arrival.
+    pub(super) lag: Histogram,
+    /// What the servers said of themselves when they were last asked.
+    pub(super) servers: Mutex<Vec<ServerFigures>>,
     operations: [Operation; OPERATIONS],
 }
 
@@ -85,6 +91,8 @@ impl Figures {
             gaps: self.gaps.value(),
             unreplicated: self.unreplicated.value(),
             in_flight: in_flight as u64,
+            lag: self.lag.timing(),
+            servers: lock(&self.servers).clone(),
             operations: operations.filter(|it| it.timing.count() > 0).collect(),
         }
     }

@@ -19,6 +19,7 @@ use super::scripts::Script;
 use super::server::{OnPush, Refusal, Server};
 use super::slot::{SLOTS, slot};
 use super::{cluster, sentinel};
+use crate::broker::figures::ServerFigures;
 use crate::broker::{Error, Health};
 
 /// The first pause before connecting again; doubled until [`PAUSE_MAX`], and jittered.
@@ -246,6 +247,32 @@ impl Link {
     /// Looks where the servers are.
     pub(super) fn look_again(&self) {
         self.0.nudge.notify_one();
+    }
+
+    /// What the servers say of themselves; those that are not among the `known` are looked at more closely.
+    pub(super) async fn figures(&self, known: &[ServerFigures]) -> Vec<ServerFigures> {
+        let servers = match self.routes() {
+            Routes::Down(..) => Vec::new(),
+            Routes::One(server) => vec![server],
+            Routes::Many(cluster) => cluster.servers.clone(),
+        };
+        let mut figures = Vec::new();
+        for server in servers {
+            let Some((one, policy)) = server.figures().await else {
+                continue;
+            };
+            let is_new = !known.iter().any(|other| other.server == one.server);
+            if is_new && one.max_bytes > 0 && policy != "noeviction" {
+                tracing::warn!(
+                    server = one.server,
+                    policy,
+                    "maxmemory-policy lets Redis throw away what is remembered: \
+                     set it to noeviction"
+                );
+            }
+            figures.push(one);
+        }
+        figures
     }
 
     /// Commands that are under way.

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::history::{Question, read};
 use super::line::{Healed, Line, Taken};
-use super::link::{Link, Routes};
+use super::link::{Call, Link, Routes};
 use super::server::Server;
 use super::slot::slot;
 use super::{Redis, lock, wire};
@@ -34,6 +34,9 @@ const BATCH: usize = 512;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// More that was missed is not read for all, but told as a gap: who missed it reads for itself.
 const MISSED_MAX: u64 = 4_096;
+
+/// What comes before the time in a message that every node sends and all measure. No notice begins so.
+const CANARY: &[u8] = b"canary ";
 
 /// What callers ask for.
 pub(super) enum Order {
@@ -191,6 +194,18 @@ impl Redis {
         server.is_ok_and(|server| lock(&self.followed).hears_notices(server.id))
     }
 
+    /// Sends a message whose way all nodes measure.
+    pub(super) async fn send_canary(&self) {
+        if self.hears_notices() {
+            let mut message = CANARY.to_vec();
+            message.extend(self.clock.unix_ms().to_string().into_bytes());
+            let call = Call::command("PUBLISH", self.keys.notice_line()).arg(message);
+            if let Err(error) = self.hearing().call(&call).await {
+                tracing::debug!(%error, "the canary could not be sent");
+            }
+        }
+    }
+
     fn notice_slot(&self) -> u16 {
         slot(self.keys.notice_line().as_bytes())
     }
@@ -202,6 +217,16 @@ impl Redis {
     fn take_notice(&self, server: u64, payload: Vec<u8>) {
         let is_ours = lock(&self.followed).hears_notices(server);
         if !is_ours {
+            return;
+        }
+        if let Some(sent) = payload.strip_prefix(CANARY) {
+            let sent_ms = std::str::from_utf8(sent)
+                .ok()
+                .and_then(|sent| sent.parse().ok());
+            let lag_ms = sent_ms.map(|sent_ms| self.clock.unix_ms().saturating_sub(sent_ms));
+            if let Some(lag_ms) = lag_ms {
+                self.figures.lag.add(Duration::from_millis(lag_ms));
+            }
             return;
         }
         if payload.len() > NOTICE_BYTES_MAX {
@@ -378,6 +403,9 @@ impl Redis {
     /// Messages were lost on the way, nobody knows of which channel.
     fn interrupt_all(&self) {
         tracing::warn!("Redis sends faster than this node takes: events were passed over");
+        if let Some(sink) = self.sink() {
+            sink.notices_lost();
+        }
         let mut followed = lock(&self.followed);
         let Followed { channels, due, .. } = &mut *followed;
         for (channel, entry) in channels {
@@ -427,8 +455,11 @@ impl Redis {
         if heard.as_deref().map(has_error) != Ok(false) {
             lock(&self.followed).notices = None;
             self.failed(&server, heard);
-        } else {
-            self.is_ready.send_replace(true);
+        } else if self.is_ready.send_replace(true)
+            && let Some(sink) = self.sink()
+        {
+            // It was heard before, and not all the time.
+            sink.notices_lost();
         }
     }
 

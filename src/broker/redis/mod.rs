@@ -50,6 +50,11 @@ use server::Refusal;
 /// How long a start waits for Redis.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a message is sent whose way is measured.
+const CANARY_INTERVAL: Duration = Duration::from_secs(1);
+/// The servers are asked how they are every so many canaries.
+const OBSERVE_TURNS: u64 = 10;
+
 /// Whether a channel keeps history, by the rules of the moment.
 pub type KeepsHistory = Arc<dyn Fn(&ChannelKey) -> bool + Send + Sync>;
 
@@ -135,6 +140,7 @@ pub fn open(options: Options, clock: Clock) -> Result<Arc<Client>, OpenError> {
                 tokio::spawn(listener::hear(Arc::clone(&redis), heard));
                 tokio::spawn(listener::follow(Arc::clone(&redis), orders));
                 tokio::spawn(renew(Arc::clone(&redis)));
+                tokio::spawn(observe(Arc::clone(&redis)));
                 let outcome = redis.wait_until_ready().await.map(|()| redis);
                 let is_up = outcome.is_ok();
                 if opened_tx.send(outcome).is_ok() && is_up {
@@ -352,6 +358,19 @@ async fn renew(redis: Arc<Redis>) {
     loop {
         tokio::time::sleep(presence::RENEWAL).await;
         redis.renew_presence().await;
+    }
+}
+
+/// Asks the servers how they are, and sends a canary, for the metrics.
+async fn observe(redis: Arc<Redis>) {
+    let mut servers = Vec::new();
+    for turn in 0u64.. {
+        if servers.is_empty() || turn % OBSERVE_TURNS == 0 {
+            servers = redis.link.figures(&servers).await;
+            lock(&redis.figures.servers).clone_from(&servers);
+        }
+        redis.send_canary().await;
+        tokio::time::sleep(CANARY_INTERVAL).await;
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::address::{Address, Target};
 use super::link::Wait;
 use super::scripts::{SCRIPTS, Script};
+use crate::broker::figures::ServerFigures;
 use crate::clock::millis;
 
 /// The oldest Redis that has what the scripts use.
@@ -211,6 +212,21 @@ impl Server {
     pub(super) async fn ask_pubsub(&self, cmds: Vec<Cmd>) -> RedisResult<Vec<Value>> {
         let mut connection = self.pubsub.clone();
         answered(pipeline(cmds).query_async(&mut connection)).await
+    }
+
+    /// What it says of itself, and its `maxmemory-policy`.
+    pub(super) async fn figures(&self) -> Option<(ServerFigures, String)> {
+        let mut connection = self.commands.clone();
+        let memory = answered(info(&mut connection, "memory")).await.ok()?;
+        let stats = answered(info(&mut connection, "stats")).await.ok()?;
+        let number = |info: &str, name: &str| field(info, name)?.parse().ok();
+        let figures = ServerFigures {
+            server: self.address.to_string(),
+            used_bytes: number(&memory, "used_memory")?,
+            max_bytes: number(&memory, "maxmemory")?,
+            evicted_keys: number(&stats, "evicted_keys")?,
+        };
+        Some((figures, field(&memory, "maxmemory_policy")?.to_owned()))
     }
 
     pub(super) fn is_broken(&self) -> bool {

@@ -96,6 +96,22 @@ impl Operator {
         })
     }
 
+    /// As [`Operator::get`]; a refusal is an answer, too.
+    pub fn ask(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Result<Value, Refused>, Failure> {
+        let response = self.answer(Method::GET, path, None, headers)?;
+        let is_done = response.status().is_success();
+        if is_done {
+            let bytes = self.collect(response)?;
+            let answer = serde_json::from_slice(&bytes);
+            return answer.map(Ok).map_err(|error| Failure::Other(error.into()));
+        }
+        self.refusal(response).map(Err)
+    }
+
     fn json(
         &mut self,
         method: Method,
@@ -115,6 +131,22 @@ impl Operator {
         body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Result<Response<Incoming>, Failure> {
+        let response = self.answer(method, path, body, headers)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let refused = self.refusal(response)?;
+        Err(Failure::Other(Box::new(refused)))
+    }
+
+    /// Whatever the server answers.
+    fn answer(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Response<Incoming>, Failure> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -128,22 +160,22 @@ impl Operator {
             .body(Full::new(body))
             .map_err(|error| Failure::Other(error.into()))?;
         let sending = self.sender.send_request(request);
-        let response = self
-            .runtime
+        self.runtime
             .block_on(async { tokio::time::timeout(PATIENCE, sending).await })
             .map_err(|_| Failure::Other("the server does not answer".into()))?
-            .map_err(|error| Failure::Other(error.into()))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
+            .map_err(|error| Failure::Other(error.into()))
+    }
+
+    /// Why it was not done.
+    fn refusal(&self, response: Response<Incoming>) -> Result<Refused, Failure> {
         let status = response.status().as_u16();
         let said: Value = serde_json::from_slice(&self.collect(response)?).unwrap_or_default();
         let word = |key: &str| said[key].as_str().unwrap_or("unknown").to_owned();
-        Err(Failure::Other(Box::new(Refused {
+        Ok(Refused {
             status,
             code: word("code"),
             text: word("error"),
-        })))
+        })
     }
 
     fn collect(&self, response: Response<Incoming>) -> Result<Bytes, Failure> {

@@ -84,6 +84,9 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(auth.refresh_ttl, seconds(30 * 24 * 60 * 60));
     assert_eq!(auth.refresh_grace, seconds(10));
     assert_eq!(auth.revocation_ttl, seconds(90 * 86_400));
+    assert_eq!(auth.refresh_ttl_max, seconds(90 * 86_400));
+    assert_eq!((auth.solana_chain, auth.ethereum_chain), ("mainnet", 1));
+    assert!(auth.statement.starts_with("Sign in."));
     assert_eq!(auth.wallet_proof, WalletProof::Signature);
     assert!(auth.auto_provision && !auth.legacy_wallet_identity);
 

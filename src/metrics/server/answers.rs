@@ -14,7 +14,9 @@ use tiny_http::{Header, Request, Response, Server};
 use uuid::Uuid;
 
 use super::Source;
+use crate::metrics::hour::Hour;
 use crate::metrics::render;
+use crate::web::{self, Asset};
 
 /// Threads that compose and write answers. With two, a scrape does not wait for the other one.
 const RESPONDERS: usize = 2;
@@ -24,6 +26,7 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 /// The part behind the front.
 pub(super) struct Answers {
     source: Source,
+    hour: Arc<Hour>,
     /// Only this user may enter it, so nobody else can connect.
     dir: PathBuf,
     socket: PathBuf,
@@ -49,10 +52,11 @@ impl std::fmt::Debug for Answers {
 
 impl Answers {
     /// Makes the directory and binds the socket in it.
-    pub fn open(source: Source) -> io::Result<(Arc<Self>, Arc<Server>)> {
+    pub fn open(source: Source, hour: Arc<Hour>) -> io::Result<(Arc<Self>, Arc<Server>)> {
         let dir = std::env::temp_dir().join(format!("fanfare-{}", Uuid::new_v4().simple()));
         let answers = Self {
             source,
+            hour,
             socket: dir.join("metrics"),
             dir,
             stopping: AtomicBool::new(false),
@@ -163,15 +167,22 @@ impl Answers {
     }
 
     fn response(&self, request: &Request) -> Response<Cursor<Vec<u8>>> {
-        match request.url() {
+        let path = request.url();
+        if let Some(asset) = web::dashboard(path) {
+            return file(asset);
+        }
+        match path {
             "/stats" => answer(200, JSON, render::stats(&(self.source)())),
             "/metrics" => answer(
                 200,
                 render::METRICS_CONTENT_TYPE,
                 render::metrics(&(self.source)()),
             ),
-            "/" => answer(200, JSON, String::from(INDEX)),
-            _ => error(404, "Not found", "not_found"),
+            "/hour" => answer(200, JSON, self.hour.since(0)),
+            _ => match path.strip_prefix("/hour/").map(str::parse) {
+                Some(Ok(from)) => answer(200, JSON, self.hour.since(from)),
+                _ => error(404, "Not found", "not_found"),
+            },
         }
     }
 }
@@ -184,7 +195,6 @@ impl Drop for Answers {
 }
 
 const JSON: &str = "application/json";
-const INDEX: &str = r#"{"stats":"/stats","metrics":"/metrics"}"#;
 
 /// Each call to `unblock` ends one `recv`; one too many does no harm to a server that is leaving.
 fn wake(server: &Server) {
@@ -201,8 +211,20 @@ fn error(status: u16, error: &str, code: &str) -> Response<Cursor<Vec<u8>>> {
     )
 }
 
-fn answer(status: u16, content_type: &str, body: String) -> Response<Cursor<Vec<u8>>> {
-    let mut response = Response::from_string(body)
+/// A file of the dashboard.
+fn file(asset: &Asset) -> Response<Cursor<Vec<u8>>> {
+    let mut response = answer(200, asset.content_type, asset.body);
+    let policy = ("Content-Security-Policy", web::CONTENT_SECURITY_POLICY);
+    for (name, value) in [policy, ("Referrer-Policy", "no-referrer")] {
+        if let Ok(header) = Header::from_bytes(name, value) {
+            response.add_header(header);
+        }
+    }
+    response
+}
+
+fn answer(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Response<Cursor<Vec<u8>>> {
+    let mut response = Response::from_data(body)
         .with_status_code(status)
         // The front forwards bytes, also to clients of HTTP/1.0: no chunks.
         .with_chunked_threshold(usize::MAX);

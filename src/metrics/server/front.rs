@@ -18,6 +18,7 @@ use super::answers::Answers;
 use super::head::{self, Head, Refusal};
 use crate::auth::api_key;
 use crate::tls::{self, Spoken};
+use crate::web;
 
 /// Connections at a time. A silent one costs a file descriptor and a few hundred bytes; one more
 /// is told 503.
@@ -123,11 +124,13 @@ impl Front {
         }
     }
 
-    /// Whether whoever presents this may read.
-    fn lets_in(&self, token: Option<&[u8]>) -> bool {
+    /// Whether whoever asks may read. The files of the dashboard hold no figures: it asks for the token.
+    fn lets_in(&self, path: &str, token: Option<&[u8]>) -> bool {
         let config = self.door.config.current();
         let tokens = &config.metrics.tokens;
-        tokens.is_empty() || token.is_some_and(|token| api_key::is_known(token, tokens))
+        tokens.is_empty()
+            || token.is_some_and(|token| api_key::is_known(token, tokens))
+            || web::dashboard(path).is_some()
     }
 
     /// One request and its answer.
@@ -137,10 +140,12 @@ impl Front {
             Ok(Err(_)) => return,
             Err(_) => Err(Refusal::Timeout),
         };
-        let head = head.and_then(|head| match self.lets_in(head.token.as_deref()) {
-            true => Ok(head),
-            false => Err(Refusal::Unauthorized),
-        });
+        let head = head.and_then(
+            |head| match self.lets_in(&head.path, head.token.as_deref()) {
+                true => Ok(head),
+                false => Err(Refusal::Unauthorized),
+            },
+        );
         match head {
             Ok(head) => {
                 let asked = async {

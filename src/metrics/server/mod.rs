@@ -1,4 +1,4 @@
-//! The listener of `/stats` and `/metrics`. Contract section 7.
+//! The listener of `/stats`, `/metrics` and the dashboard. Contract section 7.
 //!
 //! tiny_http serves them, but never meets the network: it has no timeouts and no bounds, a reset
 //! connection panics one of its threads, and a single accept error ends it. So a small bounded
@@ -18,6 +18,7 @@ use std::thread::{self, JoinHandle};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 
+use super::hour::Hour;
 use super::{Observed, Snapshot};
 use crate::config::Live;
 use crate::tls::Endpoint;
@@ -43,20 +44,30 @@ pub struct Door {
 ///
 /// # Errors
 /// When no private directory can be made, or no thread started.
-pub fn start(listener: TcpListener, door: Door, observed: Arc<Observed>) -> io::Result<Handle> {
-    serve(listener, door, Arc::new(move || observed.snapshot()))
+pub fn start(
+    listener: TcpListener,
+    door: Door,
+    observed: Arc<Observed>,
+    hour: Arc<Hour>,
+) -> io::Result<Handle> {
+    serve(listener, door, Arc::new(move || observed.snapshot()), hour)
 }
 
 /// Serves whatever `source` says. See [`start`].
 ///
 /// # Errors
 /// As [`start`].
-pub fn serve(listener: TcpListener, door: Door, source: Source) -> io::Result<Handle> {
+pub fn serve(
+    listener: TcpListener,
+    door: Door,
+    source: Source,
+    hour: Arc<Hour>,
+) -> io::Result<Handle> {
     let local_addr = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (answers, first) = Answers::open(source)?;
+    let (answers, first) = Answers::open(source, hour)?;
     let (stop_front, front_stopped) = oneshot::channel();
     // From here on, dropping the handle undoes what was begun.
     let mut handle = Handle {
@@ -149,7 +160,7 @@ mod tests {
             config: Live::new(crate::http::tests::config()),
         };
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        serve(listener, door, Arc::new(Snapshot::default)).unwrap()
+        serve(listener, door, Arc::new(Snapshot::default), Arc::default()).unwrap()
     }
 
     #[test]

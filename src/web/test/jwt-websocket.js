@@ -1,42 +1,23 @@
-// The test page: a person's hands on the API. Everything that goes in or out is in the log, and
-// nothing fails in silence.
-'use strict';
+// The test page: a person's hands on the client library. Everything that goes in or out is in the log,
+// and nothing fails in silence.
 
-const LOG_LINES = 500;
-const REQUEST_TIMEOUT_MS = 10_000;
+import { log, clearLog } from '/test/log.js';
+import { FanfareSocket, JWTManager, Notifications, keyOf } from '/fanfare.js';
 
 const $ = (id) => document.getElementById(id);
 
-/** The open or opening socket, else null. */
-let socket = null;
-/** Replies that are awaited: command id -> { what, at (ms) }. */
-const awaited = new Map();
-let lastId = 0;
+const jwt = JWTManager.getInstance();
+// Of its own: what is in the log is what this page does.
+const socket = new FanfareSocket({ shared: false });
+const inbox = new Notifications(socket);
+/** Wanted channels: name -> { subscription, item, count }. */
+const wanted = new Map();
 
-// ---- log and notices
+// ---- notices
 
-function log(direction, text) {
-  const list = $('log');
-  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
-  const line = document.createElement('li');
-  line.dataset.direction = direction;
-  const time = document.createElement('time');
-  const now = new Date();
-  time.dateTime = now.toISOString();
-  time.textContent = now.toTimeString().slice(0, 8) + '.' + String(now.getMilliseconds()).padStart(3, '0');
-  const arrow = document.createElement('b');
-  arrow.textContent = { in: '↓', out: '↑', error: '!', note: '·' }[direction];
-  arrow.title = { in: 'received', out: 'sent', error: 'error', note: 'this page' }[direction];
-  const what = document.createElement('span');
-  what.textContent = text;
-  line.append(time, arrow, what);
-  list.append(line);
-  while (list.childElementCount > LOG_LINES) list.firstElementChild.remove();
-  $('log-count').textContent = `${list.childElementCount} lines`;
-  if (atEnd) list.scrollTop = list.scrollHeight;
-}
-
-function complain(text) {
+function complain(error) {
+  const { message, status, code } = error;
+  const text = status ? `${message} (${status})` : code ? `${message} (${code})` : String(message ?? error);
   log('error', text);
   $('notice').textContent = text;
   $('notice').hidden = false;
@@ -47,49 +28,19 @@ function calm() {
   $('notice').textContent = '';
 }
 
-/** A text fit for the log, which people copy and photograph: tokens are cut short. */
-function withoutTokens(text) {
-  return text
-    .replace(/\b(eyJ[\w-]{5})[\w-]*\.[\w-]+\.[\w-]+/g, '$1…')
-    .replace(/("refreshToken":"[^"]{0,8})[^"]*/g, '$1…');
-}
+/** Runs what a button does; a failure becomes a notice. */
+const on = (id, type, work) =>
+  $(id).addEventListener(type, async (event) => {
+    event.preventDefault();
+    calm();
+    try {
+      await work();
+    } catch (error) {
+      complain(error);
+    }
+  });
 
-// ---- HTTP
-
-/** Calls the API; the answer's JSON, or an Error whose message is fit for a person. */
-async function call(method, path, { token, body } = {}) {
-  log('out', `${method} ${path}${body ? ' ' + JSON.stringify(body) : ''}`);
-  const headers = {};
-  if (token) headers.Authorization = `Bearer ${token}`;
-  if (body) headers['Content-Type'] = 'application/json';
-  let response;
-  try {
-    response = await fetch(path, {
-      method,
-      headers,
-      body: body && JSON.stringify(body),
-      cache: 'no-store',
-      signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
-    });
-  } catch (error) {
-    const late = error.name === 'TimeoutError';
-    throw new Error(late ? 'The server did not answer in time.' : 'The server cannot be reached. Is it running?');
-  }
-  const text = await response.text();
-  let answer = null;
-  try {
-    answer = JSON.parse(text);
-  } catch {
-    // Some proxy's page, perhaps: shown as it is below.
-  }
-  log('in', withoutTokens(`${response.status} ${text.slice(0, 2000)}`));
-  if (response.ok && answer) return answer;
-  const wait = response.headers.get('Retry-After');
-  const reason = answer?.error ?? text.slice(0, 200);
-  throw new Error(`${reason} (${response.status})${wait ? `. Try again in ${wait} s.` : ''}`);
-}
-
-// ---- wallet and token
+// ---- signing in
 
 const BASE58 = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz';
 
@@ -101,17 +52,34 @@ function base58(bytes) {
   return '1'.repeat(zeros < 0 ? bytes.length : zeros) + text;
 }
 
-function currentToken() {
-  return $('token').value.trim();
+/** A key that nobody can take out of this page, and that is gone with it. */
+async function throwawaySigner() {
+  const keys = await crypto.subtle.generateKey('Ed25519', false, ['sign', 'verify']);
+  const address = base58(new Uint8Array(await crypto.subtle.exportKey('raw', keys.publicKey)));
+  const signMessage = async (message) => new Uint8Array(await crypto.subtle.sign('Ed25519', keys.privateKey, message));
+  return { address, signMessage };
 }
 
-function setToken(token) {
-  $('token').value = token;
-  showToken();
+async function signIn(who) {
+  await jwt.signIn(who);
+  $('decoded-box').open = true;
 }
 
-/** The claims of a token, not verified: the server does that. */
-function claimsOf(token) {
+on('sign-in-key', 'click', async () => {
+  const signer = await throwawaySigner();
+  $('wallet').value = signer.address;
+  await signIn(signer);
+});
+on('sign-in-wallet', 'click', () => signIn());
+on('sign-in', 'submit', () => signIn($('wallet').value.trim()));
+on('make-wallet', 'click', () => {
+  $('wallet').value = base58(crypto.getRandomValues(new Uint8Array(32)));
+});
+
+// ---- the token
+
+/** The parts of a token, not verified: the server does that. */
+function decoded(token) {
   const decode = (part) => {
     const binary = atob(part.replaceAll('-', '+').replaceAll('_', '/'));
     return JSON.parse(new TextDecoder().decode(Uint8Array.from(binary, (c) => c.charCodeAt(0))));
@@ -122,260 +90,218 @@ function claimsOf(token) {
 }
 
 function showToken() {
-  const token = currentToken();
-  sessionStorage.setItem('fanfare-token', token);
+  const token = $('token').value.trim();
   $('verified').textContent = '';
-  if (!token) {
-    $('decoded').textContent = 'no token';
-  } else {
-    try {
-      const { header, claims } = claimsOf(token);
-      $('decoded').textContent = JSON.stringify({ header, claims }, null, 2);
-    } catch (error) {
-      $('decoded').textContent = `This is not a token: ${error.message}`;
-    }
+  try {
+    $('decoded').textContent = token ? JSON.stringify(decoded(token), null, 2) : 'no token';
+  } catch (error) {
+    $('decoded').textContent = `This is not a token: ${error.message}`;
   }
   showExpiry();
 }
 
 function showExpiry() {
   let text = '';
-  let expired = false;
+  let isExpired = false;
   try {
-    const exp = claimsOf(currentToken()).claims.exp;
+    const { exp } = decoded($('token').value.trim()).claims;
     const left = Math.round(exp - Date.now() / 1000);
-    expired = left <= 0;
+    isExpired = left <= 0;
     const at = new Date(exp * 1000).toLocaleTimeString();
-    text = expired
+    text = isExpired
       ? `Expired at ${at}.`
       : `Expires at ${at}, in ${Math.floor(left / 60)} min ${String(left % 60).padStart(2, '0')} s.`;
   } catch {
     // No token, or no readable expiry: the decoded form tells which.
   }
   if ($('expiry').textContent !== text) $('expiry').textContent = text;
-  $('expiry').dataset.expired = String(expired);
+  $('expiry').dataset.expired = String(isExpired);
 }
 
-async function signIn(event) {
-  event.preventDefault();
-  calm();
-  const wallet = $('wallet').value.trim();
-  sessionStorage.setItem('fanfare-wallet', wallet);
-  $('get-token').disabled = true;
-  try {
-    const answer = await call('POST', '/api/auth/wallet', { body: { wallet } });
-    setToken(answer.token);
-    const { id, nickname } = answer.user;
-    $('user').textContent = `Signed in as user ${id}${nickname ? ` (${nickname})` : ''}.`;
-    $('user').hidden = false;
-    $('decoded-box').open = true;
-  } catch (error) {
-    const hint = /signature required/i.test(error.message)
-      ? ' This server wants the address proven. Paste a token below, or start the server with --dev.'
-      : '';
-    complain(`No token: ${error.message}${hint}`);
-  } finally {
-    $('get-token').disabled = false;
-  }
+async function showUser() {
+  const { user } = jwt;
+  $('user').textContent = user ? `Signed in as user ${user.id}${user.nickname ? ` (${user.nickname})` : ''}.` : '';
+  $('user').hidden = !user;
+  $('token').value = user ? ((await jwt.getToken()) ?? '') : '';
+  showToken();
 }
 
-async function verify() {
-  calm();
-  $('verified').textContent = '';
-  try {
-    const answer = await call('GET', '/api/auth/wallet', { token: currentToken() });
-    $('verified').textContent = `Valid: user ${answer.userId}, until ${new Date(answer.expiresAt).toLocaleTimeString()}.`;
-  } catch (error) {
-    complain(`Not verified: ${error.message}`);
-  }
+on('token', 'change', () => {
+  const token = $('token').value.trim();
+  showToken();
+  decoded(token);
+  jwt.setToken(token);
+});
+$('token').addEventListener('input', showToken);
+on('verify', 'click', async () => {
+  const isValid = await jwt.verify($('token').value.trim());
+  $('verified').textContent = isValid ? 'Valid: the server takes it.' : '';
+  if (!isValid) throw new Error('Not verified: the server does not take it.');
+});
+on('renew', 'click', async () => {
+  if (!(await jwt.refresh())) throw new Error('Not renewed: nobody is signed in, or the server would not.');
+});
+on('log-out', 'click', () => jwt.logout());
+jwt.onChange((user, isAnew) => {
+  void showUser();
+  if (user && isAnew) inbox.start();
+});
+
+// ---- the socket
+
+function showStatus() {
+  const { status } = socket;
+  const texts = { idle: 'not connected', waiting: 'waiting to connect again', opening: 'connecting', open: 'connected', stopped: 'sent away' };
+  $('state').dataset.state = { open: 'open', waiting: 'lost', stopped: 'lost' }[status] ?? 'closed';
+  $('state').textContent = status === 'open' ? `connected as ${jwt.user?.id}` : texts[status];
+  $('connect').disabled = status !== 'idle' && status !== 'stopped';
+  $('disconnect').disabled = !$('connect').disabled;
+  $('ping').disabled = status !== 'open';
+  if (status !== 'open') $('round-trip').textContent = '';
 }
 
-function logOut() {
-  calm();
-  setToken('');
-  $('user').hidden = true;
-  if (socket) socket.close(1000, 'logged out');
-  log('note', 'Logged out: the token is dropped.');
-}
-
-// ---- socket
-
-function connect() {
-  calm();
-  const url = new URL('/ws', location.href);
-  url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
-  if (currentToken()) url.searchParams.set('token', currentToken());
-  log('note', `Connecting to ${withoutTokens(url.href)}`);
-  const opening = new WebSocket(url);
-  let opened = false;
-  socket = opening;
-  showState('opening', 'connecting');
-  opening.onopen = () => {
-    opened = true;
-    log('note', 'Open; waiting for the greeting.');
-  };
-  opening.onmessage = (event) => receive(event.data);
-  // The error event says nothing; the close event that follows it does.
-  opening.onclose = (event) => {
-    socket = null;
-    awaited.clear();
-    $('subscriptions').replaceChildren();
-    $('round-trip').textContent = '';
-    const reason = event.reason ? ` ${event.reason}` : '';
-    if (event.code === 1000 || event.code === 1005) {
-      log('note', `Closed: ${event.code}${reason}`);
-      showState('closed', 'not connected');
-      return;
-    }
-    showState('lost', `closed: ${event.code}${reason}`);
-    complain(explain(event.code, event.reason, opened));
-  };
-}
-
-function explain(code, reason, opened) {
-  if (!opened) return 'The socket could not be opened. Is the server running, and does it allow this origin?';
-  if (code === 1006) return 'The connection was lost without a goodbye: the server or the network went away.';
-  if (code === 1008) return `The server refused the socket: ${reason || 'policy'} (1008). The token is missing, expired or not for this server.`;
-  const back = code >= 4100 && code < 4300 ? ' A client should connect again.' : '';
-  return `The server closed the socket: ${reason || 'no reason given'} (${code}).${back}`;
-}
-
-function showState(state, text) {
-  $('state').dataset.state = state;
-  $('state').textContent = text;
-  const open = state === 'open';
-  $('connect').disabled = socket !== null;
-  $('disconnect').disabled = socket === null;
-  $('ping').disabled = !open;
-  $('subscribe').disabled = !open;
-}
-
-/** Sends a command; its reply, or the error instead of it, will bear the id. */
-function command(what, message) {
-  if (socket?.readyState !== WebSocket.OPEN) {
-    complain('Not connected.');
-    return;
-  }
-  lastId += 1;
-  awaited.set(lastId, { what, at: performance.now() });
-  const text = JSON.stringify({ ...message, id: lastId });
-  log('out', text);
-  socket.send(text);
-}
-
-function receive(text) {
-  log('in', withoutTokens(String(text)));
-  let message;
-  try {
-    message = JSON.parse(text);
-  } catch {
-    complain('The server sent something that is not JSON.');
-    return;
-  }
-  const asked = awaited.get(message.id);
-  awaited.delete(message.id);
-  const data = message.data ?? {};
-  switch (message.type) {
-    case 'connected':
-      showState('open', `connected as ${data.userId}`);
-      break;
-    case 'pong':
-      if (asked) $('round-trip').textContent = `${(performance.now() - asked.at).toFixed(1)} ms`;
-      break;
-    case 'subscribed':
-      showSubscription(data.channelKey);
-      break;
-    case 'unsubscribed':
-      subscription(data.channelKey)?.remove();
-      break;
-    case 'error':
-      complain(`${asked ? `${asked.what}: ` : ''}${data.message} (${data.code})`);
-      break;
-    case 'token_expiring':
-      complain(`The token expires soon, and the socket with it: ${data.expiresAt}`);
-      break;
-    default: // An event; the log has it.
-  }
-}
+on('connect', 'click', () => {
+  socket.connect();
+  if (!jwt.user) throw new Error('Nobody is signed in: the socket will open when somebody is.');
+});
+on('disconnect', 'click', () => socket.disconnect());
+on('ping', 'click', async () => {
+  $('round-trip').textContent = `${(await socket.ping()).toFixed(1)} ms`;
+});
+socket.on('$status', showStatus);
+socket.on('$closed', ({ data: { code, reason, reconnectInMs } }) => {
+  if (code === 1000) return log('note', `Closed: ${reason}`);
+  const next = reconnectInMs === undefined ? 'It stays closed.' : `Again in ${Math.round(reconnectInMs)} ms.`;
+  complain(new Error(`The connection was closed: ${reason || 'no goodbye'} (${code}). ${next}`));
+});
+socket.on('$recovered', ({ data }) => log('note', `${data.channel}: ${data.recovered ? 'nothing was missed' : `events are missing: ${data.reason}`}`));
+socket.on('$denied', ({ data }) => complain({ message: `${data.channel}: ${data.message ?? data.code}` }));
+socket.on('connected', () => calm());
 
 // ---- channels
 
-function subscribe(event) {
-  event.preventDefault();
-  calm();
+function channelAsWritten() {
   const text = $('channel').value.trim();
-  let channel = text;
-  if (text.startsWith('{')) {
-    try {
-      channel = JSON.parse(text);
-    } catch (error) {
-      complain(`The channel is not JSON: ${error.message}`);
-      return;
-    }
-  }
-  if (!text) {
-    complain('Name a channel first.');
-    return;
-  }
-  command(`Subscribing to ${text}`, { type: 'subscribe', channel });
+  if (!text) throw new Error('Name a channel first.');
+  return text.startsWith('{') ? JSON.parse(text) : text;
 }
 
-function subscription(key) {
-  return [...$('subscriptions').children].find((item) => item.dataset.channel === key);
-}
-
-function showSubscription(key) {
-  if (subscription(key)) return;
-  const item = document.createElement('li');
-  item.dataset.channel = key;
+on('subscribe-form', 'submit', async () => {
+  const channel = channelAsWritten();
+  const name = keyOf(channel);
+  if (wanted.has(name)) return;
+  const one = { count: 0, badge: document.createElement('span'), item: document.createElement('li') };
+  wanted.set(name, one);
+  one.subscription = socket.subscribe(channel, () => (one.badge.textContent = ` ${++one.count}`));
+  one.item.dataset.channel = name;
   const leave = document.createElement('button');
   leave.type = 'button';
   leave.textContent = '✕';
-  leave.setAttribute('aria-label', `Unsubscribe from ${key}`);
-  leave.onclick = () => {
-    calm();
-    command(`Unsubscribing from ${key}`, { type: 'unsubscribe', channel: key });
+  leave.setAttribute('aria-label', `Unsubscribe from ${name}`);
+  const drop = () => {
+    wanted.delete(name);
+    one.item.remove();
   };
-  item.append(key, leave);
-  $('subscriptions').append(item);
+  leave.onclick = () => {
+    one.subscription.unsubscribe();
+    drop();
+  };
+  one.item.append(name, one.badge, leave);
+  $('subscriptions').append(one.item);
+  await one.subscription.ready.catch((error) => {
+    drop();
+    if (error.code !== 'unsubscribed') throw error;
+  });
+});
+
+/** A request as the application's backend makes it. */
+async function asBackend(path, body) {
+  const key = $('api-key').value.trim();
+  if (!key) throw new Error('This needs an API key: below, as the backend.');
+  const answer = await fetch(path, {
+    method: 'POST',
+    headers: { 'X-API-Key': key, 'Content-Type': 'application/json' },
+    body: JSON.stringify(body),
+  });
+  const json = await answer.json();
+  if (!answer.ok) throw new Error(`${json.error} (${answer.status})`);
 }
 
-function showPublishExample() {
-  const body = JSON.stringify({ channel: 'post_42', event: { type: 'post_liked', likes: 7 } });
-  $('publish-example').textContent =
-    `curl ${location.origin}/api/publish \\\n  -H "X-API-Key: $API_KEY" \\\n` +
-    `  -H 'Content-Type: application/json' \\\n  -d '${body}'`;
+on('publish-form', 'submit', async () => {
+  const channel = channelAsWritten();
+  const event = JSON.parse($('event').value);
+  if ($('api-key').value.trim()) await asBackend('/api/publish', { channel, event });
+  else await socket.publish(channel, event);
+});
+
+// ---- notifications
+
+function showInbox() {
+  const { notifications, unreadCount, nextCursor, error } = inbox.state;
+  if (error) complain(error);
+  $('unread').textContent = unreadCount;
+  $('unread').hidden = !unreadCount;
+  $('unread').setAttribute('aria-label', `${unreadCount} unread`);
+  $('more').hidden = !nextCursor;
+  $('read-all').disabled = !unreadCount;
+  $('clear-read').disabled = !notifications.some(({ isRead }) => isRead);
+  $('inbox').replaceChildren(
+    ...notifications.map(({ id, title, message, isRead, createdAt }) => {
+      const item = document.createElement('li');
+      item.dataset.read = String(isRead);
+      const text = document.createElement('div');
+      const small = document.createElement('small');
+      small.textContent = `${message} · ${new Date(createdAt).toLocaleString()}`;
+      text.append(title, small);
+      const button = (sign, name, work) => {
+        const made = document.createElement('button');
+        made.type = 'button';
+        made.textContent = sign;
+        made.setAttribute('aria-label', `${name}: ${title}`);
+        made.onclick = () => work().catch(complain);
+        return made;
+      };
+      item.append(
+        text,
+        button(isRead ? '○' : '●', isRead ? 'Mark as unread' : 'Mark as read', () => inbox.markRead(id, !isRead)),
+        button('✕', 'Delete', () => inbox.remove(id)),
+      );
+      return item;
+    }),
+  );
 }
+
+inbox.onChange(showInbox);
+on('more', 'click', () => inbox.more());
+on('read-all', 'click', () => inbox.markAllRead());
+on('clear-read', 'click', () => inbox.clear());
+
+// ---- as the backend
+
+function signedIn() {
+  if (!jwt.user) throw new Error('Sign in first.');
+  return jwt.user.id;
+}
+
+on('notify', 'click', () =>
+  asBackend('/api/user/notifications', { userId: signedIn(), type: 'test', title: 'From the test page', message: 'Somebody pressed a button' }),
+);
+on('revoke', 'click', () => {
+  signedIn();
+  return asBackend('/api/auth/revoke', { jti: decoded($('token').value).claims.jti });
+});
+
+$('publish-example').textContent =
+  `curl ${location.origin}/api/publish \\\n  -H "X-API-Key: $API_KEY" \\\n` +
+  `  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify({ channel: 'post_42', event: { type: 'post_liked', likes: 7 } })}'`;
 
 // ---- start
 
-$('make-wallet').onclick = () => {
-  calm();
-  $('wallet').value = base58(crypto.getRandomValues(new Uint8Array(32)));
-};
-$('sign-in').onsubmit = signIn;
-$('token').oninput = showToken;
-$('verify').onclick = verify;
-$('log-out').onclick = logOut;
-$('connect').onclick = connect;
-$('disconnect').onclick = () => socket?.close(1000, 'asked by the user');
-$('ping').onclick = () => {
-  calm();
-  command('Ping', { type: 'ping' });
-};
-$('subscribe-form').onsubmit = subscribe;
-$('clear-log').onclick = () => {
-  $('log').replaceChildren();
-  $('log-count').textContent = '0 lines';
-};
-
-window.addEventListener('error', (event) => complain(`The page itself failed: ${event.message}`));
-window.addEventListener('unhandledrejection', (event) => complain(`The page itself failed: ${event.reason}`));
-
-// A reload keeps the wallet and the token; closing the tab forgets them.
-$('wallet').value = sessionStorage.getItem('fanfare-wallet') ?? '';
-$('token').value = sessionStorage.getItem('fanfare-token') ?? '';
-showToken();
-showPublishExample();
-showState('closed', 'not connected');
+on('clear-log', 'click', clearLog);
+window.addEventListener('error', (event) => complain(new Error(`The page itself failed: ${event.message}`)));
+window.addEventListener('unhandledrejection', (event) => complain(new Error(`The page itself failed: ${event.reason}`)));
 setInterval(showExpiry, 1000);
+showStatus();
+showInbox();
+void showUser();
+if (jwt.user) inbox.start();

@@ -1,7 +1,7 @@
 //! The series of a broker that is a Redis.
 
 use super::{Page, series};
-use crate::broker::figures::RedisFigures;
+use crate::broker::figures::{RedisFigures, ServerFigures};
 
 pub(super) fn about_redis(redis: &RedisFigures, page: &mut Page) {
     page.counter(
@@ -33,6 +33,31 @@ pub(super) fn about_redis(redis: &RedisFigures, page: &mut Page) {
         "redis_commands_in_flight",
         "Commands that wait for their answers.",
         redis.in_flight as f64,
+    );
+    page.histograms(
+        "redis_pubsub_lag_seconds",
+        "How long messages of pub/sub took from any node to this one, by the clocks of the nodes.",
+        vec![(Vec::new(), &redis.lag)],
+    );
+    let of_servers = |value: fn(&ServerFigures) -> u64| {
+        let servers = redis.servers.iter();
+        let all = servers.map(|one| series([("server", one.server.as_str())], value(one) as f64));
+        all.collect::<Vec<_>>()
+    };
+    page.gauges(
+        "redis_used_memory_bytes",
+        "Memory that a Redis server uses.",
+        of_servers(|one| one.used_bytes),
+    );
+    page.gauges(
+        "redis_maximum_memory_bytes",
+        "Memory that a Redis server may use; 0 is no limit.",
+        of_servers(|one| one.max_bytes),
+    );
+    page.counters(
+        "redis_evicted_keys_total",
+        "Keys that a Redis server has thrown away to make room.",
+        of_servers(|one| one.evicted_keys),
     );
     let operations = redis.operations.iter();
     let timings = operations.clone().map(|one| {

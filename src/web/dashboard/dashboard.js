@@ -1,0 +1,240 @@
+// The dashboard: the last hour from /hour, what there is now from /stats, drawn anew every five seconds.
+'use strict';
+
+const HOUR_MS = 3_600_000;
+/** What the charts show: as much as there is, an hour at most. In minutes. */
+const WINDOWS = [5, 15, 30, 60];
+const REQUEST_TIMEOUT_MS = 8_000;
+const RETRY_MS = 5_000;
+const ROWS = 10;
+const SVG = 'http://www.w3.org/2000/svg';
+const KEY = 'fanfare-metrics-token';
+
+const $ = (id) => document.getElementById(id);
+
+/** Samples as objects, oldest first; `next` is the number of the one to ask for. */
+let samples = [];
+let next = 0;
+let token = sessionStorage.getItem(KEY) ?? '';
+let timer;
+
+// ---- numbers
+
+const count = (value) => Math.round(value).toLocaleString('en-GB');
+const rate = (value) => (value < 10 ? value.toFixed(1) : count(value));
+const percent = (value) => `${value.toFixed(value < 10 ? 1 : 0)} %`;
+function bytes(value) {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let unit = 0;
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
+  return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+function micros(value) {
+  return value < 1_000 ? `${Math.round(value)} µs` : `${(value / 1_000).toFixed(value < 10_000 ? 1 : 0)} ms`;
+}
+
+// ---- what is shown
+
+/** What a total grew by in a second, from one sample to the next. */
+const perSecond = (name, scale = 1) => (now, before) =>
+  before && now.at > before.at ? (Math.max(0, now[name] - before[name]) / (now.at - before.at)) * 1_000 * scale : null;
+const level = (name) => (now) => now[name];
+
+const CHARTS = [
+  { title: 'Connections', format: count, series: [['open', level('connections')]] },
+  { title: 'Messages and deliveries a second', format: rate, series: [['messages', perSecond('messagesTotal')], ['deliveries', perSecond('deliveriesTotal')], ['published', perSecond('publicationsTotal')]] },
+  { title: 'Wait of an event for its worker', format: micros, series: [['p50', level('latencyP50')], ['p90', level('latencyP90')], ['p99', level('latencyP99')]] },
+  { title: 'Authentication failures a minute', format: rate, series: [['refused', perSecond('authFailuresTotal', 60)], ['server faults', perSecond('errorsTotal', 60)]] },
+  { title: 'Queues', format: count, series: [['events before workers', level('queuedEvents')], ['writes before the store', level('queuedWrites')]] },
+  { title: 'Store', format: bytes, base: 1024, series: [['used', level('storeBytes')]] },
+  { title: 'Memory', format: bytes, base: 1024, series: [['resident', level('residentBytes')]] },
+  { title: 'CPU, of one core', format: percent, series: [['user and system', perSecond('cpuMillisecondsTotal', 0.1)]] },
+];
+
+const TABLES = [
+  ['Authentication failures by check', (stats) => stats.server.authFailuresByCheck],
+  ['Channels by subscribers', (stats) => stats.connectionsByChannel],
+  ['Messages by type', (stats) => stats.messagesByType],
+  ['Closed connections by reason', (stats) => stats.server.closesByReason],
+  ['Refused by limit', (stats) => stats.server.limited],
+  ['Published by', (stats) => stats.server.publications],
+];
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function drawing(name, attributes) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+for (const chart of CHARTS) {
+  chart.now = element('div', { className: 'now' });
+  chart.svg = drawing('svg', { viewBox: '0 0 720 100', preserveAspectRatio: 'none', role: 'img' });
+  chart.top = element('span', { className: 'top' });
+  chart.lines = chart.series.map(() => drawing('path', { class: 'series' }));
+  chart.cross = drawing('line', { class: 'cross', y1: 0, y2: 100 });
+  for (const y of [0, 50, 100]) chart.svg.append(drawing('line', { class: 'grid', x1: 0, x2: 720, y1: y, y2: y }));
+  chart.svg.append(...chart.lines, chart.cross);
+  chart.times = ['', '', 'now'].map((textContent) => element('span', { textContent }));
+  const times = element('div', { className: 'times' }, ...chart.times);
+  const plot = element('div', { className: 'plot' }, chart.svg, chart.top);
+  plot.onpointermove = (event) => {
+    const box = chart.svg.getBoundingClientRect();
+    point(chart, Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)));
+  };
+  plot.onpointerleave = () => show(chart, chart.values?.length - 1);
+  $('charts').append(element('article', {}, element('h2', { textContent: chart.title }), chart.now, plot, times));
+}
+
+const lists = TABLES.map(([title]) => {
+  const body = element('div');
+  $('tables').append(element('article', {}, element('h2', { textContent: title }), body));
+  return body;
+});
+
+/** The values of one moment, and when that was unless it is the last. */
+function show(chart, index) {
+  const values = chart.values?.[index];
+  const spans = chart.series.map(([name], n) => {
+    const value = values?.of[n];
+    return element('span', {}, element('b', { textContent: value == null ? '–' : chart.format(value) }), name);
+  });
+  chart.now.replaceChildren(...spans);
+  if (values && index < chart.values.length - 1) {
+    spans[spans.length - 1].append(`, ${new Date(values.at).toLocaleTimeString('en-GB')}`);
+  } else {
+    chart.svg.setAttribute('aria-label', `${chart.title}: ${spans.map((span) => span.textContent).join(', ')}`);
+  }
+}
+
+/** `where` from 0 (the left end) to 1 (now). */
+function point(chart, where) {
+  if (!chart.values?.length) return;
+  const at = chart.end - chart.span * (1 - where);
+  let nearest = 0;
+  chart.values.forEach((value, n) => {
+    if (Math.abs(value.at - at) < Math.abs(chart.values[nearest].at - at)) nearest = n;
+  });
+  const x = 720 * (1 - (chart.end - chart.values[nearest].at) / chart.span);
+  chart.cross.setAttribute('x1', x);
+  chart.cross.setAttribute('x2', x);
+  show(chart, nearest);
+}
+
+/** A round number not below `value`; of bytes, a power of two. */
+function roof(value, base) {
+  if (!(value > 0)) return 1;
+  if (base) return 2 ** Math.ceil(Math.log2(value));
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
+}
+
+function draw(chart) {
+  chart.end = samples.length ? samples[samples.length - 1].at : Date.now();
+  const age = samples.length ? chart.end - samples[0].at : 0;
+  const minutes = WINDOWS.find((minutes) => minutes * 60_000 >= age) ?? 60;
+  chart.span = minutes * 60_000;
+  chart.times[0].textContent = `−${minutes} min`;
+  chart.times[1].textContent = `−${minutes / 2} min`;
+  chart.values = samples.map((now, n) => ({ at: now.at, of: chart.series.map(([, value]) => value(now, samples[n - 1])) }));
+  const top = roof(Math.max(0, ...chart.values.flatMap(({ of }) => of)), chart.base);
+  chart.top.textContent = chart.format(top);
+  chart.lines.forEach((line, n) => {
+    let path = '';
+    for (const { at, of } of chart.values) {
+      if (of[n] == null) continue;
+      const x = 720 * (1 - (chart.end - at) / chart.span);
+      path += `${path ? 'L' : 'M'}${x.toFixed(1)} ${(100 - (100 * of[n]) / top).toFixed(1)}`;
+    }
+    line.setAttribute('d', path);
+  });
+  show(chart, chart.values.length - 1);
+}
+
+function fill(list, counts) {
+  const entries = Object.entries(counts ?? {}).sort((a, b) => b[1] - a[1]);
+  if (!entries.length) {
+    list.replaceChildren(element('p', { className: 'none', textContent: 'none' }));
+    return;
+  }
+  const rows = entries.slice(0, ROWS).map(([name, number]) =>
+    element('tr', {}, element('td', { textContent: name, title: name }), element('td', { textContent: count(number) })),
+  );
+  const more = entries.length - rows.length;
+  const rest = more > 0 ? [element('p', { className: 'none', textContent: `and ${count(more)} more` })] : [];
+  list.replaceChildren(element('table', {}, element('tbody', {}, ...rows)), ...rest);
+}
+
+function describe(stats) {
+  const { server } = stats;
+  $('about').textContent = `node ${server.node}, version ${server.version}, up ${stats.uptime}, ${count(server.channels)} channels, ${count(server.subscriptions)} subscriptions`;
+  const states = [
+    ['broker', server.broker.state, server.broker.reason],
+    ['store', server.store.state, server.store.reason],
+  ].map(([name, state, reason]) => [`${name} ${state}${reason ? `: ${reason}` : ''}`, state === 'up']);
+  if (server.draining) states.push(['draining', false]);
+  $('states').replaceChildren(
+    ...states.map(([textContent, isGood]) => {
+      const item = element('li', { textContent });
+      item.dataset.state = isGood ? 'good' : 'bad';
+      return item;
+    }),
+  );
+}
+
+// ---- asking
+
+async function ask(path) {
+  const answer = await fetch(path, {
+    cache: 'no-store',
+    headers: token ? { Authorization: `Bearer ${token}` } : {},
+    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+  });
+  if (answer.status === 401) throw Object.assign(new Error('The token is missing or wrong.'), { isToken: true });
+  if (!answer.ok) throw new Error(`${path} was answered ${answer.status}.`);
+  return answer.json();
+}
+
+async function update() {
+  clearTimeout(timer);
+  let pause = RETRY_MS;
+  try {
+    const [hour, stats] = await Promise.all([ask(`/hour/${next}`), ask('/stats')]);
+    // Another number than expected: the server was started anew.
+    if (hour.first !== next) samples = [];
+    const fresh = hour.samples.map((sample) => Object.fromEntries(hour.columns.map((name, n) => [name, sample[n]])));
+    samples = [...samples, ...fresh].slice(-HOUR_MS / hour.intervalMs);
+    next = hour.next;
+    pause = hour.intervalMs;
+    describe(stats);
+    CHARTS.forEach(draw);
+    TABLES.forEach(([, counts], n) => fill(lists[n], counts(stats)));
+    $('updated').textContent = `as of ${new Date().toLocaleTimeString('en-GB')}`;
+    $('notice').hidden = true;
+    $('entry').hidden = true;
+  } catch (error) {
+    $('notice').textContent = error.isToken || error.message.startsWith('/') ? error.message : 'The server cannot be reached; trying again.';
+    $('notice').hidden = false;
+    if (error.isToken) {
+      $('entry').hidden = false;
+      $('notice').hidden = !token;
+      $('token').focus();
+      return;
+    }
+  }
+  timer = setTimeout(update, pause);
+}
+
+$('entry').onsubmit = (event) => {
+  event.preventDefault();
+  token = $('token').value.trim();
+  sessionStorage.setItem(KEY, token);
+  void update();
+};
+document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && update());
+void update();

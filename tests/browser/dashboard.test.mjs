@@ -1,0 +1,100 @@
+// The dashboard in a real Chromium, over a server that has something to show.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, test } from 'node:test';
+import { launch, screenshot, withPage } from './chromium.mjs';
+import { asBackend, startDevServer, startServer } from './server.mjs';
+
+const WALLET = '4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T';
+
+let browser;
+let server;
+
+before(async () => (browser = await launch()));
+after(() => browser?.close());
+afterEach(() => server?.stop());
+
+/** Signs in, follows a channel, and is told something. */
+async function doSomething() {
+  const answer = await fetch(`${server.url}/api/auth/wallet`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ wallet: WALLET }),
+  });
+  const { token } = await answer.json();
+  await fetch(`${server.url}/api/auth/wallet`, { headers: { Authorization: 'Bearer nonsense' } });
+  const page = await browser.newPage();
+  await page.goto(`${server.url}/fanfare.js`);
+  await page.evaluate((token) => {
+    window.socket = new WebSocket(`ws://${location.host}/ws?token=${token}`);
+    return new Promise((resolve) => {
+      window.socket.onmessage = ({ data }) => data.includes('"subscribed"') && resolve();
+      window.socket.onopen = () => window.socket.send('{"type":"subscribe","channel":"post_42"}');
+    });
+  }, token);
+  for (let n = 0; n < 50; n++) await asBackend(server, 'POST', '/api/publish', { channel: 'post_42', event: { type: 'tick', n } });
+  return page;
+}
+
+const open = (options, walk) =>
+  withPage(browser, { url: server.metricsUrl, output: server.output }, options, async (page) => {
+    await page.goto(server.metricsUrl);
+    await walk(page);
+  });
+
+const shows = (page, selector, pattern) =>
+  page.waitForFunction(([selector, source]) => new RegExp(source, 's').test(document.querySelector(selector)?.textContent ?? ''), [selector, pattern.source], { timeout: 20_000 });
+
+test('it shows what there is and what was, in light and dark, wide and narrow', async () => {
+  server = await startDevServer();
+  const client = await doSomething();
+  for (const [name, options] of [
+    ['dashboard-light', { viewport: { width: 1280, height: 900 }, colorScheme: 'light' }],
+    ['dashboard-narrow-dark', { viewport: { width: 360, height: 760 }, colorScheme: 'dark' }],
+  ]) {
+    await open(options, async (page) => {
+      await shows(page, '#about', /node .*, version .*, up 0h 0m, 1 channels, 1 subscriptions/);
+      await shows(page, '#states', /broker up.*store up/);
+      await shows(page, '#tables', /post_42.*subscribe/);
+      // The first samples are five seconds away.
+      await page.waitForFunction(() => document.querySelectorAll('.series[d*="L"]').length > 4, null, { timeout: 20_000 });
+      await shows(page, '#charts article', /1open/);
+      const [content, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+      assert.ok(content <= screen, `${content} px wide on a screen of ${screen}`);
+      await page.mouse.move(0, 0);
+      await screenshot(page, name);
+    });
+  }
+  await client.close();
+});
+
+test('a server that goes is told, and one that comes is found', async () => {
+  server = await startDevServer();
+  await open({ expected: [/ERR_CONNECTION_REFUSED/] }, async (page) => {
+    await shows(page, '#states', /store up/);
+    await server.kill();
+    await shows(page, '#notice', /cannot be reached/);
+    await server.restart();
+    await page.waitForFunction(() => document.querySelector('#notice').hidden, null, { timeout: 20_000 });
+  });
+});
+
+test('where a token is asked for, the page asks the person, and nothing is shown without', async () => {
+  server = await startServer({
+    args: ['serve', '--dev', '--set', 'server.listen=127.0.0.1:0', '--set', 'metrics.listen=127.0.0.1:0'],
+    env: { FANFARE_METRICS__TOKEN: 'the-token-of-the-metrics' },
+  });
+  await open({ expected: [/status of 401/] }, async (page) => {
+    await page.waitForSelector('#entry:not([hidden])');
+    assert.equal(await page.textContent('#states'), '');
+    await page.fill('#token', 'another-token-than-that');
+    await page.keyboard.press('Enter');
+    await shows(page, '#notice', /missing or wrong/);
+    await page.fill('#token', 'the-token-of-the-metrics');
+    await page.keyboard.press('Enter');
+    await shows(page, '#states', /store up/);
+    assert.equal(await page.isVisible('#entry'), false);
+    await page.reload();
+    await shows(page, '#states', /store up/);
+  });
+});
