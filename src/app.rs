@@ -170,7 +170,9 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
     };
     surroundings.fit(&mut config);
 
-    let Listeners { server, metrics } = Listeners::open(&config)?;
+    let listeners = Listeners::open(&config)?;
+    listeners.compare(&config);
+    let Listeners { server, metrics } = listeners;
     let address = server.local_addr().unwrap_or(config.server.listen);
     let (app, _entered) = (
         build(config, address, metrics, clock, &runtime)?,
@@ -243,6 +245,24 @@ impl Listeners {
             server,
             metrics: metrics.map_err(cannot(key, address))?,
         })
+    }
+
+    /// Says so if a socket that was handed over is not where the setting says: changing the setting
+    /// alone has no effect then.
+    fn compare(&self, config: &Config) {
+        for (key, wanted, listener) in [
+            ("server.listen", config.server.listen, &self.server),
+            ("metrics.listen", config.metrics.listen, &self.metrics),
+        ] {
+            match listener.local_addr() {
+                Ok(held) if held != wanted && wanted.port() != 0 => tracing::warn!(
+                    %held,
+                    %wanted,
+                    "{key}: the service manager holds another address; change its socket unit, too"
+                ),
+                _ => {}
+            }
+        }
     }
 }
 

@@ -187,6 +187,16 @@ test('systemd is told: ready, a status, and that it turns', async () => {
   await ready();
 });
 
+test('a setting that is not what the socket unit says is told', async () => {
+  await configure('#listen = "127.0.0.1:3002"', 'listen = "127.0.0.1:3999"');
+  await box.run('systemctl', 'restart', 'fanfare');
+  await ready();
+  assert.match(await journal(), /server\.listen: the service manager holds another address/);
+  await configure('listen = "127.0.0.1:3999"', '#listen = "127.0.0.1:3002"');
+  await box.run('systemctl', 'restart', 'fanfare');
+  await ready();
+});
+
 test('what root lays into the folder of credentials, the server can read', async () => {
   await box.write('/etc/fanfare/credentials/tls.key', 'a key');
   await box.run('chmod', '600', '/etc/fanfare/credentials/tls.key');
