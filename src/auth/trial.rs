@@ -66,7 +66,7 @@ impl Trial {
 
     /// The life of a user's tokens, and the name of the variant: the same on every node and after every
     /// start, as long as the variants are the same.
-    pub(super) fn life_for(&self, user_id: &str) -> (Duration, Option<&str>) {
+    pub fn life_for(&self, user_id: &str) -> (Duration, Option<&str>) {
         let total: u64 = self
             .variants
             .iter()

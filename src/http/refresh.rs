@@ -16,6 +16,7 @@ use super::reply::Reply;
 use super::request::{Call, text};
 use super::revocation::take_back;
 use crate::auth::refresh::{Family, Outcome, Policy, Presented, Refused};
+use crate::auth::trial::Event;
 use crate::broker::{Error, Revocation, Revoked, Stored, User};
 use crate::patience::{ANSWER_TIMEOUT, within};
 
@@ -177,6 +178,9 @@ async fn grant(
 ) -> Result<Reply, ApiError> {
     let user = within(ANSWER_TIMEOUT, services.store.user(&family.user_id)).await?;
     let user = user.ok_or_else(super::identity::user_not_found)?;
+    let authority = services.authority();
+    let (_, variant) = authority.trial().life_for(&user.id);
+    authority.trial().note(variant, Event::Refresh);
     // It may have become somebody else's since.
     let wallet = user.wallet.clone();
     Ok(auth::grant(
