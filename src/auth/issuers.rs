@@ -1,8 +1,8 @@
 //! Issuers beside ourselves: their published keys, fetched, kept, and fetched again.
 //!
 //! Where the keys are is configured; nothing in a token is ever followed (RFC 8725 section 3.10). A set
-//! is fetched at start, every [`REFRESH_EVERY`], and when a token names a key that it does not hold,
-//! but never twice within [`REFRESH_PAUSE_MS`], however many such tokens come.
+//! is fetched at start, every `REFRESH_EVERY`, and when a token names a key that it does not hold,
+//! but never twice within `REFRESH_PAUSE_MS`, however many such tokens come.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
