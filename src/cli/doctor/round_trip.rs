@@ -37,7 +37,7 @@ pub(super) fn make(config: &Config, clock: &Clock, server: &mut Operator) -> Fin
         }
         Err(why) => {
             let found = format!("{}: {why}", config.server.public_url);
-            let cure = "see \"In production, behind nginx\" in the README";
+            let cure = "see \"Behind nginx or haproxy\" in the README";
             Finding::bad(WHAT, found, cure)
         }
     }
