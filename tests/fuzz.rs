@@ -15,9 +15,15 @@ mod support;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use fanfare::admission::client_address;
+use fanfare::auth::challenge::{self, Challenge, Scene};
 use fanfare::auth::jwks::KeySet;
-use fanfare::auth::{Authority, TokenSubject, wallet};
+use fanfare::auth::refresh::Presented;
+use fanfare::auth::siws::{Output, Signature};
+use fanfare::auth::{Authority, TokenSubject, siwe, siws, wallet};
 use fanfare::config::{self, Secret, Sources};
 use fanfare::http::upgrade;
 use fanfare::key_pair::KeyPair;
@@ -248,6 +254,97 @@ fn wallets_and_commands() {
     damaged("commands", &commands, |input| {
         if let Ok(text) = std::str::from_utf8(input) {
             let _ = Request::parse(text);
+        }
+    });
+}
+
+#[test]
+fn challenges_and_signatures() {
+    let key = Ed25519KeyPair::generate().unwrap();
+    let public: [u8; 32] = key.public_key().as_ref().try_into().unwrap();
+    let wallet = wallet::Wallet::Solana(public);
+    let scene = Scene {
+        domain: "app.example",
+        uri: "https://app.example",
+        statement: "Sign in.",
+        solana_chain: "mainnet",
+        ethereum_chain: 1,
+    };
+    let message = Challenge::new(&wallet, scene, NOW_MS).unwrap().message();
+    let signed = key.sign(message.as_bytes());
+    let signature = bs58::encode(signed.as_ref()).into_string();
+    let good = Signature::read(&signature);
+    assert!(siws::verify(&public, message.as_bytes(), &good));
+
+    damaged("messages", &[message.clone().into_bytes()], |input| {
+        if let Ok(text) = std::str::from_utf8(input) {
+            let _ = challenge::nonce_of(text);
+            let _ = challenge::is_for(text, &wallet);
+        }
+        let is_believed = siws::verify(&public, input, &good);
+        assert_eq!(is_believed, input == message.as_bytes());
+    });
+    let texts = [
+        signature.clone().into_bytes(),
+        STANDARD.encode(signed.as_ref()).into_bytes(),
+    ];
+    damaged("signatures of Solana", &texts, |input| {
+        let Ok(text) = std::str::from_utf8(input) else {
+            return;
+        };
+        let read = Signature::read(text);
+        if siws::verify(&public, message.as_bytes(), &read) {
+            // With or without padding, in either alphabet.
+            let standard = text
+                .trim_end_matches('=')
+                .replace('-', "+")
+                .replace('_', "/");
+            let bytes = [
+                bs58::decode(text).into_vec().ok(),
+                STANDARD_NO_PAD.decode(standard).ok(),
+            ];
+            let is_the_one = |bytes: &Vec<u8>| bytes.as_slice() == signed.as_ref();
+            assert!(bytes.iter().flatten().any(is_the_one), "{text:?}");
+        }
+    });
+    let outputs = [json!({
+        "account": { "address": wallet.to_string() },
+        "signedMessage": STANDARD.encode(&message),
+        "signature": signed.as_ref(),
+    })
+    .to_string()
+    .into_bytes()];
+    damaged("outputs of solana:signIn", &outputs, |input| {
+        if let Ok(value) = serde_json::from_slice(input)
+            && let Some(output) = Output::read(&value)
+            && siws::verify(&public, output.message.as_bytes(), &output.signature)
+        {
+            assert_eq!(output.message, message);
+        }
+    });
+
+    // Of the documentation of web3.js, `eth.accounts.sign`.
+    let address = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23";
+    let Some(wallet::Wallet::Ethereum(account)) = wallet::Wallet::parse(address) else {
+        panic!("it is one");
+    };
+    let signed = "0xb91467e570a6466aa9e9876cbcd013baba02900b8979d43fe208a4a4f339f5fd\
+                  6007e74cd82e037b800186422fc2da167c747ef045e5d18a5f5d4300f8e1a0291c";
+    assert!(siwe::verify(&account, "Some data", signed));
+    damaged("signatures of Ethereum", &[signed.into()], |input| {
+        if let Ok(text) = std::str::from_utf8(input) {
+            // Under another message, not even the good one.
+            let _ = siwe::verify(&account, "Some data", text);
+            assert!(!siwe::verify(&account, "Some datum", text), "{text:?}");
+        }
+    });
+    let tokens = [
+        b"q".repeat(86),
+        b"AAAAAAAAAAAAAAAAAAAAAA.BBBBBBBBBBBBBBBBBBBBBB".to_vec(),
+    ];
+    damaged("refresh tokens", &tokens, |input| {
+        if let Ok(text) = std::str::from_utf8(input) {
+            let _ = Presented::parse(text);
         }
     });
 }
