@@ -59,7 +59,6 @@ impl Readings {
         };
         let down_ms = self.down_since_ms.map_or(0, |since| now.mono_ms - since);
         let patience_ms = millis(alerts.broker_down);
-        // A patience of its own is below what a first look can tell from nothing.
         let (value, threshold) = (down_ms as f64 / 1e3, patience_ms as f64 / 1e3);
         note(Alert::BrokerDown, patience_ms > 0, value, threshold);
 
