@@ -169,14 +169,23 @@ on('ping', 'click', async () => {
   $('round-trip').textContent = `${(await socket.ping()).toFixed(1)} ms`;
 });
 socket.on('$status', showStatus);
+
+let lost = false;
 socket.on('$closed', ({ data: { code, reason, reconnectInMs } }) => {
   if (code === 1000) return log('note', `Closed: ${reason}`);
   const next = reconnectInMs === undefined ? 'It stays closed.' : `Again in ${Math.round(reconnectInMs)} ms.`;
-  complain(new Error(`The connection was closed: ${reason || 'no goodbye'} (${code}). ${next}`));
+  const text = `The connection was closed: ${reason || 'no goodbye'} (${code}). ${next}`;
+  // Every further attempt that fails would otherwise write over what the reader is at.
+  if (lost && reconnectInMs !== undefined) return log('note', text);
+  lost = true;
+  complain(new Error(text));
 });
 socket.on('$recovered', ({ data }) => log('note', `${data.channel}: ${data.recovered ? 'nothing was missed' : `events are missing: ${data.reason}`}`));
 socket.on('$denied', ({ data }) => complain({ message: `${data.channel}: ${data.message ?? data.code}` }));
-socket.on('connected', () => calm());
+socket.on('connected', () => {
+  lost = false;
+  calm();
+});
 
 // ---- channels
 
