@@ -12,7 +12,7 @@ use redis::{AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, RedisError, RedisRe
 use tokio::sync::Notify;
 
 use super::address::{Address, Target};
-use super::link::Wait;
+use super::call::Wait;
 use super::scripts::{SCRIPTS, Script};
 use crate::broker::figures::ServerFigures;
 use crate::clock::millis;
