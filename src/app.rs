@@ -208,9 +208,9 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
         clock: app.clock.clone(),
         observed: app.observed.clone(),
         event_log: app.event_log.clone(),
-        certificate: {
-            let endpoint = app.certificates.server.clone();
-            Box::new(move || endpoint.not_after_ms())
+        fullest: {
+            let router = app.router.clone();
+            Box::new(move || router.fullest())
         },
     }));
     runtime.block_on(app.run(server, signals, reload))

@@ -59,6 +59,12 @@ impl Router {
     }
 
     /// Sockets on all workers.
+    /// How full the fullest mailbox is, in percent.
+    pub fn fullest(&self) -> f64 {
+        let percents = self.mailboxes.iter().map(Mailbox::percent_full);
+        percents.fold(0.0, f64::max)
+    }
+
     pub fn load(&self) -> usize {
         self.mailboxes.iter().map(Mailbox::load).sum()
     }

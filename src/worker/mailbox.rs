@@ -242,6 +242,13 @@ impl Mailbox {
     /// Sockets that the worker serves.
     pub fn load(&self) -> usize {
         self.shared.load.load(Ordering::Relaxed)
+    /// How full the event lane is, in percent of what it takes before there are gaps.
+    pub fn percent_full(&self) -> f64 {
+        let bytes = self.shared.queued_bytes.load(Ordering::Relaxed);
+        let share = |value: usize, most: usize| value as f64 * 100.0 / most as f64;
+        share(self.depth(), LANE_EVENTS_MAX).max(share(bytes, LANE_BYTES_MAX))
+    }
+
     }
 
     /// Counts a socket that is about to be handed over, so that the next choice knows of it.
@@ -332,6 +339,7 @@ mod tests {
         assert!(!mailbox.post(posted(1)));
         inbound.event().unwrap();
         assert!(mailbox.post(posted(half)));
+        assert!((49.9..=50.0).contains(&mailbox.percent_full()));
     }
 
     #[test]
