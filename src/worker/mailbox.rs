@@ -17,6 +17,7 @@ use crate::admission::Permit;
 use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
 use crate::protocol::{ChannelKey, Position};
 use crate::session::Terms;
+use crate::trace::Passage;
 
 /// What must reach a worker.
 #[derive(Debug)]
@@ -126,6 +127,8 @@ pub struct Posted {
     pub position: Option<Position>,
     /// The encoded frame, shared by all workers.
     pub frame: Bytes,
+    /// Of what is traced.
+    pub passage: Option<Arc<Passage>>,
 }
 
 /// The senders' end.
@@ -239,9 +242,6 @@ impl Mailbox {
         self.events.len()
     }
 
-    /// Sockets that the worker serves.
-    pub fn load(&self) -> usize {
-        self.shared.load.load(Ordering::Relaxed)
     /// How full the event lane is, in percent of what it takes before there are gaps.
     pub fn percent_full(&self) -> f64 {
         let bytes = self.shared.queued_bytes.load(Ordering::Relaxed);
@@ -249,6 +249,9 @@ impl Mailbox {
         share(self.depth(), LANE_EVENTS_MAX).max(share(bytes, LANE_BYTES_MAX))
     }
 
+    /// Sockets that the worker serves.
+    pub fn load(&self) -> usize {
+        self.shared.load.load(Ordering::Relaxed)
     }
 
     /// Counts a socket that is about to be handed over, so that the next choice knows of it.
@@ -313,6 +316,7 @@ mod tests {
             channel: ChannelKey::parse("post_1", 255).unwrap(),
             position: None,
             frame: Bytes::from(vec![0; bytes]),
+            passage: None,
         }
     }
 
@@ -335,11 +339,11 @@ mod tests {
         let (mailbox, inbound) = mailbox();
         let half = LANE_BYTES_MAX / 2;
         assert!(mailbox.post(posted(half)));
+        assert!((49.9..=50.0).contains(&mailbox.percent_full()));
         assert!(mailbox.post(posted(half)));
         assert!(!mailbox.post(posted(1)));
         inbound.event().unwrap();
         assert!(mailbox.post(posted(half)));
-        assert!((49.9..=50.0).contains(&mailbox.percent_full()));
     }
 
     #[test]
