@@ -46,10 +46,11 @@ struct Message(Vec<u8>);
 
 impl Message {
     fn span(&mut self, span: &Record) {
-        /// The context of this span and its parent's come from the same process or from elsewhere: said
-        /// for neither, as the bits for it are newer than many receivers.
+        /// The flags of Trace Context. Whether the parent is of another process has bits of its own,
+        /// which are left out: unknown.
         const SAMPLED: u32 = 1;
-        const OF_ERROR: u64 = 2;
+        /// `STATUS_CODE_ERROR`; a span that is well has no status.
+        const ERROR: u64 = 2;
         self.bytes(1, &span.context.trace_id);
         self.bytes(2, &span.context.span_id);
         if let Some(parent) = span.parent {
@@ -65,7 +66,7 @@ impl Message {
         if let Some(fault) = &span.fault {
             self.message(15, |status| {
                 status.bytes(2, fault.as_bytes());
-                status.number(3, OF_ERROR);
+                status.number(3, ERROR);
             });
         }
         self.tag(16, 5);
