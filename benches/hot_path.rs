@@ -164,6 +164,7 @@ impl Node {
             frame: encode_event(&self.key, &self.event, Some(&position)),
             position: Some(position),
             passage: None,
+            since_ns: 0,
         };
         assert!(self.mailbox.post(posted));
     }

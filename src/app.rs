@@ -3,6 +3,7 @@
 mod backend;
 mod certificates;
 mod reload;
+mod roster;
 mod watch;
 
 use std::io;
@@ -393,7 +394,8 @@ fn build(
         tls: certificates.metrics.clone(),
         config: services.live.clone(),
     };
-    let metrics = server::start(metrics, door, observed.clone(), hour);
+    let roster = roster::of(router.clone(), observed.node.clone());
+    let metrics = server::start(metrics, door, observed.clone(), hour, roster);
     let metrics = metrics.map_err(Failure::Thread)?;
     Ok(App {
         clock,

@@ -34,6 +34,7 @@ pub mod shutdown;
 pub mod sparing;
 pub mod stopwatch;
 pub mod supervisor;
+pub mod timing;
 pub mod tls;
 pub mod trace;
 pub mod web;

@@ -35,15 +35,16 @@ const LAYERS: &[&[&str]] = &[
     &[
         "limits",
         "clock",
-        "counter",
         "sparing",
         "stopwatch",
+        "timing",
         "key_pair",
         "outgoing",
         "web",
         "supervisor",
         "tls",
     ],
+    &["counter"],
 ];
 
 /// Steps that go up or aside all the same, each with its reason.

@@ -16,6 +16,7 @@ use fanfare::broker::{Health, StoreFigures};
 use fanfare::clock::Clock;
 use fanfare::config::{self, Live};
 use fanfare::event_log::EventLog;
+use fanfare::metrics::roster::Roster;
 use fanfare::metrics::server::Door;
 use fanfare::metrics::{
     Bounds, Counters, MOST_COUNTS, Observed, Process, Snapshot, console, render, server,
@@ -67,7 +68,12 @@ fn listen(source: impl Fn() -> Snapshot + Send + Sync + 'static) -> server::Hand
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
     let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    server::serve(listener, door(), Arc::new(source), Arc::default()).unwrap()
+    server::serve(listener, door(), Arc::new(source), Arc::default(), nobody()).unwrap()
+}
+
+/// Nobody is connected.
+fn nobody() -> Roster {
+    Arc::new(|_, _| Some(Vec::new()))
 }
 
 /// Plain, for everybody.
@@ -183,6 +189,7 @@ fn what_is_counted_is_shown() {
         door(),
         Arc::clone(&observed),
         Arc::default(),
+        nobody(),
     )
     .unwrap();
     let (_, body) = scrape(handle.local_addr(), "/stats");
@@ -302,6 +309,17 @@ fn every_page_and_every_refusal() {
         let (head, body) = scrape(addr, path);
         assert!(head.contains("Content-Type: application/json"), "{head}");
         assert!(body.contains(r#""samples":[]"#), "{body}");
+    }
+    let (_, body) = scrape(addr, "/connections?user=u1");
+    assert_eq!(body, r#"{"connections":[],"next":null}"#);
+    for query in ["after=x", "limit=9", "user"] {
+        let (head, _) = scrape(addr, &format!("/connections?{query}"));
+        let expected = if query == "user" {
+            "HTTP/1.1 200 "
+        } else {
+            "HTTP/1.1 400 "
+        };
+        assert!(head.starts_with(expected), "{query}: {head}");
     }
     for path in ["/hour/", "/hour/-1", "/hour/x"] {
         assert!(scrape(addr, path).0.starts_with("HTTP/1.1 404 "), "{path}");

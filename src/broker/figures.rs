@@ -1,9 +1,6 @@
 //! Figures of a broker that is a Redis, for the metrics: plain numbers, as they were at one moment.
 
-/// Upper ends of the buckets of a [`Timing`], in microseconds.
-pub const BOUNDS_US: [u64; 12] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 1_000_000, 3_000_000,
-];
+use crate::timing::Timing;
 
 /// What is counted of Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,20 +47,4 @@ pub struct OperationFigures {
     pub timing: Timing,
     /// How many failed.
     pub failures: u64,
-}
-
-/// How long something took, each time.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Timing {
-    /// How many took at most as long as [`BOUNDS_US`] says; the last is all of them.
-    pub cumulative: [u64; BOUNDS_US.len() + 1],
-    /// All together.
-    pub sum_us: u64,
-}
-
-impl Timing {
-    /// How often.
-    pub fn count(&self) -> u64 {
-        self.cumulative[BOUNDS_US.len()]
-    }
 }

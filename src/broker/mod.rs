@@ -109,6 +109,8 @@ pub struct Delivery {
     pub position: Option<Position>,
     /// What published it, if that is recorded ([`Publication::trace`]).
     pub trace: Option<Context>,
+    /// When the broker was asked to publish it, or it came from another node, by [`crate::stopwatch`].
+    pub since_ns: u64,
 }
 
 /// An event to publish.

@@ -1,8 +1,9 @@
 //! The last hour, a sample every five seconds, so that a dashboard opened now shows the past.
 //!
 //! Bounded: 720 samples of a hundred bytes. What a sample costs does not grow with channels or
-//! connections. Latency is measured by asking: how long a worker takes to come to what is put into its
-//! mailbox, which is what an event waits, too.
+//! connections. `latency` is measured by asking: how long a worker takes to come to what is put into its
+//! mailbox, which is what an event waits, too. `delivery` is from an event's publication to the sockets,
+//! `redis` a command's way and back; both are of the five seconds before, 0 if there was none.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,6 +16,7 @@ use serde_json::json;
 
 use super::{Observed, Process};
 use crate::clock::millis;
+use crate::timing::Timing;
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -27,7 +29,7 @@ const PROBES: u32 = 10;
 pub type Probe = Box<dyn Fn() -> Vec<u64> + Send>;
 
 /// What a sample holds, as its JSON names it. Those that end in `Total` only grow.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 20] = [
     "at",
     "connections",
     "messagesTotal",
@@ -43,6 +45,11 @@ const COLUMNS: [&str; 15] = [
     "latencyP50",
     "latencyP90",
     "latencyP99",
+    "deliveryP50",
+    "deliveryP90",
+    "deliveryP99",
+    "redisP50",
+    "redisP99",
 ];
 
 type Sample = [u64; COLUMNS.len()];
@@ -104,6 +111,7 @@ pub fn start(hour: Arc<Hour>, observed: Arc<Observed>, probe: Probe) -> io::Resu
     let thread = thread::Builder::new()
         .name(String::from("metrics-hour"))
         .spawn(move || {
+            let mut before = Timings::of(&observed);
             loop {
                 let mut waits = Vec::new();
                 for _ in 0..PROBES {
@@ -112,7 +120,9 @@ pub fn start(hour: Arc<Hour>, observed: Arc<Observed>, probe: Probe) -> io::Resu
                         return;
                     }
                 }
-                hour.add(sample(&observed, waits));
+                let timings = Timings::of(&observed);
+                hour.add(sample(&observed, waits, &timings, &before));
+                before = timings;
             }
         })?;
     Ok(Sampler {
@@ -130,7 +140,31 @@ impl Drop for Sampler {
     }
 }
 
-fn sample(observed: &Observed, mut waits: Vec<u64>) -> Sample {
+/// What has been measured since the start.
+struct Timings {
+    delivery: Timing,
+    redis: Timing,
+}
+
+impl Timings {
+    fn of(observed: &Observed) -> Self {
+        Self {
+            delivery: observed.counters.delivery(),
+            redis: observed
+                .redis
+                .as_ref()
+                .map_or_else(Timing::default, |read| {
+                    let operations = read().operations;
+                    let timings = operations.iter().map(|one| &one.timing);
+                    timings.fold(Timing::default(), |sum, one| sum.and(one))
+                }),
+        }
+    }
+}
+
+fn sample(observed: &Observed, mut waits: Vec<u64>, now: &Timings, before: &Timings) -> Sample {
+    let delivery = now.delivery.since(&before.delivery);
+    let redis = now.redis.since(&before.redis);
     let counters = &observed.counters;
     let total = |names: &super::Names| {
         let mut sums = std::collections::BTreeMap::new();
@@ -158,6 +192,11 @@ fn sample(observed: &Observed, mut waits: Vec<u64>) -> Sample {
         percentile(&waits, 50),
         percentile(&waits, 90),
         percentile(&waits, 99),
+        delivery.percentile(50),
+        delivery.percentile(90),
+        delivery.percentile(99),
+        redis.percentile(50),
+        redis.percentile(99),
     ]
 }
 

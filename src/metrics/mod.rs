@@ -9,6 +9,7 @@ pub mod console;
 pub mod hour;
 mod process;
 pub mod render;
+pub mod roster;
 pub mod server;
 mod snapshot;
 
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use crate::counter::Counter;
+use crate::timing::{Histogram, Timing};
 use crate::trace;
 pub use canary::{ALERTS, Canary, Firing};
 pub use process::Process;
@@ -82,6 +84,8 @@ pub struct WorkerCounters {
     pub writes: Counter,
     /// Events put into a socket's queue.
     pub deliveries: Counter,
+    /// How long events took from their publication to the sockets, once each.
+    pub delivery: Histogram,
     /// Events of those that were dropped again, because the socket did not take them in time.
     pub dropped: Counter,
     /// Turns of the worker.
@@ -160,6 +164,12 @@ impl Counters {
             canary: Canary::default(),
             alerts: Firing::default(),
         }
+    }
+
+    /// [`WorkerCounters::delivery`] of all workers.
+    pub fn delivery(&self) -> Timing {
+        let timings = self.workers.iter().map(|one| one.delivery.timing());
+        timings.fold(Timing::default(), |sum, one| sum.and(&one))
     }
 
     /// The sum of one counter over all workers.

@@ -10,6 +10,7 @@ use crate::broker::figures::RedisFigures;
 use crate::broker::{Broker, Health, Store, StoreFigures};
 use crate::clock::{Clock, Moment};
 use crate::event_log::{EventLog, Figures};
+use crate::timing::Timing;
 
 /// Where the figures come from. Reading them never waits for anything but short locks.
 pub struct Observed {
@@ -95,6 +96,7 @@ impl Observed {
             sent_bytes: counters.sum(|worker| &worker.sent_bytes),
             writes: counters.sum(|worker| &worker.writes),
             deliveries: counters.sum(|worker| &worker.deliveries),
+            delivery: counters.delivery(),
             dropped: counters.sum(|worker| &worker.dropped),
             turns: counters.sum(|worker| &worker.turns),
             gaps: counters.sum(|worker| &worker.gaps),
@@ -187,6 +189,8 @@ pub struct Snapshot {
     pub writes: u64,
     /// Events put into a socket's queue.
     pub deliveries: u64,
+    /// How long events took from their publication to the sockets, once for each worker.
+    pub delivery: Timing,
     /// Events of those that were dropped again for slow sockets.
     pub dropped: u64,
     /// Turns of all workers.
@@ -282,6 +286,7 @@ impl Default for Snapshot {
             sent_bytes: 0,
             writes: 0,
             deliveries: 0,
+            delivery: Timing::default(),
             dropped: 0,
             turns: 0,
             gaps: 0,

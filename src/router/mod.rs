@@ -78,6 +78,7 @@ impl Deliver for Router {
             event,
             position,
             trace,
+            since_ns,
         } = delivery;
         let passage = trace.map(Passage::of);
         let mut encoded = None;
@@ -90,6 +91,7 @@ impl Deliver for Router {
                 position: position.clone(),
                 frame,
                 passage: passage.clone(),
+                since_ns,
             };
             if !self.mailboxes[worker].post(posted) {
                 self.counters.workers[worker].gaps.increment();

@@ -62,6 +62,15 @@ pub enum Whom {
     User(Arc<str>),
     /// The one with this number.
     Connection(u64),
+    /// Those that fit all of these; what is empty fits everybody.
+    Like {
+        /// A part of the user's id.
+        user: Arc<str>,
+        /// How the client's address begins.
+        address: Arc<str>,
+        /// The key of a channel that it follows.
+        channel: Arc<str>,
+    },
 }
 
 /// Which page of connections.
@@ -129,6 +138,8 @@ pub struct Posted {
     pub frame: Bytes,
     /// Of what is traced.
     pub passage: Option<Arc<Passage>>,
+    /// [`crate::broker::Delivery::since_ns`]
+    pub since_ns: u64,
 }
 
 /// The senders' end.
@@ -317,6 +328,7 @@ mod tests {
             position: None,
             frame: Bytes::from(vec![0; bytes]),
             passage: None,
+            since_ns: 0,
         }
     }
 

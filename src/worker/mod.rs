@@ -8,6 +8,7 @@ mod aside;
 pub mod calls;
 pub mod channels;
 pub mod connection;
+mod delivering;
 mod drive;
 mod effects;
 mod event_stream;
@@ -44,6 +45,7 @@ use crate::session::{Effect, Terms};
 use crate::ws::Engine;
 use channels::{Channels, Slot};
 use connection::Connection;
+use delivering::Delivering;
 use mailbox::{Control, Inbound};
 
 /// What a worker works with.
@@ -79,6 +81,8 @@ struct State {
     channels: Channels,
     /// Connections in [`connection::Flow::Dirty`], each once, the longest waiting first.
     dirty: VecDeque<Slot>,
+    /// Events that are not written to all of those yet.
+    delivering: Delivering,
     /// (due in monotonic milliseconds, slot, serial). May hold entries that are no longer true.
     deadlines: BinaryHeap<Reverse<(u64, Slot, u64)>>,
     /// Sockets are to be looked at for revoked tokens, from this monotonic time on.
@@ -137,6 +141,7 @@ impl Worker {
             connections: Slab::new(),
             channels: Channels::default(),
             dirty: VecDeque::new(),
+            delivering: Delivering::default(),
             deadlines: BinaryHeap::new(),
             recheck_at_ms: None,
             rechecked_ms: 0,

@@ -43,14 +43,29 @@ impl Worker {
 
 fn fitting<'a>(state: &'a State, whom: &'a Whom) -> impl Iterator<Item = (Slot, &'a Connection)> {
     state.connections.iter().filter_map(move |(slot, one)| {
-        let user_id = &one.session.as_ref()?.identity().user_id;
+        let session = one.session.as_ref()?;
+        let user_id = &session.identity().user_id;
         let fits = match whom {
             Whom::Everybody => true,
             Whom::User(user) => user == user_id,
             Whom::Connection(serial) => *serial == one.serial,
+            Whom::Like {
+                user,
+                address,
+                channel,
+            } => {
+                user_id.contains(&**user)
+                    && (address.is_empty() || one.address.to_string().starts_with(&**address))
+                    && (channel.is_empty() || follows(session, channel))
+            }
         };
         (fits && one.life == Life::Open).then_some((slot as Slot, one))
     })
+}
+
+fn follows(session: &Session, channel: &str) -> bool {
+    let mut keys = session.subscriptions().iter();
+    keys.any(|key| key.as_str() == channel)
 }
 
 fn listed(connection: &Connection) -> Option<Listed> {

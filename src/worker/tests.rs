@@ -250,6 +250,7 @@ fn a_panic_in_a_connections_task_ends_that_connection_alone() {
         event: Event::parse(r#"{"type":"x"}"#, 255).unwrap(),
         position: None,
         trace: None,
+        since_ns: 0,
     });
     assert_eq!(hear(&mut other)["type"], "x");
     // The slot and all that is shared are as good as new.

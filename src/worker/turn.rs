@@ -15,6 +15,7 @@ use crate::limits::{
 };
 use crate::protocol::{ChannelKey, Close};
 use crate::session::Input;
+use crate::stopwatch;
 use crate::trace::{Passage, Role};
 use crate::ws::Frame;
 
@@ -104,6 +105,7 @@ impl Worker {
                 connections,
                 channels,
                 dirty,
+                delivering,
                 overflowed,
                 write,
                 ..
@@ -129,6 +131,7 @@ impl Worker {
                     dirty.push_back(slot);
                 }
             });
+            delivering.begin(posted.since_ns, dirty.len());
             if let Some(passage) = posted.passage {
                 traced.push(Traced {
                     passage,
@@ -173,10 +176,12 @@ impl Worker {
     /// One write for each of the connections that have waited longest for it.
     fn flush(&self, state: &mut State, now: Moment) {
         let queue_bytes = state.terms.limits.queue_bytes;
+        let mut writes = 0;
         for _ in 0..TURN_WRITES_MAX {
             let Some(slot) = state.dirty.pop_front() else {
                 break;
             };
+            writes += 1;
             // Removed since, or its slot is somebody else's who is listed for itself.
             let Some(connection) = state.connections.get_mut(slot as usize) else {
                 continue;
@@ -204,6 +209,13 @@ impl Worker {
             let connection = &state.connections[slot as usize];
             if was_behind && !connection.is_behind(queue_bytes) {
                 connection.wake();
+            }
+        }
+        state.delivering.wrote(writes);
+        if state.delivering.has_arrived() {
+            let now_ns = stopwatch::nanos();
+            while let Some(took_us) = state.delivering.arrived(now_ns) {
+                self.outfit.counters.delivery.add(took_us);
             }
         }
         if state.dirty.is_empty() && state.dirty.capacity() > DIRTY_SPARE {

@@ -2,8 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { freePorts } from '../system/proxy.mjs';
 import { launch, screenshot, withPage } from './chromium.mjs';
-import { asBackend, startDevServer, startServer } from './server.mjs';
+import { asBackend, startDevServer, startServer, until } from './server.mjs';
 
 const WALLET = '4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T';
 
@@ -59,6 +65,8 @@ test('it shows what there is and what was, in light and dark, wide and narrow', 
       // The first samples are five seconds away.
       await page.waitForFunction(() => document.querySelectorAll('.series[d*="L"]').length > 4, null, { timeout: 20_000 });
       await shows(page, '#charts article', /1open/);
+      // It was published and delivered before: the hour has it.
+      await page.waitForFunction(() => [...document.querySelectorAll('#charts article')].some((one) => one.textContent.startsWith('From publication') && /[µm]s/.test(one.querySelector('.top').textContent)));
       const [content, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
       assert.ok(content <= screen, `${content} px wide on a screen of ${screen}`);
       await page.mouse.move(0, 0);
@@ -66,6 +74,69 @@ test('it shows what there is and what was, in light and dark, wide and narrow', 
     });
   }
   await client.close();
+});
+
+test('who is connected is shown when it is asked for, filtered, page by page', async () => {
+  server = await startDevServer('limits.connections_per_user=200');
+  const client = await doSomething();
+  const userId = await client.evaluate(() => new Promise((resolve) => {
+    window.socket.onmessage = resolve;
+    window.socket.send('{"type":"subscribe","channel":"feed"}');
+  }).then(() => JSON.parse(atob(new URL(window.socket.url).searchParams.get('token').split('.')[1].replace(/-/g, '+').replace(/_/g, '/'))).userId));
+  // Sixty more of the same user, without a channel.
+  await client.evaluate(() => {
+    window.more = Array.from({ length: 60 }, () => new WebSocket(window.socket.url));
+    return Promise.all(window.more.map((one) => new Promise((resolve) => (one.onmessage = resolve))));
+  });
+  await open({ viewport: { width: 1280, height: 900 } }, async (page) => {
+    await page.click('#roster summary');
+    await shows(page, '#roster-told', /^50 shown$/);
+    await page.click('#roster-more');
+    await shows(page, '#roster-told', /^61 shown, no more$/);
+    assert.equal(await page.isVisible('#roster-more'), false);
+    const filter = async (name, text, pattern) => {
+      for (const one of ['user', 'address', 'channel']) await page.fill(`#by-${one}`, one === name ? text : '');
+      await page.keyboard.press('Enter');
+      await shows(page, '#roster-told', pattern);
+    };
+    await filter('channel', 'post_42', /^1 shown, no more$/);
+    await shows(page, '#roster-rows', new RegExp(`${userId}127\\.0\\.0\\.1.*websocket2`));
+    await filter('user', userId.slice(2, 9), /^50 shown$/);
+    await filter('user', 'nobody', /^Nobody fits\.$/);
+    await filter('address', '127.0.', /^50 shown$/);
+    await filter('address', '10.', /^Nobody fits\.$/);
+    await filter('channel', 'post_42', /^1 shown, no more$/);
+    await screenshot(page, 'dashboard-connections');
+  });
+  await client.close();
+});
+
+test('alerts that fire and the Redis are shown', async () => {
+  const home = await mkdtemp(path.join(tmpdir(), 'fanfare-redis-'));
+  const [port] = await freePorts(1);
+  const redis = spawn('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--maxmemory', '64mb', '--maxmemory-policy', 'noeviction', '--dir', home], { stdio: 'ignore' });
+  const ended = new Promise((resolve) => redis.on('close', resolve));
+  try {
+    await until('Redis listens', 20_000, () => new Promise((resolve) => {
+      const socket = connect(port, '127.0.0.1', () => resolve(true)).on('error', () => resolve(false));
+      socket.unref().end();
+    }));
+    server = await startDevServer('broker.backend=redis', `broker.redis.url=redis://127.0.0.1:${port}`);
+    const client = await doSomething();
+    await open({ colorScheme: 'dark', viewport: { width: 1280, height: 900 } }, async (page) => {
+      await shows(page, '#redis-rows', new RegExp(`stateup.*127\\.0\\.0\\.1:${port}master.*memory.*of 64 MiB.*evicted keys0`));
+      await shows(page, '#charts', /Answers of Redis/);
+      await screenshot(page, 'dashboard-redis');
+      redis.kill('SIGKILL');
+      await shows(page, '#states', /broker down.*alert: broker down/);
+      await shows(page, '#redis-rows', /statedown: /);
+    });
+    await client.close();
+  } finally {
+    redis.kill('SIGKILL');
+    await ended;
+    await rm(home, { recursive: true, force: true });
+  }
 });
 
 test('a server that goes is told, and one that comes is found', async () => {

@@ -12,6 +12,7 @@ use crate::broker::{
     Publication, Published, Recovery,
 };
 use crate::protocol::{ChannelKey, Position};
+use crate::stopwatch;
 
 impl Broker for Embedded {
     fn start(&self, sink: Arc<dyn Deliver>) -> Answer<'_, ()> {
@@ -31,17 +32,18 @@ impl Broker for Embedded {
     }
 
     fn publish(&self, publication: Publication) -> Answer<'_, Published> {
+        let since_ns = stopwatch::nanos();
         if publication.retention.is_none() && publication.idempotency_key.is_none() {
-            return Box::pin(ready(self.pass_on(publication)));
+            return Box::pin(ready(self.pass_on(publication, since_ns)));
         }
-        let detour = match relaxed::publish(&self.shared, &publication) {
+        let detour = match relaxed::publish(&self.shared, &publication, since_ns) {
             Ok(Way::AtOnce(published)) => return Box::pin(ready(Ok(published))),
             Ok(Way::ByDisk(detour)) => detour,
             Err(error) => return Box::pin(ready(Err(error))),
         };
         let bytes = publication.event.as_bytes().len();
         Box::pin(self.write_holding(detour, bytes, move |batch| {
-            log::publish(batch, &publication)
+            log::publish(batch, &publication, since_ns)
         }))
     }
 
@@ -129,13 +131,14 @@ impl Embedded {
     }
 
     /// An event without history and key: straight to the sink, on this thread.
-    fn pass_on(&self, publication: Publication) -> Result<Published, Error> {
+    fn pass_on(&self, publication: Publication, since_ns: u64) -> Result<Published, Error> {
         self.open()?;
         self.shared.deliver([Delivery {
             channel: publication.channel,
             event: publication.event,
             position: None,
             trace: publication.trace,
+            since_ns,
         }]);
         Ok(Published {
             position: None,

@@ -35,6 +35,7 @@ const SWEEP_CHANNELS: usize = 10_000;
 pub(super) fn publish(
     batch: &mut Batch<'_>,
     publication: &Publication,
+    since_ns: u64,
 ) -> Result<Published, Error> {
     let key = publication.idempotency_key.as_deref();
     if let Some(answer) = key
@@ -62,6 +63,7 @@ pub(super) fn publish(
         event: publication.event.clone(),
         position: position.clone(),
         trace: publication.trace,
+        since_ns,
     });
     Ok(Published {
         position,

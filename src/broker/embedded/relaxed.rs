@@ -66,7 +66,11 @@ impl Unwritten {
 }
 
 /// Publishes at once, if the rule wants it and the disk is prepared for it.
-pub(super) fn publish(shared: &Arc<Shared>, publication: &Publication) -> Result<Way, Error> {
+pub(super) fn publish(
+    shared: &Arc<Shared>,
+    publication: &Publication,
+    since_ns: u64,
+) -> Result<Way, Error> {
     let relaxed = publication
         .retention
         .filter(|retention| retention.durability == Durability::Relaxed);
@@ -100,6 +104,7 @@ pub(super) fn publish(shared: &Arc<Shared>, publication: &Publication) -> Result
             event: publication.event.clone(),
             position: Some(position.clone()),
             trace: publication.trace,
+            since_ns,
         });
     }
     Ok(Way::AtOnce(Published {

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use flume::{Receiver, Sender};
@@ -144,7 +143,7 @@ impl Redis {
                 .and_then(|sent| sent.parse().ok());
             let lag_ms = sent_ms.map(|sent_ms| self.clock.unix_ms().saturating_sub(sent_ms));
             if let Some(lag_ms) = lag_ms {
-                self.figures.lag.add(Duration::from_millis(lag_ms));
+                self.figures.lag.add(lag_ms.saturating_mul(1_000));
             }
             return;
         }

@@ -1,13 +1,13 @@
 //! Where it is counted what becomes of commands and messages.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::lock;
 use super::scripts::SCRIPTS;
-use crate::broker::figures::{BOUNDS_US, OperationFigures, RedisFigures, ServerFigures, Timing};
+use crate::broker::figures::{OperationFigures, RedisFigures, ServerFigures};
 use crate::counter::Counter;
+use crate::timing::Histogram;
 
 /// Commands that are no scripts, as the metrics have them.
 const COMMANDS: [&str; 6] = ["GET", "SET", "DEL", "HMGET", "PUBLISH", "SPUBLISH"];
@@ -35,33 +35,6 @@ struct Operation {
     failures: Counter,
 }
 
-/// How often something took how long.
-#[derive(Debug, Default)]
-pub(super) struct Histogram {
-    buckets: [AtomicU64; BOUNDS_US.len() + 1],
-    sum_us: AtomicU64,
-}
-
-impl Histogram {
-    pub(super) fn add(&self, took: Duration) {
-        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_US.partition_point(|bound| *bound < took_us);
-        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(took_us, Ordering::Relaxed);
-    }
-
-    pub(super) fn timing(&self) -> Timing {
-        let mut sum = 0;
-        Timing {
-            cumulative: std::array::from_fn(|bucket| {
-                sum += self.buckets[bucket].load(Ordering::Relaxed);
-                sum
-            }),
-            sum_us: self.sum_us.load(Ordering::Relaxed),
-        }
-    }
-}
-
 impl Figures {
     pub(super) fn answered(&self, operation: &'static str, took: Duration, failed: bool) {
         let Some(index) = names().position(|name| name == operation) else {
@@ -69,7 +42,7 @@ impl Figures {
             return;
         };
         let counted = &self.operations[index];
-        counted.histogram.add(took);
+        counted.histogram.add(micros(took));
         if failed {
             counted.failures.increment();
         }
@@ -96,6 +69,10 @@ impl Figures {
             operations: operations.filter(|it| it.timing.count() > 0).collect(),
         }
     }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn names() -> impl Iterator<Item = &'static str> {

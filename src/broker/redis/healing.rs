@@ -12,6 +12,7 @@ use super::server::Server;
 use super::{Redis, lock, wire};
 use crate::broker::{Delivery, Error};
 use crate::protocol::{ChannelKey, Position};
+use crate::stopwatch;
 
 /// More that was missed is not read for all, but told as a gap: who missed it reads for itself.
 const MISSED_MAX: u64 = 4_096;
@@ -128,6 +129,7 @@ impl Redis {
                 event: message.event,
                 position: message.position,
                 trace: message.trace,
+                since_ns: stopwatch::nanos(),
             });
         }
     }

@@ -13,9 +13,9 @@ use prometheus::proto::{
 use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use crate::broker::Health;
-use crate::broker::figures::{BOUNDS_US, Timing};
 use crate::metrics::{ALERTS, Snapshot};
 use crate::protocol::Close;
+use crate::timing::{BOUNDS_US, Timing};
 
 /// The media type of [`metrics`].
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
@@ -206,6 +206,11 @@ fn about_sockets(s: &Snapshot, page: &mut Page) {
         "deliveries_total",
         "Events put into the queues of connections.",
         s.deliveries as f64,
+    );
+    page.histograms(
+        "delivery_seconds",
+        "From an event's publication on this node, or its arrival from Redis, until it was written to the sockets of a worker that wait for it: once for each worker.",
+        vec![(Vec::new(), &s.delivery)],
     );
     page.counter(
         "dropped_events_total",

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::broker::figures::RedisFigures;
 use crate::broker::{Health, StoreFigures};
 use crate::clock;
 use crate::metrics::{Process, Snapshot};
@@ -69,6 +70,31 @@ struct Server<'a> {
     alerts: Vec<&'static str>,
     canary: Canary,
     process: Resources,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<Redis<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Redis<'a> {
+    connections: u64,
+    commands_in_flight: u64,
+    failures: u64,
+    holes: u64,
+    gaps: u64,
+    malformed: u64,
+    unreplicated_writes: u64,
+    servers: Vec<RedisServer<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RedisServer<'a> {
+    server: &'a str,
+    role: &'static str,
+    used_bytes: u64,
+    max_bytes: u64,
+    evicted_keys: u64,
 }
 
 #[derive(Serialize)]
@@ -189,7 +215,32 @@ impl<'a> Server<'a> {
                 open_fds,
                 threads,
             },
+            redis: snapshot.redis.as_ref().map(redis),
         }
+    }
+}
+
+fn redis(figures: &RedisFigures) -> Redis<'_> {
+    Redis {
+        connections: figures.connections,
+        commands_in_flight: figures.in_flight,
+        failures: figures.operations.iter().map(|one| one.failures).sum(),
+        holes: figures.holes,
+        gaps: figures.gaps,
+        malformed: figures.malformed,
+        unreplicated_writes: figures.unreplicated,
+        servers: figures
+            .servers
+            .iter()
+            .map(|one| RedisServer {
+                server: &one.server,
+                // Only those that take writes are looked at.
+                role: "master",
+                used_bytes: one.used_bytes,
+                max_bytes: one.max_bytes,
+                evicted_keys: one.evicted_keys,
+            })
+            .collect(),
     }
 }
 

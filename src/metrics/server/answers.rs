@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::Source;
 use crate::metrics::hour::Hour;
 use crate::metrics::render;
+use crate::metrics::roster::{self, Asked, Roster};
 use crate::web::{self, Asset};
 
 /// Threads that compose and write answers. With two, a scrape does not wait for the other one.
@@ -27,6 +28,7 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Answers {
     source: Source,
     hour: Arc<Hour>,
+    roster: Roster,
     /// Only this user may enter it, so nobody else can connect.
     dir: PathBuf,
     socket: PathBuf,
@@ -52,11 +54,16 @@ impl std::fmt::Debug for Answers {
 
 impl Answers {
     /// Makes the directory and binds the socket in it.
-    pub fn open(source: Source, hour: Arc<Hour>) -> io::Result<(Arc<Self>, Arc<Server>)> {
+    pub fn open(
+        source: Source,
+        hour: Arc<Hour>,
+        roster: Roster,
+    ) -> io::Result<(Arc<Self>, Arc<Server>)> {
         let dir = std::env::temp_dir().join(format!("fanfare-{}", Uuid::new_v4().simple()));
         let answers = Self {
             source,
             hour,
+            roster,
             socket: dir.join("metrics"),
             dir,
             stopping: AtomicBool::new(false),
@@ -167,7 +174,8 @@ impl Answers {
     }
 
     fn response(&self, request: &Request) -> Response<Cursor<Vec<u8>>> {
-        let path = request.url();
+        let url = request.url();
+        let (path, query) = url.split_once('?').unwrap_or((url, ""));
         if let Some(asset) = web::dashboard(path) {
             return file(asset);
         }
@@ -178,11 +186,24 @@ impl Answers {
                 render::METRICS_CONTENT_TYPE,
                 render::metrics(&(self.source)()),
             ),
+            super::CONNECTIONS => self.connections(query),
             "/hour" => answer(200, JSON, self.hour.since(0)),
             _ => match path.strip_prefix("/hour/").map(str::parse) {
                 Some(Ok(from)) => answer(200, JSON, self.hour.since(from)),
                 _ => error(404, "Not found", "not_found"),
             },
+        }
+    }
+}
+
+impl Answers {
+    fn connections(&self, query: &str) -> Response<Cursor<Vec<u8>>> {
+        let Some(asked) = Asked::parse(query) else {
+            return error(400, "What is asked for cannot be", "invalid_query");
+        };
+        match roster::page(&self.roster, asked) {
+            Some(page) => answer(200, JSON, page),
+            None => error(503, "The workers are busy", "busy"),
         }
     }
 }

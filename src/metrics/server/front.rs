@@ -13,9 +13,9 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::Door;
 use super::answers::Answers;
 use super::head::{self, Head, Refusal};
+use super::{CONNECTIONS, Door};
 use crate::auth::api_key;
 use crate::tls::{self, Spoken};
 use crate::web;
@@ -51,6 +51,8 @@ struct Front {
     answers: Arc<Answers>,
     holding: Semaphore,
     asking: Semaphore,
+    /// Whether only this machine reaches the listener.
+    is_private: bool,
 }
 
 /// Accepts until it is told to stop, or its handle is dropped.
@@ -69,6 +71,9 @@ pub(super) async fn run(
         answers,
         holding: Semaphore::new(MOST_ANSWERS),
         asking: Semaphore::new(MOST_ASKED),
+        is_private: listener
+            .local_addr()
+            .is_ok_and(|address| address.ip().is_loopback()),
     });
     let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let refused = Arc::new(Semaphore::new(MOST_REFUSED));
@@ -133,6 +138,13 @@ impl Front {
             || web::dashboard(path).is_some()
     }
 
+    /// Whether this is nobody's to see without a token, and there is none to ask for.
+    fn hides(&self, path: &str) -> bool {
+        path == CONNECTIONS
+            && !self.is_private
+            && self.door.config.current().metrics.tokens.is_empty()
+    }
+
     /// One request and its answer.
     async fn converse(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         let head = match timeout(HEAD_TIMEOUT, read_head(&mut stream)).await {
@@ -142,6 +154,7 @@ impl Front {
         };
         let head = head.and_then(
             |head| match self.lets_in(&head.path, head.token.as_deref()) {
+                true if self.hides(&head.path) => Err(Refusal::TokenRequired),
                 true => Ok(head),
                 false => Err(Refusal::Unauthorized),
             },
@@ -183,12 +196,20 @@ impl Front {
         }
     }
 
-    async fn exchange(&self, Head { method, path, .. }: &Head) -> io::Result<Vec<u8>> {
+    async fn exchange(&self, head: &Head) -> io::Result<Vec<u8>> {
+        let Head {
+            method,
+            path,
+            query,
+            ..
+        } = head;
+        let divider = if query.is_empty() { "" } else { "?" };
         let generation = self.answers.generation();
         let connected = UnixStream::connect(self.answers.socket()).await;
         let mut upstream = connected.inspect_err(|_| self.answers.reopen(generation))?;
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "{method} {path}{divider}{query} HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n"
+        );
         upstream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         let mut upstream = upstream.take(MOST_ANSWER_BYTES);

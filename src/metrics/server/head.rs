@@ -1,5 +1,7 @@
 //! The head of a request, as much of it as matters here. Pure.
 
+use super::CONNECTIONS;
+
 /// Bytes of a head that are read. RFC 9112 leaves the bound to us; a scraper sends a few hundred.
 pub(super) const MOST_BYTES: usize = 8 * 1024;
 /// Header fields of a head.
@@ -14,6 +16,8 @@ pub(super) struct Head {
     pub method: &'static str,
     /// The path, without its query: visible ASCII only.
     pub path: String,
+    /// The query, where one means something.
+    pub query: String,
     /// What stands after `Bearer` in the field `Authorization`.
     pub token: Option<Vec<u8>>,
 }
@@ -28,6 +32,7 @@ pub(super) enum Refusal {
     TooLarge,
     Busy,
     Unauthorized,
+    TokenRequired,
     Plain,
 }
 
@@ -54,6 +59,12 @@ impl Refusal {
                 "WWW-Authenticate: Bearer\r\n",
                 "Authentication required",
                 "unauthorized",
+            ),
+            Self::TokenRequired => (
+                "403 Forbidden",
+                "",
+                "Others reach this address: set metrics.token to see who is connected",
+                "token_required",
             ),
             Self::Plain => (
                 "400 Bad Request",
@@ -101,16 +112,20 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Result<Head, Refusal>> {
         _ => return Some(Err(Refusal::Method)),
     };
     let target = request.path.unwrap_or_default();
-    let path = target.split(['?', '#']).next().unwrap_or_default();
-    if path.len() > MOST_TARGET_BYTES {
+    let target = target.split('#').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let query = if path == CONNECTIONS { query } else { "" };
+    if path.len() + query.len() > MOST_TARGET_BYTES {
         return Some(Err(Refusal::TargetTooLong));
     }
-    if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !path.starts_with('/') || !is_plain(path) || !is_plain(query) {
         return Some(Err(Refusal::Malformed));
     }
     Some(Ok(Head {
         method,
         path: path.to_string(),
+        query: query.to_string(),
         token: request.headers.iter().find_map(bearer),
     }))
 }
@@ -140,6 +155,7 @@ mod tests {
         let head = Head {
             method: "HEAD",
             path: "/stats".into(),
+            query: String::new(),
             token: None,
         };
         assert_eq!(parse(whole), Some(Ok(head)));

@@ -19,6 +19,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 
 use super::hour::Hour;
+use super::roster::Roster;
 use super::{Observed, Snapshot};
 use crate::config::Live;
 use crate::tls::Endpoint;
@@ -27,6 +28,9 @@ use answers::Answers;
 /// Connections that the kernel completes before they are accepted. The 128 of the standard library
 /// make a scraper wait a second, for its repeated SYN, when a few hundred others come at once.
 const BACKLOG: i32 = 1_024;
+
+/// Who is connected: names and addresses, so on an address that others reach only with a token.
+const CONNECTIONS: &str = "/connections";
 
 /// Where the figures for an answer come from.
 pub type Source = Arc<dyn Fn() -> Snapshot + Send + Sync>;
@@ -49,8 +53,10 @@ pub fn start(
     door: Door,
     observed: Arc<Observed>,
     hour: Arc<Hour>,
+    roster: Roster,
 ) -> io::Result<Handle> {
-    serve(listener, door, Arc::new(move || observed.snapshot()), hour)
+    let source = Arc::new(move || observed.snapshot());
+    serve(listener, door, source, hour, roster)
 }
 
 /// Serves whatever `source` says. See [`start`].
@@ -62,12 +68,13 @@ pub fn serve(
     door: Door,
     source: Source,
     hour: Arc<Hour>,
+    roster: Roster,
 ) -> io::Result<Handle> {
     let local_addr = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (answers, first) = Answers::open(source, hour)?;
+    let (answers, first) = Answers::open(source, hour, roster)?;
     let (stop_front, front_stopped) = oneshot::channel();
     // From here on, dropping the handle undoes what was begun.
     let mut handle = Handle {
@@ -160,7 +167,9 @@ mod tests {
             config: Live::new(crate::http::tests::config()),
         };
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        serve(listener, door, Arc::new(Snapshot::default), Arc::default()).unwrap()
+        let source = Arc::new(Snapshot::default);
+        let nobody = Arc::new(|_, _| Some(Vec::new()));
+        serve(listener, door, source, Arc::default(), nobody).unwrap()
     }
 
     #[test]

@@ -39,13 +39,17 @@ function micros(value) {
 const perSecond = (name, scale = 1) => (now, before) =>
   before && now.at > before.at ? (Math.max(0, now[name] - before[name]) / (now.at - before.at)) * 1_000 * scale : null;
 const level = (name) => (now) => now[name];
+/** Zero: there was nothing to measure. */
+const measured = (name) => (now) => now[name] || null;
 
 const CHARTS = [
   { title: 'Connections', format: count, series: [['open', level('connections')]] },
   { title: 'Messages and deliveries a second', format: rate, series: [['messages', perSecond('messagesTotal')], ['deliveries', perSecond('deliveriesTotal')], ['published', perSecond('publicationsTotal')]] },
+  { title: 'From publication to the sockets', format: micros, series: [['p50', measured('deliveryP50')], ['p90', measured('deliveryP90')], ['p99', measured('deliveryP99')]] },
   { title: 'Wait of an event for its worker', format: micros, series: [['p50', level('latencyP50')], ['p90', level('latencyP90')], ['p99', level('latencyP99')]] },
   { title: 'Authentication failures a minute', format: rate, series: [['refused', perSecond('authFailuresTotal', 60)], ['server faults', perSecond('errorsTotal', 60)]] },
   { title: 'Queues', format: count, series: [['events before workers', level('queuedEvents')], ['writes before the store', level('queuedWrites')]] },
+  { title: 'Answers of Redis', format: micros, needs: 'redis', series: [['p50', measured('redisP50')], ['p99', measured('redisP99')]] },
   { title: 'Store', format: bytes, base: 1024, series: [['used', level('storeBytes')]] },
   { title: 'Memory', format: bytes, base: 1024, series: [['resident', level('residentBytes')]] },
   { title: 'CPU, of one core', format: percent, series: [['user and system', perSecond('cpuMillisecondsTotal', 0.1)]] },
@@ -58,6 +62,17 @@ const TABLES = [
   ['Closed connections by reason', (stats) => stats.server.closesByReason],
   ['Refused by limit', (stats) => stats.server.limited],
   ['Published by', (stats) => stats.server.publications],
+];
+
+/** Of a broker that is a Redis: what, and how it is now. */
+const REDIS = [
+  ['state', ({ broker }) => broker.state + (broker.reason ? `: ${broker.reason}` : '')],
+  ['connections made', ({ redis }) => count(redis.connections)],
+  ['commands under way', ({ redis }) => count(redis.commandsInFlight)],
+  ['failed commands', ({ redis }) => count(redis.failures)],
+  ['events read again', ({ redis }) => count(redis.holes)],
+  ['channels with a gap', ({ redis }) => count(redis.gaps)],
+  ['writes without replica', ({ redis }) => count(redis.unreplicatedWrites)],
 ];
 
 function element(name, properties = {}, ...children) {
@@ -88,7 +103,8 @@ for (const chart of CHARTS) {
     point(chart, Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)));
   };
   plot.onpointerleave = () => show(chart, chart.values?.length - 1);
-  $('charts').append(element('article', {}, element('h2', { textContent: chart.title }), chart.now, plot, times));
+  chart.article = element('article', { hidden: !!chart.needs }, element('h2', { textContent: chart.title }), chart.now, plot, times);
+  $('charts').append(chart.article);
 }
 
 const lists = TABLES.map(([title]) => {
@@ -170,6 +186,25 @@ function fill(list, counts) {
   list.replaceChildren(element('table', {}, element('tbody', {}, ...rows)), ...rest);
 }
 
+function fillRows(list, rows) {
+  const cells = ([name, value]) => element('tr', {}, element('td', { textContent: name, title: name }), element('td', { textContent: value, title: value }));
+  list.replaceChildren(element('table', {}, element('tbody', {}, ...rows.map(cells))));
+}
+
+/** The Redis in detail, if there is one. */
+function describeRedis({ server }) {
+  const { redis } = server;
+  $('redis').hidden = !redis;
+  for (const chart of CHARTS) if (chart.needs) chart.article.hidden = !server[chart.needs];
+  if (!redis) return;
+  const servers = redis.servers.flatMap((one) => [
+    [one.server, one.role],
+    ['memory', bytes(one.usedBytes) + (one.maxBytes ? ` of ${bytes(one.maxBytes)}` : ', no limit')],
+    ['evicted keys', count(one.evictedKeys)],
+  ]);
+  fillRows($('redis-rows'), [...REDIS.map(([name, value]) => [name, value(server)]), ...servers]);
+}
+
 function describe(stats) {
   const { server } = stats;
   $('about').textContent = `node ${server.node}, version ${server.version}, up ${stats.uptime}, ${count(server.channels)} channels, ${count(server.subscriptions)} subscriptions`;
@@ -178,6 +213,7 @@ function describe(stats) {
     ['store', server.store.state, server.store.reason],
   ].map(([name, state, reason]) => [`${name} ${state}${reason ? `: ${reason}` : ''}`, state === 'up']);
   if (server.draining) states.push(['draining', false]);
+  for (const alert of server.alerts) states.push([`alert: ${alert.replaceAll('_', ' ')}`, false]);
   $('states').replaceChildren(
     ...states.map(([textContent, isGood]) => {
       const item = element('li', { textContent });
@@ -186,6 +222,47 @@ function describe(stats) {
     }),
   );
 }
+
+// ---- who is connected: asked when somebody wants to know, not every five seconds
+
+let following = 0;
+
+function filters() {
+  const entries = ['user', 'address', 'channel'].map((name) => [name, $(`by-${name}`).value.trim()]);
+  return new URLSearchParams(entries.filter(([, value]) => value));
+}
+
+/** The first page, or the one behind number `after`. */
+async function list(after) {
+  const query = filters();
+  if (after) query.set('after', after);
+  const mine = ++following;
+  const told = (text) => {
+    $('roster-told').textContent = text;
+  };
+  try {
+    const { connections, next } = await ask(`/connections?${query}`);
+    if (mine !== following) return;
+    const cells = ({ userId, address, connectedAt, transport, channels, connectionId }) =>
+      [userId, address, new Date(connectedAt).toLocaleString('en-GB'), transport, count(channels), connectionId].map((textContent) => element('td', { textContent, title: textContent }));
+    const rows = connections.map((one) => element('tr', {}, ...cells(one)));
+    if (after) $('roster-rows').append(...rows);
+    else $('roster-rows').replaceChildren(...rows);
+    const shown = $('roster-rows').children.length;
+    told(shown ? `${count(shown)} shown${next ? '' : ', no more'}` : 'Nobody fits.');
+    $('roster-table').hidden = !shown;
+    $('roster-more').hidden = !next;
+    $('roster-more').onclick = () => void list(next);
+  } catch (error) {
+    if (mine === following) told(error.message);
+  }
+}
+
+$('roster').ontoggle = () => $('roster').open && list();
+$('roster-filter').onsubmit = (event) => {
+  event.preventDefault();
+  void list();
+};
 
 // ---- asking
 
@@ -196,7 +273,10 @@ async function ask(path) {
     signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
   });
   if (answer.status === 401) throw Object.assign(new Error('The token is missing or wrong.'), { isToken: true });
-  if (!answer.ok) throw new Error(`${path} was answered ${answer.status}.`);
+  if (!answer.ok) {
+    const { error } = await answer.json().catch(() => ({}));
+    throw new Error(error ? `${error}.` : `${path} was answered ${answer.status}.`);
+  }
   return answer.json();
 }
 
@@ -212,13 +292,14 @@ async function update() {
     next = hour.next;
     pause = hour.intervalMs;
     describe(stats);
+    describeRedis(stats);
     CHARTS.forEach(draw);
     TABLES.forEach(([, counts], n) => fill(lists[n], counts(stats)));
     $('updated').textContent = `as of ${new Date().toLocaleTimeString('en-GB')}`;
     $('notice').hidden = true;
     $('entry').hidden = true;
   } catch (error) {
-    $('notice').textContent = error.isToken || error.message.startsWith('/') ? error.message : 'The server cannot be reached; trying again.';
+    $('notice').textContent = error.isToken || error.message.endsWith('.') ? error.message : 'The server cannot be reached; trying again.';
     $('notice').hidden = false;
     if (error.isToken) {
       $('entry').hidden = false;
