@@ -121,7 +121,7 @@ test('alerts that fire and the Redis are shown', async () => {
       const socket = connect(port, '127.0.0.1', () => resolve(true)).on('error', () => resolve(false));
       socket.unref().end();
     }));
-    server = await startDevServer('broker.backend=redis', `broker.redis.url=redis://127.0.0.1:${port}`);
+    server = await startDevServer('alerts.broker_down=1s', 'broker.backend=redis', `broker.redis.url=redis://127.0.0.1:${port}`);
     const client = await doSomething();
     await open({ colorScheme: 'dark', viewport: { width: 1280, height: 900 } }, async (page) => {
       await shows(page, '#redis-rows', new RegExp(`stateup.*127\\.0\\.0\\.1:${port}master.*memory.*of 64 MiB.*evicted keys0`));
