@@ -19,10 +19,11 @@ pub(super) enum Script {
     Swap,
     Revoke,
     Revocations,
+    Spend,
 }
 
 /// Names, as the metrics have them, and texts, in the order of [`Script`].
-pub(super) const SCRIPTS: [(&str, &str); 13] = [
+pub(super) const SCRIPTS: [(&str, &str); 14] = [
     ("publish", include_str!("scripts/publish.lua")),
     ("pass", include_str!("scripts/pass.lua")),
     ("read", include_str!("scripts/read.lua")),
@@ -36,6 +37,7 @@ pub(super) const SCRIPTS: [(&str, &str); 13] = [
     ("swap", include_str!("scripts/swap.lua")),
     ("revoke", include_str!("scripts/revoke.lua")),
     ("revocations", include_str!("scripts/revocations.lua")),
+    ("spend", include_str!("scripts/spend.lua")),
 ];
 
 impl Script {
@@ -45,4 +47,4 @@ impl Script {
     }
 }
 
-const _: () = assert!(Script::Revocations as usize + 1 == SCRIPTS.len());
+const _: () = assert!(Script::Spend as usize + 1 == SCRIPTS.len());
