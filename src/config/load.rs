@@ -117,16 +117,19 @@ pub fn inspect(sources: &Sources) -> Result<Loaded, Mistakes> {
 pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let server = server(reader);
     let data_dir = reader.read("data_dir", values::folder);
-    let auth = auth(reader);
+    // Of all that is asked over https.
+    let authorities = reader.read("outgoing.ca_file", values::certificates);
+    let trusted = authorities.as_ref().and_then(Option::as_deref);
+    let auth = auth(reader, trusted);
     let broker = super::redis::broker(reader);
     let metrics = metrics(reader);
     let control_socket = reader.read("control.socket", values::path_or_off);
-    let alerts = alerts(reader);
+    let alerts = alerts(reader, trusted);
     let canary = reader.read("alerts.canary_interval", or_off(SECOND, HOUR));
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
     let channels = channels(reader);
-    let access_backend = access_backend(reader);
+    let access_backend = access_backend(reader, trusted);
     if let (Some(channels), Some(None)) = (&channels, &access_backend) {
         somebody_is_asked(reader, channels);
     }
@@ -135,6 +138,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         listeners_fit(reader, dev, server.listen, metrics.listen);
     }
     let data_dir = data_dir?;
+    authorities?;
     Some(Config {
         dev,
         server: server?,
@@ -235,13 +239,13 @@ fn metrics(reader: &mut Reader) -> Option<Metrics> {
     })
 }
 
-fn auth(reader: &mut Reader) -> Option<Auth> {
+fn auth(reader: &mut Reader, authorities: Option<&[u8]>) -> Option<Auth> {
     let secret = reader.secret("auth.secret");
     let previous_secret = signing::previous_secret(reader);
     let (keys, signing_key) = signing::keys(reader);
     let issuer = reader.read("auth.issuer", values::name);
     let audience = reader.read("auth.audience", values::name);
-    let issuers = signing::issuers(reader, audience.as_deref());
+    let issuers = signing::issuers(reader, audience.as_deref(), authorities);
     let token_ttl = reader.read("auth.token_ttl", signing::token_ttl);
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_ttl_max = reader.read(
@@ -337,7 +341,10 @@ fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
     })
 }
 
-fn access_backend(reader: &mut Reader) -> Option<Option<AccessBackend>> {
+fn access_backend(
+    reader: &mut Reader,
+    authorities: Option<&[u8]>,
+) -> Option<Option<AccessBackend>> {
     let url = reader.read("channels.backend.url", urls::callback);
     let secret = reader.secret("channels.backend.secret");
     let timeout = reader.read(
@@ -363,10 +370,11 @@ fn access_backend(reader: &mut Reader) -> Option<Option<AccessBackend>> {
         secret,
         timeout,
         cache_ttl,
+        authorities: authorities.map(<[u8]>::to_vec),
     }))
 }
 
-fn alerts(reader: &mut Reader) -> Option<Alerts> {
+fn alerts(reader: &mut Reader, authorities: Option<&[u8]>) -> Option<Alerts> {
     let within = |most| values::duration(Duration::ZERO, most);
     let failures = reader.read(
         "alerts.auth_failures_per_minute",
@@ -389,7 +397,11 @@ fn alerts(reader: &mut Reader) -> Option<Alerts> {
         certificate: certificate?,
         canary_latency: canary_latency?,
         clear_after: clear_after?,
-        webhook: (!url.is_empty()).then_some(AlertWebhook { url, secret }),
+        webhook: (!url.is_empty()).then(|| AlertWebhook {
+            url,
+            secret,
+            authorities: authorities.map(<[u8]>::to_vec),
+        }),
     })
 }
 

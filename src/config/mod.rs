@@ -207,6 +207,8 @@ pub struct Issuer {
     pub jwks_url: String,
     /// What it may sign with; at least one.
     pub algorithms: Vec<Algorithm>,
+    /// Who is believed to sign its certificate, beside whom this machine believes: PEM.
+    pub authorities: Option<Vec<u8>>,
 }
 
 /// `auth.wallet_proof`
@@ -246,6 +248,8 @@ pub struct AlertWebhook {
     pub url: String,
     /// What is signed with, 32 bytes at least.
     pub secret: Option<Secret>,
+    /// Who is believed to sign its certificate, beside whom this machine believes: PEM.
+    pub authorities: Option<Vec<u8>>,
 }
 
 /// `broker.*`
@@ -386,6 +390,8 @@ pub struct AccessBackend {
     pub timeout: Duration,
     /// For how long an answer is remembered; zero: not at all.
     pub cache_ttl: Duration,
+    /// Who is believed to sign its certificate, beside whom this machine believes: PEM.
+    pub authorities: Option<Vec<u8>>,
 }
 
 impl ChannelRules {
