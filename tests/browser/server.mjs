@@ -2,6 +2,8 @@
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
+import http from 'node:http';
+import https from 'node:https';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,9 +18,9 @@ export const API_KEY = 'an-api-key-for-tests-alone';
 
 /**
  * Starts `fanfare` with these arguments and environment variables, and nothing inherited that it
- * would read; resolves when it is ready.
+ * would read; resolves when it is ready. `ca` is who signed its certificate, if it speaks TLS.
  */
-export async function startServer({ args = [], env = {} } = {}) {
+export async function startServer({ args = [], env = {}, ca } = {}) {
   const home = await mkdtemp(path.join(tmpdir(), 'fanfare-'));
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^(FANFARE_.*|NEXTAUTH_SECRET|WS_PORT|METRICS_PORT|REDIS_URL|RUST_LOG)$/.test(name),
@@ -47,8 +49,10 @@ export async function startServer({ args = [], env = {} } = {}) {
     home,
     url: '',
     metricsUrl: '',
+    ca,
     output: () => output,
     stdout: () => stdout,
+    signal: (name) => child.kill(name),
     /** kill -9, and gone. */
     async kill() {
       child.kill('SIGKILL');
@@ -72,10 +76,10 @@ export async function startServer({ args = [], env = {} } = {}) {
     until('the server is ready', START_PATIENCE_MS, async () => {
       if (failure) throw failure;
       if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
-      server.url ||= /^listening on (http:\/\/\S+)$/m.exec(stdout)?.[1] ?? '';
+      server.url ||= /^listening on (https?:\/\/\S+)$/m.exec(stdout)?.[1] ?? '';
       server.metricsUrl ||= /^metrics on (http:\/\/\S+)$/m.exec(stdout)?.[1] ?? '';
       if (!server.url || !server.metricsUrl) return false;
-      const answer = await fetch(`${server.url}/ready`).catch(() => null);
+      const answer = await ask(server, 'GET', '/ready').catch(() => null);
       return answer?.status === 200;
     });
   try {
@@ -104,15 +108,28 @@ export function startDevServer(...settings) {
 }
 
 /** A request as the application's backend makes it; the answer's JSON. */
-export async function asBackend(server, method, where, body) {
-  const answer = await fetch(server.url + where, {
-    method,
-    headers: { 'X-API-Key': API_KEY, 'Content-Type': 'application/json' },
-    body: JSON.stringify(body),
-  });
-  const text = await answer.text();
-  if (!answer.ok) throw new Error(`${method} ${where}: ${answer.status} ${text}`);
+export async function asBackend(server, method, where, body, headers = {}) {
+  const { status, text } = await ask(server, method, where, { headers: { 'X-API-Key': API_KEY, ...headers }, body });
+  if (status < 200 || status > 299) throw new Error(`${method} ${where}: ${status} ${text}`);
   return JSON.parse(text);
+}
+
+/** One request, over TLS if the server speaks it; resolves with {status, text}. */
+export function ask(server, method, where, { headers = {}, body } = {}) {
+  const { request } = server.ca ? https : http;
+  const sent = body === undefined ? undefined : JSON.stringify(body);
+  const more = sent === undefined ? {} : { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(sent) };
+  return new Promise((resolve, reject) => {
+    const asked = request(server.url + where, { method, ca: server.ca, headers: { ...more, ...headers } }, (answer) => {
+      let text = '';
+      answer.setEncoding('utf8');
+      answer.on('data', (data) => (text += data));
+      answer.on('error', reject);
+      answer.on('end', () => resolve({ status: answer.statusCode, text }));
+    });
+    asked.on('error', reject);
+    asked.end(sent);
+  });
 }
 
 /** Asks every 25 ms until the answer is truthy, and returns it. */

@@ -1,8 +1,9 @@
 // What is shipped for watching a server, with the real programs: every rule and every query of the
-// dashboard in a Prometheus that scraped a server; the event log through rsyslog.
+// dashboard in a Prometheus that scraped a server of its own and one on Redis with TLS; the event log
+// through rsyslog.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { copyFile, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import { createServer } from 'node:net';
@@ -10,10 +11,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { parse as parseToml } from 'smol-toml';
 import WebSocket from 'ws';
 import { parse as parseYaml } from 'yaml';
-import { API_KEY, asBackend, startServer, target, until } from '../browser/server.mjs';
+import { API_KEY, ask, asBackend, startServer, target, until } from '../browser/server.mjs';
 import { mint, pause } from './clients.mjs';
 
 const PATIENCE_MS = 60_000;
@@ -23,6 +25,8 @@ const example = (name) => readFile(path.join(examples, name), 'utf8');
 
 let home;
 let server;
+/** A node on a Redis, with TLS. */
+let node;
 /** What the rule `backend` asks; it fails. */
 let application;
 const started = [];
@@ -31,16 +35,29 @@ before(async () => {
   home = await mkdtemp(path.join(tmpdir(), 'fanfare-monitoring-'));
   application = http.createServer((_, answer) => answer.writeHead(500).end());
   await new Promise((done) => application.listen(0, '127.0.0.1', done));
+  const nobody = `http://127.0.0.1:${application.address().port}/`;
+  const serve = ['serve', '--listen', '127.0.0.1:0', '--metrics-listen', '127.0.0.1:0', '--workers', '2'];
+  const set = (settings) => Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
+  const env = { FANFARE_AUTH__SECRET: SECRET, FANFARE_AUTH__API_KEYS: API_KEY, FANFARE_CHANNELS__BACKEND__SECRET: SECRET };
+  const same = { 'limits.sign_in_per_minute': 1, 'alerts.canary_interval': '1s', 'auth.wallet_proof': 'none' };
   server = await startServer({
-    args: [
-      'serve', '--listen', '127.0.0.1:0', '--metrics-listen', '127.0.0.1:0', '--workers', '2',
-      '--set', 'channels.asked.subscribe=backend',
-      '--set', `channels.backend.url=http://127.0.0.1:${application.address().port}/`,
-      '--set', 'limits.sign_in_per_minute=1', '--set', 'alerts.canary_interval=1s', '--set', 'auth.wallet_proof=none',
-    ],
-    env: {
-      FANFARE_AUTH__SECRET: SECRET, FANFARE_AUTH__API_KEYS: API_KEY, FANFARE_CHANNELS__BACKEND__SECRET: SECRET,
-    },
+    args: [...serve, ...set({
+      ...same, 'channels.asked.subscribe': 'backend', 'channels.backend.url': nobody, 'alerts.auth_failures_per_minute': 1,
+    })],
+    env,
+  });
+
+  const redis = await freePort();
+  start('redis-server', ['--port', String(redis), '--bind', '127.0.0.1', '--save', '', '--maxmemory', '1gb', '--dir', home]);
+  const { cert, key } = await certificate();
+  node = await startServer({
+    args: [...serve, ...set({
+      ...same, 'server.tls.cert': cert, 'server.tls.key': key, 'broker.backend': 'redis',
+      'broker.redis.url': `redis://127.0.0.1:${redis}`, 'limits.dry_run': true, 'auth.token_ttl': '30m:1,5m:1',
+      'auth.issuers.other.issuer': 'https://other.example', 'auth.issuers.other.jwks_url': nobody,
+    })],
+    env,
+    ca: await readFile(cert, 'utf8'),
   });
 });
 
@@ -50,6 +67,7 @@ after(async () => {
     await child.ended;
   }
   await server?.stop();
+  await node?.stop();
   application?.close();
   if (home) await rm(home, { recursive: true, force: true });
 });
@@ -73,10 +91,21 @@ async function freePort() {
   return port;
 }
 
+/** A certificate for 127.0.0.1 and its key, as files. */
+async function certificate() {
+  const [cert, key] = ['cert.pem', 'key.pem'].map((name) => path.join(home, name));
+  await promisify(execFile)('openssl', [
+    'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '90',
+    '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1,DNS:localhost', '-keyout', key, '-out', cert,
+  ]);
+  return { cert, key };
+}
+
 /** A little of everything that is counted. */
-async function traffic() {
+async function traffic(server) {
   const publish = (channel) => asBackend(server, 'POST', '/api/publish', { channel, event: { type: 'tick' } });
-  const socket = new WebSocket(`${server.url.replace('http', 'ws')}/ws?token=${mint(SECRET, 'ann')}`);
+  const open = (token) => new WebSocket(`${server.url.replace('http', 'ws')}/ws?token=${token}`, { ca: server.ca });
+  const socket = open(mint(SECRET, 'ann'));
   let messages = 0;
   socket.on('message', () => (messages += 1));
   await new Promise((resolve, reject) => socket.on('open', resolve).on('error', reject));
@@ -90,27 +119,25 @@ async function traffic() {
   socket.close();
   await new Promise((resolve) => socket.on('close', resolve));
   // Refused: by no token, by a foreign key, by a limit.
-  const refused = new WebSocket(`${server.url.replace('http', 'ws')}/ws?token=rubbish`);
+  const refused = open('rubbish');
   await new Promise((resolve) => refused.on('close', resolve));
-  await fetch(`${server.url}/api/publish`, { method: 'POST', headers: { 'X-API-Key': 'not-the-key-of-it' } });
+  await ask(server, 'POST', '/api/publish', { headers: { 'X-API-Key': 'not-the-key-of-it' } });
   for (let i = 0; i < 3; i += 1) {
-    await fetch(`${server.url}/api/auth/wallet`, {
-      method: 'POST', headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ wallet: '4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T' }),
-    });
+    await ask(server, 'POST', '/api/auth/wallet', { body: { wallet: '4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T' } });
   }
+  server.signal('SIGHUP');
 }
 
 test('Prometheus answers every query of the dashboard and evaluates every rule', async () => {
   const port = await freePort();
-  const scraped = new URL(server.metricsUrl).host;
+  const scraped = [server, node].map((one) => new URL(one.metricsUrl).host);
   // The example, faster and with the addresses of here; rates over a minute need no longer than seconds.
   const configuration = parseYaml(await example('prometheus/prometheus.yml'));
   configuration.global = { scrape_interval: '500ms', evaluation_interval: '500ms' };
   const [job] = configuration.scrape_configs;
   job.scrape_interval = '500ms';
   job.scrape_timeout = '400ms';
-  job.static_configs[0].targets = [scraped];
+  job.static_configs[0].targets = scraped;
   delete configuration.alerting;
   await writeFile(path.join(home, 'prometheus.yml'), JSON.stringify(configuration));
   await copyFile(path.join(examples, 'prometheus/fanfare.rules.yml'), path.join(home, 'fanfare.rules.yml'));
@@ -126,16 +153,16 @@ test('Prometheus answers every query of the dashboard and evaluates every rule',
   await until('Prometheus scrapes', PATIENCE_MS, async () => {
     if (prometheus.exitCode !== null) throw new Error(prometheus.output);
     const data = await ask('query', { query: 'up{job="fanfare"} == 1' }).catch(() => null);
-    return data?.result.length === 1;
+    return data?.result.length === 2;
   });
   for (let i = 0; i < 6; i += 1) {
-    await traffic();
+    await Promise.all([traffic(server), traffic(node)]);
     await pause(600);
   }
 
   const dashboard = JSON.parse(await example('grafana/fanfare.json'));
   const queries = dashboard.panels.flatMap((panel) => (panel.targets ?? []).map(({ expr }) => [panel.title, expr]));
-  assert.ok(queries.length > 40);
+  assert.ok(queries.length > 80);
   const of = (expr) => expr.replaceAll('$__rate_interval', '1m').replaceAll('$job', '.*').replaceAll('$instance', '.*');
   for (const [title, expr] of queries) {
     await until(`${title}: ${expr} has an answer`, PATIENCE_MS, async () => {
@@ -156,7 +183,7 @@ test('Prometheus answers every query of the dashboard and evaluates every rule',
     const { groups } = await ask('rules');
     const rules = groups.flatMap((group) => group.rules);
     for (const rule of rules) assert.notEqual(rule.health, 'err', `${rule.name}: ${rule.lastError}`);
-    return rules.length >= 26 && rules.every((rule) => rule.health === 'ok');
+    return rules.length >= 46 && rules.every((rule) => rule.health === 'ok');
   });
   const { groups } = await ask('rules');
   for (const rule of groups.flatMap((group) => group.rules).filter((one) => one.type === 'recording')) {
@@ -167,10 +194,17 @@ test('Prometheus answers every query of the dashboard and evaluates every rule',
   for (const rule of groups.flatMap((group) => group.rules)) {
     for (const [name] of rule.query.matchAll(/(?<![:\w])fanfare_[a-z_]+/g)) assert.ok(known.has(name), `${rule.name}: ${name}`);
   }
+  // Whatever is measured is shown, and whatever is recorded or alerted about is tried.
+  const family = (name) => name.replace(/_(bucket|sum|count)$/, '');
+  const named = JSON.stringify([dashboard.panels, dashboard.annotations, dashboard.templating]).match(/\bfanfare_[a-z_]+/g);
+  const shown = new Set(named.map(family));
+  for (const name of known) if (name.startsWith('fanfare_')) assert.ok(shown.has(family(name)), `${name} is on no panel`);
+  const tried = await example('prometheus/fanfare.rules.test.yml');
+  for (const { name } of groups.flatMap((group) => group.rules)) assert.ok(tried.includes(name), `${name} is in no test`);
 });
 
 test('rsyslog reads every line of the event log as JSON', async () => {
-  await traffic();
+  await traffic(server);
   const binary = await realpath(path.join(target, 'tools/rsyslogd.d')).catch(() => '');
   const out = path.join(home, 'shipped');
   let text = await example('logs/rsyslog.conf');

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Redis;
 use super::history::decode;
-use super::link::Call;
+use super::call::Call;
 use super::scripts::Script;
 use crate::broker::{Draw, Error};
 

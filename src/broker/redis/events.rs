@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Client;
+use super::call::Call;
+use super::followed::Order;
 use super::history::Question;
-use super::link::Call;
-use super::listener::Order;
 use crate::broker::{
     Answer, Broker, Deliver, Entry, Error, Health, NOTICE_BYTES_MAX, Present, Publication,
     Published, Recovery,

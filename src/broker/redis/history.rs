@@ -9,7 +9,7 @@
 
 use redis::Value;
 
-use super::link::Call;
+use super::call::Call;
 use super::scripts::Script;
 use super::{Redis, wire};
 use crate::broker::{Entry, Error, Publication, Published, Recovery, Retention, Unrecoverable};

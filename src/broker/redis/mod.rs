@@ -8,9 +8,14 @@
 
 mod address;
 mod budgets;
+mod call;
 mod cluster;
+mod connecting;
+mod ear;
 mod events;
 mod figures;
+mod followed;
+mod healing;
 mod history;
 mod keys;
 mod line;
@@ -20,6 +25,7 @@ mod notifications;
 mod presence;
 mod records;
 mod scripts;
+mod sending;
 mod sentinel;
 mod server;
 mod slot;
@@ -41,10 +47,12 @@ use crate::clock::Clock;
 use crate::protocol::ChannelKey;
 use crate::sparing::Sparing;
 use address::Target;
+use call::{Call, Wait};
+use ear::Ear;
 use figures::Figures;
+use followed::{Followed, Order};
 use keys::Keys;
-use link::{Call, Link, Wait};
-use listener::{Ear, Followed, Order};
+use link::Link;
 use presence::Told;
 use server::Refusal;
 
@@ -138,7 +146,7 @@ pub fn open(options: Options, clock: Clock) -> Result<Arc<Client>, OpenError> {
         .spawn(move || {
             runtime.block_on(async {
                 let (redis, orders, heard) = Redis::begin(options, data, pubsub, clock);
-                tokio::spawn(listener::hear(Arc::clone(&redis), heard));
+                tokio::spawn(ear::hear(Arc::clone(&redis), heard));
                 tokio::spawn(listener::follow(Arc::clone(&redis), orders));
                 tokio::spawn(renew(Arc::clone(&redis)));
                 tokio::spawn(observe(Arc::clone(&redis)));
@@ -226,7 +234,7 @@ impl Redis {
     ) -> (
         Arc<Self>,
         mpsc::UnboundedReceiver<Order>,
-        flume::Receiver<(u64, redis::PushInfo)>,
+        flume::Receiver<ear::Push>,
     ) {
         let (ear, heard) = Ear::new();
         let (orders, obeyed) = mpsc::unbounded_channel();

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::Redis;
+use super::call::Call;
 use super::history::{KEEP_MS, decode, garbled};
-use super::link::Call;
 use super::scripts::Script;
 use crate::broker::{
     Added, Changed, Error, NewNotification, Notification, NotificationPage, NotificationQuery,

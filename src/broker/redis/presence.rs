@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::Call;
+use super::call::Call;
 use super::scripts::Script;
 use super::{Redis, lock};
 use crate::broker::{Error, Present};

@@ -7,7 +7,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisResult};
 
 use super::address::{Address, Target};
-use super::link::{Pause, Routes, Shared};
+use super::connecting::Pause;
+use super::link::{Routes, Shared};
 use super::server::{CONNECT_TIMEOUT, Refusal};
 
 /// How often a sentinel is asked whether the master is still the same.

@@ -12,7 +12,7 @@ use redis::{AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, RedisError, RedisRe
 use tokio::sync::Notify;
 
 use super::address::{Address, Target};
-use super::link::Wait;
+use super::call::Wait;
 use super::scripts::{SCRIPTS, Script};
 use crate::broker::figures::ServerFigures;
 use crate::clock::millis;
@@ -155,7 +155,7 @@ impl Server {
             id,
             address: address.clone(),
             run_id: field(&about, "run_id").unwrap_or_default().to_owned(),
-            is_cluster: field(&about, "redis_mode") == Some("cluster"),
+            is_cluster: is_cluster(&about),
             can_shard: numbers >= VERSION_SHARDED,
             version,
             commands,
@@ -247,6 +247,12 @@ impl Server {
             broke.await;
         }
     }
+}
+
+/// Whether a server that says this of itself is part of a cluster. Valkey calls it `server_mode`.
+fn is_cluster(about: &str) -> bool {
+    let mode = field(about, "redis_mode").or_else(|| field(about, "server_mode"));
+    mode == Some("cluster")
 }
 
 fn pipeline(cmds: Vec<Cmd>) -> redis::Pipeline {
@@ -343,5 +349,15 @@ mod tests {
         let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:ab\r\n";
         assert_eq!(field(info, "redis_version"), Some("7.0.15"));
         assert_eq!(field(info, "run"), None);
+    }
+
+    #[test]
+    fn a_cluster_of_valkey_is_one_as_well() {
+        assert!(is_cluster("redis_version:7.0.15\r\nredis_mode:cluster\r\n"));
+        assert!(is_cluster(
+            "valkey_version:9.1.2\r\nserver_mode:cluster\r\n"
+        ));
+        assert!(!is_cluster("redis_mode:standalone\r\n"));
+        assert!(!is_cluster("server_mode:standalone\r\n"));
     }
 }

@@ -11,8 +11,8 @@
 use uuid::Uuid;
 
 use super::Redis;
+use super::call::Call;
 use super::history::decode;
-use super::link::Call;
 use super::scripts::Script;
 use crate::broker::{Error, User, UserChange};
 

@@ -7,8 +7,8 @@ use redis::Value;
 use uuid::Uuid;
 
 use super::Redis;
+use super::call::Call;
 use super::history::{decode, garbled, lasting};
-use super::link::Call;
 use super::scripts::Script;
 use crate::broker::{Error, Revocation, RevocationPage, Revoked, Stored};
 use crate::clock::millis;

@@ -26,9 +26,12 @@ impl Cluster {
         let nodes: Vec<_> = (0..3 + 3 * replicas)
             .map(|_| RedisServer::start(&settings))
             .collect();
-        let ranges = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];
-        for (node, (first, last)) in nodes.iter().zip(ranges) {
-            node.command(&["CLUSTER", "ADDSLOTSRANGE", first, last]);
+        for (node, slots) in nodes.iter().zip([0..=5460, 5461..=10_922, 10_923..=16_383]) {
+            // `ADDSLOTSRANGE` is of Redis 7.
+            let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
+            let words = ["CLUSTER", "ADDSLOTS"].into_iter();
+            let words: Vec<&str> = words.chain(slots.iter().map(String::as_str)).collect();
+            node.command(&words);
         }
         for (number, node) in nodes.iter().enumerate() {
             // The epochs of a new cluster must differ.
