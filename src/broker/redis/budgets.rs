@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::Redis;
-use super::history::decode;
 use super::call::Call;
+use super::history::decode;
 use super::scripts::Script;
 use crate::broker::{Draw, Error};
 
