@@ -77,17 +77,19 @@ impl Revocations {
     /// # Errors
     /// The store's; what was read until then is in.
     pub async fn load(&self, store: &dyn Store) -> Result<usize, Error> {
-        let (mut cursor, mut count) = (None, 0);
+        let mut count = 0;
+        let mut page = store.revocations(None, PAGE).await?;
         loop {
-            let page = store.revocations(cursor, PAGE).await?;
             count += page.revocations.len();
-            for revocation in &page.revocations {
-                self.add(revocation);
-            }
-            match page.next_cursor {
-                Some(next) => cursor = Some(next),
-                None => return Ok(count),
-            }
+            let cursor = page.next_cursor.take();
+            let adding = async { page.revocations.iter().for_each(|it| self.add(it)) };
+            let Some(cursor) = cursor else {
+                adding.await;
+                return Ok(count);
+            };
+            // While these are added, the next ones come.
+            let (next, ()) = tokio::join!(store.revocations(Some(cursor), PAGE), adding);
+            page = next?;
         }
     }
 

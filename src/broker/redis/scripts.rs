@@ -18,12 +18,11 @@ pub(super) enum Script {
     UserPut,
     Swap,
     Revoke,
-    Revocations,
     Spend,
 }
 
 /// Names, as the metrics have them, and texts, in the order of [`Script`].
-pub(super) const SCRIPTS: [(&str, &str); 14] = [
+pub(super) const SCRIPTS: [(&str, &str); 13] = [
     ("publish", include_str!("scripts/publish.lua")),
     ("pass", include_str!("scripts/pass.lua")),
     ("read", include_str!("scripts/read.lua")),
@@ -36,7 +35,6 @@ pub(super) const SCRIPTS: [(&str, &str); 14] = [
     ("user_put", include_str!("scripts/user_put.lua")),
     ("swap", include_str!("scripts/swap.lua")),
     ("revoke", include_str!("scripts/revoke.lua")),
-    ("revocations", include_str!("scripts/revocations.lua")),
     ("spend", include_str!("scripts/spend.lua")),
 ];
 
