@@ -175,7 +175,7 @@ fn a_file_of_authorities_that_cannot_be_used_is_a_mistake() {
                 .output()
                 .unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert_eq!(output.status.code(), Some(78), "{said}");
             assert!(said.contains(key) && said.contains(problem), "{said}");
         }
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::Value;
 use uuid::Uuid;
 
 use super::Redis;
