@@ -228,6 +228,7 @@ impl Shared {
             event: event(channel, user_id, step),
             retention: None,
             idempotency_key: None,
+            trace: None,
         };
         match within(EVENT_TIMEOUT, self.broker.publish(publication)).await {
             Ok(_) => self.counters.publications.increment("server"),

@@ -31,7 +31,7 @@ const LAYERS: &[&[&str]] = &[
     &["protocol"],
     &["config"],
     &["event_log", "logging", "shutdown", "descriptors"],
-    &["progress", "probe", "budget"],
+    &["progress", "probe", "trace", "budget"],
     &[
         "limits",
         "clock",

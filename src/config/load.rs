@@ -125,6 +125,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let metrics = metrics(reader);
     let control_socket = reader.read("control.socket", values::path_or_off);
     let alerts = alerts(reader, trusted);
+    let traces = super::traces::traces(reader, trusted);
     let canary = reader.read("alerts.canary_interval", or_off(SECOND, HOUR));
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
@@ -150,6 +151,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         auth: auth?,
         alerts: alerts?,
         canary: canary?,
+        traces: traces?,
         broker: broker?,
         metrics: metrics?,
         logs: logs?,

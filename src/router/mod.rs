@@ -13,6 +13,7 @@ use crate::auth::revocation::Revocations;
 use crate::broker::{Deliver, Delivery};
 use crate::metrics::Counters;
 use crate::protocol::ChannelKey;
+use crate::trace::Passage;
 use crate::worker::mailbox::{Mailbox, Posted};
 use crate::ws::frame::encode_event;
 use interest::Interest;
@@ -58,6 +59,12 @@ impl Router {
             .expect("a node has at least one worker")
     }
 
+    /// How full the fullest mailbox is, in percent.
+    pub fn fullest(&self) -> f64 {
+        let percents = self.mailboxes.iter().map(Mailbox::percent_full);
+        percents.fold(0.0, f64::max)
+    }
+
     /// Sockets on all workers.
     pub fn load(&self) -> usize {
         self.mailboxes.iter().map(Mailbox::load).sum()
@@ -70,7 +77,9 @@ impl Deliver for Router {
             channel,
             event,
             position,
+            trace,
         } = delivery;
+        let passage = trace.map(Passage::of);
         let mut encoded = None;
         self.interest.each(&channel, |worker| {
             let frame = encoded
@@ -80,6 +89,7 @@ impl Deliver for Router {
                 channel: channel.clone(),
                 position: position.clone(),
                 frame,
+                passage: passage.clone(),
             };
             if !self.mailboxes[worker].post(posted) {
                 self.counters.workers[worker].gaps.increment();
