@@ -11,8 +11,8 @@ use super::raw::Value;
 use super::reader::{Reader, Setting};
 use super::sources::Sources;
 use super::{
-    Access, AccessBackend, AlertWebhook, Alerts, Auth, ChannelRule, ChannelRules, Config,
-    Durability, Limits, Logs, Metrics, Retention, Server, Slow, WalletProof,
+    Access, AccessBackend, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs,
+    Metrics, Retention, Server, Slow, WalletProof,
 };
 use super::{signing, urls, values};
 use crate::limits::WORKERS_MAX;
@@ -124,7 +124,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let broker = super::redis::broker(reader);
     let metrics = metrics(reader);
     let control_socket = reader.read("control.socket", values::path_or_off);
-    let alerts = alerts(reader, trusted);
+    let alerts = super::alerts::alerts(reader, trusted);
     let traces = super::traces::traces(reader, trusted);
     let canary = reader.read("alerts.canary_interval", or_off(SECOND, HOUR));
     let logs = logs(reader);
@@ -374,37 +374,6 @@ fn access_backend(
         cache_ttl,
         authorities: authorities.map(<[u8]>::to_vec),
     }))
-}
-
-fn alerts(reader: &mut Reader, authorities: Option<&[u8]>) -> Option<Alerts> {
-    let within = |most| values::duration(Duration::ZERO, most);
-    let failures = reader.read(
-        "alerts.auth_failures_per_minute",
-        values::count(0, u32::MAX.into()),
-    );
-    let queue_percent = reader.read("alerts.queue_percent", values::count(0, 100));
-    let store_percent = reader.read("alerts.store_percent", values::count(0, 100));
-    let broker_down = reader.read("alerts.broker_down", within(HOUR));
-    let certificate = reader.read("alerts.certificate", within(90 * DAY));
-    let canary_latency = reader.read("alerts.canary_latency", within(5 * SECOND));
-    let clear_after = reader.read("alerts.clear_after", within(HOUR));
-    let url = reader.read("alerts.webhook_url", urls::callback);
-    let secret = reader.secret("alerts.webhook_secret");
-    let (url, secret) = (url?, secret?);
-    Some(Alerts {
-        auth_failures_per_minute: u32::try_from(failures?).unwrap_or(u32::MAX),
-        queue_percent: u8::try_from(queue_percent?).unwrap_or(100),
-        store_percent: u8::try_from(store_percent?).unwrap_or(100),
-        broker_down: broker_down?,
-        certificate: certificate?,
-        canary_latency: canary_latency?,
-        clear_after: clear_after?,
-        webhook: (!url.is_empty()).then(|| AlertWebhook {
-            url,
-            secret,
-            authorities: authorities.map(<[u8]>::to_vec),
-        }),
-    })
 }
 
 /// A rule that asks a backend needs one.

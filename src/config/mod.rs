@@ -3,6 +3,7 @@
 //! [`load`] makes it in two passes from [`Sources`]: `raw` takes down what is written where, `load`
 //! finds out what it means. The manual, `config.toml`, is built in and is the layer of defaults.
 
+mod alerts;
 mod difference;
 mod keys;
 mod layers;
