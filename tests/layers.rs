@@ -31,7 +31,7 @@ const LAYERS: &[&[&str]] = &[
     &["protocol"],
     &["config"],
     &["event_log", "logging", "shutdown", "descriptors"],
-    &["progress", "probe", "trace"],
+    &["progress", "probe", "trace", "budget"],
     &[
         "limits",
         "clock",
@@ -40,6 +40,7 @@ const LAYERS: &[&[&str]] = &[
         "timing",
         "key_pair",
         "outgoing",
+        "prehashed",
         "web",
         "supervisor",
         "tls",
