@@ -72,6 +72,43 @@ impl Cluster {
         });
     }
 
+    /// Moves the slot of a key to the next primary, key by key, as a resharding does.
+    #[track_caller]
+    pub fn move_slot_of(&self, key: &str) {
+        let slot = self.nodes[0].command(&["CLUSTER", "KEYSLOT", key]);
+        let slot = slot.trim().trim_start_matches(':');
+        let from = (slot.parse::<usize>().unwrap() / 5461).min(2);
+        let (from, to) = (&self.nodes[from], &self.nodes[(from + 1) % 3]);
+        let id = |node: &RedisServer| {
+            let id = node.command(&["CLUSTER", "MYID"]);
+            id.lines().nth(1).unwrap().to_owned()
+        };
+        let (from_id, to_id) = (id(from), id(to));
+        let set = |node: &RedisServer, words: &[&str]| {
+            let words = [&["CLUSTER", "SETSLOT", slot], words].concat();
+            let answer = node.command(&words);
+            assert!(answer.starts_with("+OK"), "{words:?}: {answer}");
+        };
+        set(to, &["IMPORTING", &from_id]);
+        set(from, &["MIGRATING", &to_id]);
+        let port = to.port().to_string();
+        loop {
+            let keys = from.command(&["CLUSTER", "GETKEYSINSLOT", slot, "1"]);
+            // `*1`, `$LENGTH`, the key.
+            let Some(key) = keys.lines().nth(2) else {
+                break;
+            };
+            let words = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000"];
+            let answer = from.command(&words);
+            assert!(answer.starts_with("+OK"), "{key}: {answer}");
+            // What belongs together is apart for a while.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        for node in [to, from].into_iter().chain(&self.nodes[..3]) {
+            set(node, &["NODE", &to_id]);
+        }
+    }
+
     /// All primaries that it began with, as a URL.
     pub fn url(&self) -> String {
         let addresses: Vec<_> = self.nodes[..3]
