@@ -24,6 +24,7 @@ pub mod logging;
 pub mod metrics;
 pub mod outgoing;
 pub mod patience;
+pub mod peers;
 pub mod presence;
 pub mod probe;
 pub mod progress;
