@@ -29,6 +29,9 @@ mod config {
 mod session {
     pub use fanfare::session::Terms;
 }
+mod trace {
+    pub use fanfare::trace::Passage;
+}
 #[path = "../src/clock.rs"]
 mod clock;
 #[path = "../src/limits.rs"]
@@ -160,6 +163,7 @@ impl Node {
             channel: self.key.clone(),
             frame: encode_event(&self.key, &self.event, Some(&position)),
             position: Some(position),
+            passage: None,
         };
         assert!(self.mailbox.post(posted));
     }

@@ -187,6 +187,7 @@ async fn publish_by(store: Arc<Embedded>, n: usize, retention: Retention) {
         event: Event::parse(&json, 1_000).expect("an event"),
         retention: Some(retention),
         idempotency_key: None,
+        trace: None,
     };
     store.publish(publication).await.expect("published");
 }

@@ -37,6 +37,7 @@ use crate::session::Terms;
 use crate::shutdown::{Signals, Wish};
 use crate::supervisor::{Inherited, NotASocket, Supervisor};
 use crate::tls;
+use crate::trace::{Exporter, Tracer};
 use crate::worker::mailbox::{Control, Inbound, Mailbox, mailbox};
 use crate::worker::{self, Outfit};
 use crate::{acceptor, alerts, descriptors, stopwatch, welcome};
@@ -139,6 +140,7 @@ struct App {
     certificates: Certificates,
     observed: Arc<Observed>,
     event_log: EventLog,
+    exporter: Exporter,
     /// Dropped last: writes out what was recorded.
     _event_log_guard: event_log::Guard,
 }
@@ -209,9 +211,9 @@ pub fn serve(loaded: Loaded, sources: Sources, clock: Clock) -> Result<(), Failu
         clock: app.clock.clone(),
         observed: app.observed.clone(),
         event_log: app.event_log.clone(),
-        certificate: {
-            let endpoint = app.certificates.server.clone();
-            Box::new(move || endpoint.not_after_ms())
+        fullest: {
+            let router = app.router.clone();
+            Box::new(move || router.fullest())
         },
     }));
     runtime.block_on(app.run(server, signals, reload))
@@ -318,6 +320,7 @@ fn build(
         store.clone(),
         backend.is_shared(),
     );
+    let (tracer, spans) = Tracer::new(counters.spans.clone());
     let services = Arc::new(Services::new(Parts {
         live,
         tls: certificates.server.clone(),
@@ -332,8 +335,15 @@ fn build(
         router: router.clone(),
         presence,
         peers: peers.clone(),
+        tracer: Arc::new(tracer),
         access_backend,
     }));
+    let exporter = {
+        let _entered = runtime.enter();
+        let live = services.live.clone();
+        let target = move || Some(live.current().traces.as_ref()?.target.clone());
+        Exporter::start(spans, &node, target)
+    };
 
     runtime
         .block_on(broker.start(router.clone()))
@@ -411,6 +421,7 @@ fn build(
         certificates,
         observed,
         event_log,
+        exporter,
         _event_log_guard: event_log_guard,
     })
 }
@@ -593,6 +604,7 @@ impl App {
             Ok(Err(error)) => tracing::error!(%error, "the store did not close well"),
             Err(_) => tracing::error!("the store did not close in time"),
         }
+        self.exporter.finish().await;
         drop(reload);
         self.event_log.record(
             Kind::Server,

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::broker::{
     Added, Broker, Changed, Error, NewNotification, Notification, NotificationPage,
-    NotificationQuery, Publication, ReadMark, Retention, Store,
+    NotificationQuery, Publication, ReadMark, Retention, Store, traced,
 };
 use crate::clock;
 use crate::config::Live;
@@ -19,6 +19,7 @@ use crate::event_log::{Data, EventLog, Kind};
 use crate::metrics::Counters;
 use crate::patience::{ANSWER_TIMEOUT, AT_ONCE, EVENT_TIMEOUT, together, within};
 use crate::protocol::{ChannelKey, Event};
+use crate::trace::{Context, Tracer};
 
 /// The notifications of all users.
 ///
@@ -30,6 +31,7 @@ pub struct Inbox {
     counters: Arc<Counters>,
     event_log: EventLog,
     config: Live,
+    tracer: Arc<Tracer>,
 }
 
 impl Inbox {
@@ -40,6 +42,7 @@ impl Inbox {
         counters: Arc<Counters>,
         event_log: EventLog,
         config: Live,
+        tracer: Arc<Tracer>,
     ) -> Self {
         Self {
             store,
@@ -47,6 +50,7 @@ impl Inbox {
             counters,
             event_log,
             config,
+            tracer,
         }
     }
 
@@ -55,6 +59,7 @@ impl Inbox {
         &self,
         new: NewNotification,
         idempotency_key: Option<String>,
+        trace: Option<Context>,
     ) -> Result<Added, Error> {
         let added = within(
             ANSWER_TIMEOUT,
@@ -71,6 +76,7 @@ impl Inbox {
                     notification: View::of(notification),
                     unread_count: added.unread,
                 },
+                trace,
             )
             .await;
         }
@@ -87,7 +93,12 @@ impl Inbox {
     }
 
     /// Marks some as read, or one as unread again.
-    pub async fn mark(&self, user_id: &str, mark: ReadMark) -> Result<Changed, Error> {
+    pub async fn mark(
+        &self,
+        user_id: &str,
+        mark: ReadMark,
+        trace: Option<Context>,
+    ) -> Result<Changed, Error> {
         let to = !matches!(mark, ReadMark::One { is_read: false, .. });
         let all = matches!(mark, ReadMark::All);
         let changed = within(ANSWER_TIMEOUT, self.store.mark_notifications(user_id, mark)).await?;
@@ -98,12 +109,12 @@ impl Inbox {
             unread_count: changed.unread,
         };
         if all && changed.count > 0 {
-            self.tell(user_id, &read(None)).await;
+            self.tell(user_id, &read(None), trace).await;
         }
         for ids in changed.ids.chunks(AT_ONCE) {
             let told = ids
                 .iter()
-                .map(async |id| self.tell(user_id, &read(Some(id))).await);
+                .map(async |id| self.tell(user_id, &read(Some(id)), trace).await);
             if together(told).await.contains(&false) {
                 // The rest would only wait for the same.
                 break;
@@ -113,20 +124,34 @@ impl Inbox {
     }
 
     /// Deletes one.
-    pub async fn delete(&self, user_id: &str, id: &str) -> Result<Changed, Error> {
+    pub async fn delete(
+        &self,
+        user_id: &str,
+        id: &str,
+        trace: Option<Context>,
+    ) -> Result<Changed, Error> {
         let answer = self.store.delete_notification(user_id, id);
-        self.cleared(user_id, within(ANSWER_TIMEOUT, answer).await?)
+        self.cleared(user_id, within(ANSWER_TIMEOUT, answer).await?, trace)
             .await
     }
 
     /// Deletes all read ones.
-    pub async fn clear_read(&self, user_id: &str) -> Result<Changed, Error> {
+    pub async fn clear_read(
+        &self,
+        user_id: &str,
+        trace: Option<Context>,
+    ) -> Result<Changed, Error> {
         let answer = self.store.clear_read_notifications(user_id);
-        self.cleared(user_id, within(ANSWER_TIMEOUT, answer).await?)
+        self.cleared(user_id, within(ANSWER_TIMEOUT, answer).await?, trace)
             .await
     }
 
-    async fn cleared(&self, user_id: &str, changed: Changed) -> Result<Changed, Error> {
+    async fn cleared(
+        &self,
+        user_id: &str,
+        changed: Changed,
+        trace: Option<Context>,
+    ) -> Result<Changed, Error> {
         if changed.count > 0 {
             self.tell(
                 user_id,
@@ -135,6 +160,7 @@ impl Inbox {
                     count: changed.count,
                     unread_count: changed.unread,
                 },
+                trace,
             )
             .await;
         }
@@ -148,14 +174,16 @@ impl Inbox {
     }
 
     /// Whether it could be told.
-    async fn tell(&self, user_id: &str, change: &Change<'_>) -> bool {
+    async fn tell(&self, user_id: &str, change: &Change<'_>, trace: Option<Context>) -> bool {
         let publication = Publication {
             channel: ChannelKey::notifications_of(user_id),
             event: change.event(),
             retention: self.retention(),
             idempotency_key: None,
+            trace: None,
         };
-        match within(EVENT_TIMEOUT, self.broker.publish(publication)).await {
+        let published = traced::publish(&*self.broker, &self.tracer, trace, publication);
+        match within(EVENT_TIMEOUT, published).await {
             Ok(_) => {
                 self.counters.publications.increment("server");
                 true

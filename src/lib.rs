@@ -36,6 +36,7 @@ pub mod sparing;
 pub mod stopwatch;
 pub mod supervisor;
 pub mod tls;
+pub mod trace;
 pub mod web;
 pub mod welcome;
 pub mod worker;

@@ -241,6 +241,7 @@ impl Shared {
             event: event(channel, user_id, step),
             retention: None,
             idempotency_key: None,
+            trace: None,
         };
         match within(EVENT_TIMEOUT, self.broker.publish(publication)).await {
             Ok(_) => self.counters.publications.increment("server"),

@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
+use support::redis::RedisServer;
 use support::{Application, Server, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -134,4 +135,27 @@ fn an_alert_ends_when_all_has_been_well_for_a_while() {
     eventually("the line of the log", PATIENCE, || {
         told(&server, "alert resolved", alert) == 1
     });
+}
+
+#[test]
+fn a_redis_that_fills_up_and_one_that_is_gone_are_told() {
+    let mut redis = RedisServer::start(&[]);
+    let server = Server::start(&[
+        ("broker.backend", "redis"),
+        ("broker.redis.url", &redis.url()),
+        ("alerts.broker_down", "1s"),
+        ("alerts.clear_after", "0s"),
+    ]);
+    // An empty one takes about a mebibyte.
+    redis.command(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    eventually("the alert", PATIENCE, || {
+        fires(&server, "store_nearly_full")
+    });
+    redis.command(&["CONFIG", "SET", "maxmemory", "1gb"]);
+    eventually("its end", PATIENCE, || !fires(&server, "store_nearly_full"));
+    assert!(!fires(&server, "broker_down"));
+    redis.kill();
+    eventually("the alert", PATIENCE, || fires(&server, "broker_down"));
+    redis.restart();
+    eventually("its end", PATIENCE, || !fires(&server, "broker_down"));
 }

@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use support::{Dice, Server};
+use support::{Application, Dice, Server, eventually};
 
 #[test]
 fn nothing_is_done_without_the_key() {
@@ -202,4 +204,53 @@ fn a_wallet_belongs_to_the_user_it_was_given_last() {
     ] {
         put(bad).expect(400);
     }
+}
+
+/// What a real receiver makes of spans is in tests/system/monitoring.test.mjs.
+#[test]
+fn spans_go_to_the_receiver_and_nobody_waits_for_it() {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let receiver = Application::start("");
+    let server = Server::start_with(
+        &[
+            ("traces.otlp_url", &receiver.url()),
+            ("traces.sample", "100%"),
+        ],
+        &[(
+            "FANFARE_TRACES__HEADERS",
+            "X-Scope: a, Authorization: Bearer b",
+        )],
+    );
+    let spans = |outcome: &str| -> u64 {
+        let page = server.metrics("/metrics").expect(200);
+        let name = format!("fanfare_trace_spans_total{{outcome=\"{outcome}\"}} ");
+        let lines = page.text();
+        let line = lines.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap().parse().unwrap()
+    };
+    server.publish("post_1", json!({"type": "x"}));
+    eventually("spans", PATIENCE, || spans("exported") == 2);
+    let asked = &receiver.asked()[0];
+    assert_eq!(asked.header("content-type"), "application/x-protobuf");
+    assert_eq!(asked.header("x-scope"), "a");
+    assert_eq!(asked.header("authorization"), "Bearer b");
+    for said in [
+        "POST /api/publish",
+        "publish post",
+        "service.name",
+        "fanfare",
+    ] {
+        assert!(asked.body.contains(said), "{said}");
+    }
+
+    // One that says no, and one that says nothing.
+    receiver.answer(400, "");
+    server.publish("post_1", json!({"type": "x"}));
+    eventually("a refusal", PATIENCE, || spans("refused") == 2);
+    receiver.delay(Duration::from_secs(60));
+    for _ in 0..100 {
+        server.publish("post_1", json!({"type": "x"}));
+    }
+    assert_eq!(spans("exported"), 2);
+    assert!(!server.output().contains("Bearer b"));
 }

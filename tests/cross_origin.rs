@@ -64,6 +64,7 @@ fn a_page_of_a_listed_origin_may_use_the_whole_api() {
                 "authorization",
                 "content-type",
                 "idempotency-key",
+                "traceparent",
                 "x-user-wallet",
             ] {
                 assert!(headers.contains(header), "{headers}");

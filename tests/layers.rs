@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["protocol"],
     &["config"],
     &["event_log", "logging", "shutdown", "descriptors"],
-    &["progress", "probe"],
+    &["progress", "probe", "trace"],
     &[
         "limits",
         "clock",

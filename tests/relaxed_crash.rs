@@ -54,6 +54,7 @@ async fn publish(store: &Embedded, channel: &str, text: &str, rule: Retention) -
         event,
         retention: Some(rule),
         idempotency_key: None,
+        trace: None,
     };
     store.publish(publication).await.unwrap().position.unwrap()
 }

@@ -123,6 +123,7 @@ impl World {
             event: Event::parse(&format!("{{\"type\":\"tick\",\"n\":{n}}}"), 1_000).unwrap(),
             retention,
             idempotency_key: None,
+            trace: None,
         };
         self.account.send(n, CHANNELS[channel], &self.node.clock);
         let broker = self.node.broker.clone();

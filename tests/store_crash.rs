@@ -96,6 +96,7 @@ async fn write_once(store: &Embedded, writer: usize) {
         event: Event::parse(&text, 100).unwrap(),
         retention: Some(KEPT),
         idempotency_key: None,
+        trace: None,
     };
     let position = store.publish(publication).await.unwrap().position.unwrap();
     let (epoch, offset) = (position.epoch.as_str(), position.offset);
@@ -108,6 +109,7 @@ async fn write_once(store: &Embedded, writer: usize) {
             ..KEPT
         }),
         idempotency_key: None,
+        trace: None,
     };
     let position = store.publish(publication).await.unwrap().position.unwrap();
     let (epoch, offset) = (position.epoch.as_str(), position.offset);

@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, StreamOwned};
 use serde_json::{Value, json};
-use support::{Client, Server, Wire, eventually, exchange};
+use support::{Client, EventStream, Server, Wire, eventually, exchange};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -64,6 +64,27 @@ fn hears(to: std::net::SocketAddr, says: &[u8]) -> String {
 
 fn numbered(n: usize, bytes: usize) -> Value {
     json!({"type": "numbered", "n": n, "pad": "x".repeat(bytes)})
+}
+
+#[test]
+fn a_stream_over_tls_recovers_what_it_missed() {
+    let server = Server::start_tls(&with(""));
+    let mut stream = EventStream::follow(&server, "ann", "post_1", "");
+    assert_eq!(stream.next()["type"], "subscribed");
+    server.publish("post_1", numbered(0, 10));
+    assert_eq!(stream.next()["n"], 0);
+    let id = stream.last_event_id.clone();
+    drop(stream);
+    for n in 1..50 {
+        server.publish("post_1", numbered(n, 4_000));
+    }
+    let mut stream = EventStream::follow(&server, "ann", "post_1", &id);
+    assert_eq!(stream.next()["data"]["recovered"], true);
+    for n in 1..50 {
+        assert_eq!(stream.next()["n"], n);
+    }
+    server.publish("post_1", numbered(50, 10));
+    assert_eq!(stream.next()["n"], 50);
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Alert {
         match self {
             Self::AuthFailures => "failures in a minute",
             Self::QueuePressure => "percent of a mailbox",
-            Self::StoreNearlyFull => "percent of limits.store_bytes",
+            Self::StoreNearlyFull => "percent of what the store may take",
             Self::BrokerDown => "seconds without broker or store",
             Self::CertificateExpiring => "seconds overdue for renewal",
             Self::CanarySlow => "milliseconds for a round trip",

@@ -113,6 +113,7 @@ fn sing(
         channel,
         event,
         idempotency_key: None,
+        trace: None,
     };
     let start_ns = stopwatch::nanos();
     runtime

@@ -35,8 +35,8 @@ pub struct Parts {
     pub observed: Arc<Observed>,
     /// Where it is told.
     pub event_log: EventLog,
-    /// When the certificate in use ends, in milliseconds since 1970.
-    pub certificate: Box<dyn Fn() -> Option<u64> + Send + Sync>,
+    /// How full the fullest mailbox of a worker is, in percent.
+    pub fullest: Box<dyn Fn() -> f64 + Send + Sync>,
 }
 
 /// Looks every second, until it is dropped.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use super::alarm::{Alert, Level};
 use super::{Levels, Parts};
 use crate::broker::Health;
+use crate::broker::figures::ServerFigures;
 use crate::clock::millis;
 use crate::config::Config;
-use crate::limits::LANE_EVENTS_MAX;
+use crate::metrics::Observed;
 
 /// Seconds of a minute.
 const MINUTE: usize = 60;
@@ -38,16 +39,13 @@ impl Readings {
         let (value, threshold) = (failures as f64, f64::from(most));
         note(Alert::AuthFailures, most > 0, value, threshold);
 
-        let fullest = (observed.queues)().into_iter().max().unwrap_or(0);
-        let percent = fullest as f64 * 100.0 / LANE_EVENTS_MAX as f64;
         let most = f64::from(alerts.queue_percent);
-        note(Alert::QueuePressure, most > 0.0, percent, most);
+        note(Alert::QueuePressure, most > 0.0, (parts.fullest)(), most);
 
-        let store_bytes = config.limits.store_bytes;
-        let percent = observed.store.figures().bytes as f64 * 100.0 / store_bytes as f64;
         let most = f64::from(alerts.store_percent);
-        let is_on = most > 0.0 && store_bytes != u64::MAX;
-        note(Alert::StoreNearlyFull, is_on, percent, most);
+        if let Some(percent) = fullness(observed, config.limits.store_bytes) {
+            note(Alert::StoreNearlyFull, most > 0.0, percent, most);
+        }
 
         let is_down = [observed.broker.health(), observed.store.health()]
             .iter()
@@ -62,7 +60,8 @@ impl Readings {
         let (value, threshold) = (down_ms as f64 / 1e3, patience_ms as f64 / 1e3);
         note(Alert::BrokerDown, patience_ms > 0, value, threshold);
 
-        if let Some(not_after_ms) = (parts.certificate)() {
+        let ends = (observed.certificates)();
+        if let Some(not_after_ms) = ends.into_iter().map(|(_, not_after_ms)| not_after_ms).min() {
             let ahead_ms = millis(alerts.certificate);
             let left_s = not_after_ms as f64 / 1e3 - now.unix_ms as f64 / 1e3;
             let overdue = ahead_ms as f64 / 1e3 - left_s;
@@ -87,6 +86,26 @@ impl Readings {
     }
 }
 
+/// How full the store is, in percent; `None`: it has no bound. A Redis is as full as the fullest of its
+/// servers. A file that takes no writes, because the disk is nearly full, is full.
+fn fullness(observed: &Observed, store_bytes: u64) -> Option<f64> {
+    if let Some(redis) = &observed.redis {
+        return fullest(&redis().servers);
+    }
+    match observed.store.health() {
+        Health::Degraded(_) => Some(100.0),
+        _ if store_bytes == u64::MAX => None,
+        _ => Some(observed.store.figures().bytes as f64 * 100.0 / store_bytes as f64),
+    }
+}
+
+fn fullest(servers: &[ServerFigures]) -> Option<f64> {
+    let bounded = servers.iter().filter(|server| server.max_bytes > 0);
+    bounded
+        .map(|server| server.used_bytes as f64 * 100.0 / server.max_bytes as f64)
+        .reduce(f64::max)
+}
+
 fn all_failures(parts: &Parts) -> u64 {
     let mut sums = BTreeMap::new();
     parts.observed.counters.auth_failures.add_to(&mut sums);
@@ -96,6 +115,19 @@ fn all_failures(parts: &Parts) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fullest_server_counts_and_one_without_a_bound_does_not() {
+        let server = |used_bytes, max_bytes| ServerFigures {
+            used_bytes,
+            max_bytes,
+            ..ServerFigures::default()
+        };
+        assert_eq!(fullest(&[]), None);
+        assert_eq!(fullest(&[server(900, 0)]), None);
+        let servers = [server(10, 100), server(900, 1_000), server(900, 0)];
+        assert_eq!(fullest(&servers), Some(90.0));
+    }
 
     #[test]
     fn a_minute_is_a_minute() {

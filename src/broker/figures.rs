@@ -29,7 +29,7 @@ pub struct RedisFigures {
 }
 
 /// What a server says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerFigures {
     /// Its address.
     pub server: String,

@@ -10,6 +10,7 @@ pub mod faulty;
 pub mod figures;
 pub mod redis;
 mod revocation;
+pub mod traced;
 
 use std::fmt;
 use std::future::Future;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::protocol::{ChannelKey, Event, Position};
+use crate::trace::Context;
 
 pub use crate::config::{Durability, Retention};
 pub use crate::protocol::history::{Entry, Recovery, Unrecoverable};
@@ -105,6 +107,8 @@ pub struct Delivery {
     pub event: Event,
     /// Where it stands in the channel's history, if the channel keeps one.
     pub position: Option<Position>,
+    /// What published it, if that is recorded ([`Publication::trace`]).
+    pub trace: Option<Context>,
 }
 
 /// An event to publish.
@@ -119,6 +123,9 @@ pub struct Publication {
     /// Publishing again with the same key within a day publishes nothing and gives the first answer.
     /// Keys are the caller's to scope. The answer is stored, so a full store refuses a new key.
     pub idempotency_key: Option<String>,
+    /// The span that publishes it, if there is one: comes with the delivery on every node, and is not
+    /// kept in the history. What is read again from there after a lost link has none.
+    pub trace: Option<Context>,
 }
 
 /// What became of a publication.

@@ -185,6 +185,7 @@ pub(super) fn is_credential(key: &str) -> bool {
             | "channels.backend.secret"
             | "alerts.webhook_secret"
             | "metrics.token"
+            | "traces.headers"
     ) || key
         .strip_prefix("auth.keys.")
         .is_some_and(|rest| rest.ends_with(".pem"))

@@ -122,6 +122,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let metrics = metrics(reader);
     let control_socket = reader.read("control.socket", values::path_or_off);
     let alerts = alerts(reader);
+    let traces = super::traces::traces(reader);
     let canary = reader.read("alerts.canary_interval", or_off(SECOND, HOUR));
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
@@ -146,6 +147,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         auth: auth?,
         alerts: alerts?,
         canary: canary?,
+        traces: traces?,
         broker: broker?,
         metrics: metrics?,
         logs: logs?,

@@ -16,6 +16,7 @@ mod secret;
 mod signing;
 mod sources;
 mod suggest;
+mod traces;
 mod urls;
 mod values;
 mod warnings;
@@ -33,6 +34,7 @@ use ipnet::IpNet;
 use crate::tls;
 
 use crate::key_pair::{Algorithm, KeyPair};
+use crate::trace::{Sampling, Target};
 pub use difference::{Change, Difference};
 pub use keys::MANUAL;
 pub use live::Live;
@@ -62,6 +64,8 @@ pub struct Config {
     pub alerts: Alerts,
     /// `alerts.canary_interval`; `None` is off.
     pub canary: Option<Duration>,
+    /// `traces.*`; `None`: no receiver is given.
+    pub traces: Option<Traces>,
     /// `metrics.*`
     pub metrics: Metrics,
     /// `logs.*`
@@ -246,6 +250,15 @@ pub struct AlertWebhook {
     pub url: String,
     /// What is signed with, 32 bytes at least.
     pub secret: Option<Secret>,
+}
+
+/// `traces.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    /// Where they go.
+    pub target: Target,
+    /// What is recorded.
+    pub sampling: Sampling,
 }
 
 /// `broker.*`

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use aws_lc_rs::digest;
+use hyper::header::{HeaderName, HeaderValue};
 
 use super::Secret;
 use super::keys;
 use super::layers::Layers;
 use super::mistake::{Fault, Mistake};
 use super::raw::{Given, Origin, Value};
-use super::{sources, values};
+use super::{sources, traces, values};
 use crate::key_pair::KeyPair;
 
 /// Fewer bytes than the hash puts out weaken HMAC-SHA-256 (RFC 2104, section 3).
@@ -188,6 +189,28 @@ impl Reader {
             digests.extend(<[u8; 32]>::try_from(digest.as_ref()));
         }
         (self.mistakes.len() == before).then_some(digests)
+    }
+
+    /// Headers of requests, given or in a file, one a line.
+    pub(super) fn headers(&mut self, key: &str) -> Option<Vec<(HeaderName, HeaderValue)>> {
+        let Some((origin, bytes)) = self.credential(key, lines_of)? else {
+            return Some(Vec::new());
+        };
+        let mut headers = Vec::new();
+        let before = self.mistakes.len();
+        let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        for (at, line) in lines.filter(|line| !line.is_empty()).enumerate() {
+            match traces::header(line) {
+                Ok(header) => headers.push(header),
+                Err(problem) => {
+                    let problem = format!("header number {} {problem}", at + 1);
+                    let accepted = "headers such as \"Authorization: Bearer ..\"";
+                    let mistake = Mistake::new(key, problem).at(&origin).accepting(accepted);
+                    self.mistakes.push(mistake);
+                }
+            }
+        }
+        (self.mistakes.len() == before).then_some(headers)
     }
 
     /// The bytes of a secret from `key` or from the file that `key_file` names, whichever is stronger;

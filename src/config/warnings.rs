@@ -67,6 +67,11 @@ impl Config {
             "channels.backend.url is http:// and not on this machine: whoever is in between can let anybody \
              into any channel",
         );
+        let traces = self.traces.as_ref().map(|traces| &traces.target);
+        warn(
+            traces.is_some_and(|to| !to.headers.is_empty() && urls::is_exposed(&to.url)),
+            "traces.headers without TLS: whoever is between here and traces.otlp_url can read them",
+        );
         let limits = &self.limits;
         let event_bytes = limits
             .event_bytes

@@ -11,7 +11,7 @@ use super::notifications::invalid_user_id;
 use super::reply::{self, Reply};
 use super::request::{Call, id_text, scoped_key};
 use crate::auth::wallet::Wallet;
-use crate::broker::{self, Publication, Published, User, UserChange};
+use crate::broker::{self, Publication, Published, User, UserChange, traced};
 use crate::config::{ChannelRules, Config};
 use crate::patience::{ANSWER_TIMEOUT, AT_ONCE, together, within};
 use crate::protocol::{ChannelKey, Event};
@@ -31,7 +31,7 @@ pub async fn publish(services: &Services, call: &Call) -> Result<Reply, ApiError
     let event = event(body.event, config)?;
     let key = call.idempotency_key()?;
     let publication = publication("publish", &channel, event, key, &config.channels);
-    let published = send(services, publication).await?;
+    let published = send(services, call, publication).await?;
     Ok(reply::ok(&PublishedView::of(true, &channel, &published)))
 }
 
@@ -49,6 +49,7 @@ pub async fn broadcast(services: &Services, call: &Call) -> Result<Reply, ApiErr
             let event = event.clone();
             send(
                 services,
+                call,
                 publication("broadcast", channel, event, key, &config.channels),
             )
         });
@@ -87,8 +88,14 @@ pub async fn put_user(services: &Services, call: &Call) -> Result<Reply, ApiErro
     }))
 }
 
-async fn send(services: &Services, publication: Publication) -> Result<Published, broker::Error> {
-    let published = within(ANSWER_TIMEOUT, services.broker.publish(publication)).await?;
+async fn send(
+    services: &Services,
+    call: &Call,
+    publication: Publication,
+) -> Result<Published, broker::Error> {
+    let (broker, tracer) = (&*services.broker, &services.tracer);
+    let published = traced::publish(broker, tracer, call.trace, publication);
+    let published = within(ANSWER_TIMEOUT, published).await?;
     if !published.repeated {
         services.counters.publications.increment("backend");
     }
@@ -107,6 +114,7 @@ fn publication(
         event,
         retention: rules.rule(channel.kind()).and_then(|rule| rule.history),
         idempotency_key: key.map(|key| scoped_key(route, channel.as_str(), key)),
+        trace: None,
     }
 }
 

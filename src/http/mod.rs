@@ -30,6 +30,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
+use hyper::header::HeaderValue;
 use hyper::http::request::Parts as Head;
 use hyper::{Method, Request, Response};
 
@@ -49,6 +50,7 @@ use crate::peers::Peers;
 use crate::presence::Presence;
 use crate::router::Router;
 use crate::tls::Endpoint;
+use crate::trace::{Context, Role, Span, Tracer};
 use crate::web;
 use errors::ApiError;
 use reply::Reply;
@@ -87,6 +89,8 @@ pub struct Services {
     pub presence: Presence,
     /// The other nodes.
     pub peers: Peers,
+    /// What requests cause.
+    pub tracer: Arc<Tracer>,
     access_backend: ArcSwapOption<AccessBackend>,
 }
 
@@ -118,6 +122,8 @@ pub struct Parts {
     pub presence: Presence,
     /// See [`Services::peers`].
     pub peers: Peers,
+    /// See [`Services::tracer`].
+    pub tracer: Arc<Tracer>,
     /// See [`Services::access_backend()`].
     pub access_backend: Option<AccessBackend>,
 }
@@ -138,6 +144,7 @@ impl Services {
                 Arc::clone(&parts.counters),
                 parts.event_log.clone(),
                 parts.live.clone(),
+                Arc::clone(&parts.tracer),
             ),
             admission: Admission::new(
                 &config.limits,
@@ -156,6 +163,7 @@ impl Services {
             router: parts.router,
             presence: parts.presence,
             peers: parts.peers,
+            tracer: parts.tracer,
             access_backend: ArcSwapOption::new(parts.access_backend.map(Arc::new)),
         }
     }
@@ -234,8 +242,10 @@ where
     let method = head.method.clone();
     let found = routes::find(&path);
     let pattern = found.map_or("unmatched", |(row, _)| row.pattern);
+    let mut span = trace(services, &config, found, &head);
+    let context = span.as_ref().map(Span::context);
     let outcome = match admit(services, ip, found, &head) {
-        Ok(()) => answer(services, ip, &path, found, head, body).await,
+        Ok(()) => answer(services, ip, &path, found, head, body, context).await,
         Err(refused) => Err(refused),
     };
     let mut response = outcome.unwrap_or_else(|error| {
@@ -243,12 +253,40 @@ where
         error.into_response()
     });
     shared.tell(response.headers_mut());
-    services.counters.http_responses.increment(&label(
-        &method,
-        pattern,
-        response.status().as_u16(),
-    ));
+    let status = response.status();
+    let method = known(&method);
+    if let Some(span) = &mut span {
+        span.name(format!("{method} {pattern}"));
+        span.say("http.request.method", method.into());
+        span.say("http.route", pattern.into());
+        span.say(
+            "http.response.status_code",
+            u64::from(status.as_u16()).into(),
+        );
+        if status.is_server_error() {
+            span.fails(status.to_string());
+        }
+    }
+    let label = format!("{method} {pattern} {}", status.as_u16());
+    services.counters.http_responses.increment(&label);
     response
+}
+
+/// The span of a request, if it is to be recorded. Who asks whether the server lives asks for ever.
+fn trace(
+    services: &Services,
+    config: &Config,
+    found: Option<(&'static Row, Option<&str>)>,
+    head: &Head,
+) -> Option<Span> {
+    if found.is_some_and(|(row, _)| matches!(row.route, Route::Health | Route::Ready)) {
+        return None;
+    }
+    let traceparent = head.headers.get("traceparent");
+    let traceparent = traceparent.map(HeaderValue::as_bytes);
+    services
+        .tracer
+        .request(config.sampling(), traceparent, Role::Server)
 }
 
 /// The budget of the address; backends have none, and who asks whether the server lives needs none.
@@ -281,6 +319,7 @@ async fn answer<B>(
     found: Option<(&'static Row, Option<&str>)>,
     head: Head,
     body: B,
+    trace: Option<Context>,
 ) -> Result<Reply, ApiError>
 where
     B: Body<Data = Bytes>,
@@ -320,6 +359,7 @@ where
         id: id.map(str::to_owned),
         ip,
         body,
+        trace,
     };
     if *method == Method::GET {
         return dispatch(services, row.route, &call).await;
@@ -404,23 +444,11 @@ fn report(services: &Services, method: &Method, pattern: &str, error: &ApiError)
     tracing::error!(%method, route = pattern, code = error.code, %fault, "a request failed");
 }
 
-/// `METHOD route status`, with no word in it that came from outside.
-fn label(method: &Method, pattern: &str, status: u16) -> String {
-    let known = [
-        Method::GET,
-        Method::HEAD,
-        Method::OPTIONS,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-    ];
-    let method = if known.contains(method) {
-        method.as_str()
-    } else {
-        "OTHER"
-    };
-    format!("{method} {pattern} {status}")
+/// The method, with no word that came from outside.
+fn known(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
+    let known = KNOWN.iter().find(|known| **known == method.as_str());
+    known.copied().unwrap_or("OTHER")
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub async fn add(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     let key = call
         .idempotency_key()?
         .map(|key| scoped_key("notification", &new.user_id, key));
-    let added = services.inbox.add(new, key).await?;
+    let added = services.inbox.add(new, key, call.trace).await?;
     let notification = &added.notification;
     if !added.repeated {
         services.event_log.record(
@@ -100,21 +100,27 @@ pub async fn add(services: &Services, call: &Call) -> Result<Reply, ApiError> {
 pub async fn patch(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     let user_id = require_user(services, call).await?;
     let mark = call.json::<PatchBody>()?.mark()?;
-    mark_as(services, &user_id, mark).await
+    mark_as(services, call, &user_id, mark).await
 }
 
 /// `PUT`
 pub async fn put(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     let user_id = require_user(services, call).await?;
     let mark = call.json::<PutBody>()?.mark()?;
-    mark_as(services, &user_id, mark).await
+    mark_as(services, call, &user_id, mark).await
 }
 
 /// `PUT /{id}/read`
 pub async fn read_one(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     let user_id = require_user(services, call).await?;
     let id = call.id.clone().unwrap_or_default();
-    mark_as(services, &user_id, ReadMark::One { id, is_read: true }).await
+    mark_as(
+        services,
+        call,
+        &user_id,
+        ReadMark::One { id, is_read: true },
+    )
+    .await
 }
 
 /// `DELETE`, with and without `?id=`
@@ -128,8 +134,8 @@ pub async fn delete(services: &Services, call: &Call) -> Result<Reply, ApiError>
                 "id must not be empty",
             ));
         }
-        Some(id) => services.inbox.delete(&user_id, &id).await?,
-        None => services.inbox.clear_read(&user_id).await?,
+        Some(id) => services.inbox.delete(&user_id, &id, call.trace).await?,
+        None => services.inbox.clear_read(&user_id, call.trace).await?,
     };
     Ok(cleared(changed))
 }
@@ -137,12 +143,19 @@ pub async fn delete(services: &Services, call: &Call) -> Result<Reply, ApiError>
 /// `DELETE /clear`
 pub async fn clear(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     let user_id = require_user(services, call).await?;
-    Ok(cleared(services.inbox.clear_read(&user_id).await?))
+    Ok(cleared(
+        services.inbox.clear_read(&user_id, call.trace).await?,
+    ))
 }
 
-async fn mark_as(services: &Services, user_id: &str, mark: ReadMark) -> Result<Reply, ApiError> {
+async fn mark_as(
+    services: &Services,
+    call: &Call,
+    user_id: &str,
+    mark: ReadMark,
+) -> Result<Reply, ApiError> {
     let one = matches!(mark, ReadMark::One { .. });
-    let changed = services.inbox.mark(user_id, mark).await?;
+    let changed = services.inbox.mark(user_id, mark, call.trace).await?;
     if one && !changed.found {
         return Err(ApiError::not_found(
             "notification_not_found",

@@ -13,8 +13,8 @@ use hyper::{HeaderMap, Method};
 use crate::config::AllowedOrigins;
 
 /// What pages may send. Not `X-API-Key`: a key in a page is everybody's.
-const REQUEST_HEADERS: &str =
-    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-User-Wallet";
+const REQUEST_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, \
+                               Traceparent, Tracestate, X-User-Wallet";
 /// What pages may read of an answer, beside what they always may.
 const ANSWER_HEADERS: &str = "Retry-After, WWW-Authenticate";
 /// For how long, in seconds, a browser need not ask again. Chromium takes no more than two hours.

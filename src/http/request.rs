@@ -15,6 +15,7 @@ use url::form_urlencoded;
 
 use super::errors::ApiError;
 use super::identity::Whence;
+use crate::trace::Context;
 
 /// Of a body that is too large, how much is read all the same.
 const MAX_DISCARDED_BYTES: usize = 8 << 20;
@@ -36,6 +37,8 @@ pub struct Call {
     pub ip: IpAddr,
     /// The body, empty for methods that have none.
     pub body: Bytes,
+    /// Its span, if it is recorded.
+    pub trace: Option<Context>,
 }
 
 impl Call {
@@ -229,6 +232,7 @@ mod tests {
             id: None,
             ip: IpAddr::from([127, 0, 0, 1]),
             body: Bytes::copy_from_slice(body),
+            trace: None,
         }
     }
 

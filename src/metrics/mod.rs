@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use crate::counter::Counter;
+use crate::trace;
 pub use canary::{ALERTS, Canary, Firing};
 pub use process::Process;
 pub use snapshot::{Bounds, Counts, MOST_COUNTS, Observed, Snapshot};
@@ -128,6 +129,8 @@ pub struct Counters {
     pub reloads: Names,
     /// Fetches of other issuers' keys, `fetched` or `failed`.
     pub key_fetches: Names,
+    /// What became of spans.
+    pub spans: Arc<trace::Counts>,
     /// Round trips of the server's own client.
     pub canary: Canary,
     /// Alerts that fire.
@@ -153,6 +156,7 @@ impl Counters {
             handshakes: Names::default(),
             reloads: Names::default(),
             key_fetches: Names::default(),
+            spans: Arc::default(),
             canary: Canary::default(),
             alerts: Firing::default(),
         }

@@ -115,6 +115,11 @@ impl Observed {
             reloads: named(&counters.reloads),
             certificates: (self.certificates)(),
             key_fetches: named(&counters.key_fetches),
+            spans: [
+                ("exported", counters.spans.exported.value()),
+                ("refused", counters.spans.refused.value()),
+                ("dropped", counters.spans.dropped.value()),
+            ],
             canary_rounds: counters.canary.rounds.value(),
             canary_failures: counters.canary.failures.value(),
             canary_latency_ms: counters.canary.latency_ms(),
@@ -222,6 +227,8 @@ pub struct Snapshot {
     pub certificates: Vec<(&'static str, u64)>,
     /// [`Counters::key_fetches`]
     pub key_fetches: Counts,
+    /// What became of spans.
+    pub spans: [(&'static str, u64); 3],
     /// Round trips of the canary that came to an end.
     pub canary_rounds: u64,
     /// And those that did not.
@@ -295,6 +302,7 @@ impl Default for Snapshot {
             reloads: Vec::new(),
             certificates: Vec::new(),
             key_fetches: Vec::new(),
+            spans: [("exported", 0), ("refused", 0), ("dropped", 0)],
             canary_rounds: 0,
             canary_failures: 0,
             canary_latency_ms: None,

@@ -14,6 +14,7 @@ use crate::auth::revocation::Revocations;
 use crate::broker::{Deliver, Delivery};
 use crate::metrics::Counters;
 use crate::protocol::ChannelKey;
+use crate::trace::Passage;
 use crate::worker::mailbox::{Control, Mailbox, Posted};
 use crate::ws::frame::encode_event;
 use interest::Interest;
@@ -83,6 +84,12 @@ impl Router {
         self.nodes.lost.notify_one();
     }
 
+    /// How full the fullest mailbox is, in percent.
+    pub fn fullest(&self) -> f64 {
+        let percents = self.mailboxes.iter().map(Mailbox::percent_full);
+        percents.fold(0.0, f64::max)
+    }
+
     /// Sockets on all workers.
     pub fn load(&self) -> usize {
         self.mailboxes.iter().map(Mailbox::load).sum()
@@ -95,7 +102,9 @@ impl Deliver for Router {
             channel,
             event,
             position,
+            trace,
         } = delivery;
+        let passage = trace.map(Passage::of);
         let mut encoded = None;
         self.interest.each(&channel, |worker| {
             let frame = encoded
@@ -105,6 +114,7 @@ impl Deliver for Router {
                 channel: channel.clone(),
                 position: position.clone(),
                 frame,
+                passage: passage.clone(),
             };
             if !self.mailboxes[worker].post(posted) {
                 self.counters.workers[worker].gaps.increment();

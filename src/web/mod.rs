@@ -45,7 +45,7 @@ const TYPESCRIPT: &str = "application/typescript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// (path, file), a handful: looking through them costs less than a map.
-static ASSETS: [(&str, Asset); 14] = [
+static ASSETS: [(&str, Asset); 15] = [
     page(
         "/test/jwt-websocket",
         HTML,
@@ -82,6 +82,11 @@ static ASSETS: [(&str, Asset); 14] = [
         "/fanfare-react.js",
         JAVASCRIPT,
         include_bytes!("client/dist/fanfare-react.js"),
+    ),
+    library(
+        "/fanfare-stream.js",
+        JAVASCRIPT,
+        include_bytes!("client/dist/fanfare-stream.js"),
     ),
     library(
         "/fanfare-wallet.js",
@@ -238,11 +243,10 @@ mod tests {
     #[test]
     fn the_library_is_small() {
         let library = super::asset("/fanfare.js").unwrap();
-        assert!(
-            library.gzipped.len() < 8 * 1024,
-            "{}",
-            library.gzipped.len()
-        );
+        for path in ["/fanfare.js", "/fanfare.classic.js"] {
+            let bytes = super::asset(path).unwrap().gzipped.len();
+            assert!(bytes < 8 * 1024, "{path}: {bytes}");
+        }
         let mut inflated = Vec::new();
         std::io::copy(
             &mut flate2::read::GzDecoder::new(&library.gzipped[..]),

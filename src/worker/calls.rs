@@ -9,7 +9,7 @@ use super::connection::CallInFlight;
 use super::replay;
 use crate::access_backend::Question;
 use crate::auth::trial::Event;
-use crate::broker::{Error, NotificationQuery, Publication};
+use crate::broker::{Error, NotificationQuery, Publication, traced};
 use crate::event_log::{Data, Kind};
 use crate::http::Services;
 use crate::inbox;
@@ -18,6 +18,7 @@ use crate::protocol::connection::connection_id;
 use crate::protocol::history::Entry;
 use crate::protocol::{ChannelKey, Position};
 use crate::session::{Answer, Call, Identity, Unread};
+use crate::trace::Role;
 use crate::ws::frame::event_text;
 
 /// Unread notifications that come with a subscription to them. Contract section 4.
@@ -129,8 +130,11 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
                 event,
                 retention,
                 idempotency_key: None,
+                trace: None,
             };
-            let published = services.broker.publish(publication).await?;
+            let sampling = services.config().sampling();
+            let span = services.tracer.request(sampling, None, Role::Producer);
+            let published = traced::publish_as(&*services.broker, span, publication).await?;
             services.counters.publications.increment("client");
             Ok(Answer::Published {
                 position: published.position,

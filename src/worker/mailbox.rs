@@ -17,6 +17,7 @@ use crate::admission::Permit;
 use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
 use crate::protocol::{ChannelKey, Position};
 use crate::session::Terms;
+use crate::trace::Passage;
 
 /// What must reach a worker.
 #[derive(Debug)]
@@ -126,6 +127,8 @@ pub struct Posted {
     pub position: Option<Position>,
     /// The encoded frame, shared by all workers.
     pub frame: Bytes,
+    /// Of what is traced.
+    pub passage: Option<Arc<Passage>>,
 }
 
 /// The senders' end.
@@ -239,6 +242,13 @@ impl Mailbox {
         self.events.len()
     }
 
+    /// How full the event lane is, in percent of what it takes before there are gaps.
+    pub fn percent_full(&self) -> f64 {
+        let bytes = self.shared.queued_bytes.load(Ordering::Relaxed);
+        let share = |value: usize, most: usize| value as f64 * 100.0 / most as f64;
+        share(self.depth(), LANE_EVENTS_MAX).max(share(bytes, LANE_BYTES_MAX))
+    }
+
     /// Sockets that the worker serves.
     pub fn load(&self) -> usize {
         self.shared.load.load(Ordering::Relaxed)
@@ -306,6 +316,7 @@ mod tests {
             channel: ChannelKey::parse("post_1", 255).unwrap(),
             position: None,
             frame: Bytes::from(vec![0; bytes]),
+            passage: None,
         }
     }
 
@@ -328,6 +339,7 @@ mod tests {
         let (mailbox, inbound) = mailbox();
         let half = LANE_BYTES_MAX / 2;
         assert!(mailbox.post(posted(half)));
+        assert!((49.9..=50.0).contains(&mailbox.percent_full()));
         assert!(mailbox.post(posted(half)));
         assert!(!mailbox.post(posted(1)));
         inbound.event().unwrap();

@@ -144,6 +144,7 @@ impl Bench {
         let services = Arc::new(Services::new(Parts {
             presence,
             peers,
+            tracer: Arc::new(crate::trace::Tracer::new(Arc::default()).0),
             router: router.clone(),
             access_backend: None,
             issuers: crate::auth::issuers::Issuers::default(),
@@ -258,6 +259,7 @@ fn a_panic_in_a_connections_task_ends_that_connection_alone() {
         channel: ChannelKey::parse("post_1", 255).unwrap(),
         event: Event::parse(r#"{"type":"x"}"#, 255).unwrap(),
         position: None,
+        trace: None,
     });
     assert_eq!(hear(&mut other)["type"], "x");
     // The slot and all that is shared are as good as new.

@@ -2,6 +2,7 @@
 //! written to, once each.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use super::channels::Slot;
 use super::connection::{Flow, Flushed, Gone, Life};
@@ -12,12 +13,21 @@ use crate::config::Slow;
 use crate::limits::{
     DRAIN_PER_MS, RECHECK_EVERY_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX, TURN_WRITES_MAX,
 };
-use crate::protocol::Close;
+use crate::protocol::{ChannelKey, Close};
 use crate::session::Input;
+use crate::trace::{Passage, Role};
 use crate::ws::Frame;
 
 /// Entries for which the dirty list keeps memory while it is empty.
 const DIRTY_SPARE: usize = 1_024;
+
+/// A traced event that was taken in this turn.
+struct Traced {
+    passage: Arc<Passage>,
+    channel: ChannelKey,
+    /// Whose queues it was put into.
+    subscribers: u64,
+}
 
 impl Worker {
     /// One turn.
@@ -27,9 +37,10 @@ impl Worker {
         let mut state = self.state.borrow_mut();
         self.take_gaps(&mut state, now);
         self.take_revoked(&mut state, now);
-        self.take_events(&mut state, now);
+        let traced = self.take_events(&mut state, now);
         self.take_deadlines(&mut state, now);
         self.flush(&mut state, now);
+        self.tell_of(traced);
         let drained = *self.draining.borrow() && state.connections.is_empty();
         if drained && self.outfit.router.mailboxes()[self.outfit.index].load() == 0 {
             return Next::End;
@@ -75,7 +86,9 @@ impl Worker {
         }
     }
 
-    fn take_events(&self, state: &mut State, now: Moment) {
+    /// Puts events into the queues of those who follow their channels; those that are traced.
+    fn take_events(&self, state: &mut State, now: Moment) -> Vec<Traced> {
+        let mut traced = Vec::new();
         let queue_bytes = state.terms.limits.queue_bytes;
         let (mut events, mut bytes, mut deliveries) = (0, 0, 0);
         while events < TURN_EVENTS_MAX && bytes < TURN_BYTES_MAX {
@@ -84,6 +97,7 @@ impl Worker {
             };
             events += 1;
             bytes += posted.frame.len();
+            let before = deliveries;
             let frame = Frame::encoded(&posted.frame);
             let State {
                 terms,
@@ -115,11 +129,19 @@ impl Worker {
                     dirty.push_back(slot);
                 }
             });
+            if let Some(passage) = posted.passage {
+                traced.push(Traced {
+                    passage,
+                    channel: posted.channel,
+                    subscribers: deliveries - before,
+                });
+            }
         }
         self.outfit.counters.deliveries.add(deliveries);
         while let Some(slot) = state.overflowed.pop() {
             self.input(state, slot, Input::End(Close::TooSlow), now);
         }
+        traced
     }
 
     fn take_deadlines(&self, state: &mut State, now: Moment) {
@@ -186,6 +208,26 @@ impl Worker {
         }
         if state.dirty.is_empty() && state.dirty.capacity() > DIRTY_SPARE {
             state.dirty.shrink_to(DIRTY_SPARE);
+        }
+    }
+
+    /// Records what became of traced events: from when they were posted to the end of this turn, by which
+    /// they stand in every queue and the first ones are written.
+    fn tell_of(&self, traced: Vec<Traced>) {
+        // Another node may trace what this one does not.
+        if traced.is_empty() || self.outfit.services.config().sampling().is_none() {
+            return;
+        }
+        let tracer = &self.outfit.services.tracer;
+        for one in traced {
+            let passage = one.passage;
+            let mut span = tracer.span_since(passage.parent, Role::Consumer, passage.since_ns);
+            span.name(format!("deliver {}", one.channel.kind()));
+            span.say("messaging.system", "fanfare".into());
+            span.say("messaging.operation.type", "process".into());
+            span.say("messaging.destination.name", one.channel.as_str().into());
+            span.say("fanfare.worker", (self.outfit.index as u64).into());
+            span.say("fanfare.subscribers", one.subscribers.into());
         }
     }
 

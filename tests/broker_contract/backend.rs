@@ -145,6 +145,7 @@ pub fn passing(channel: &ChannelKey, n: usize) -> Publication {
         event: event(n),
         retention: None,
         idempotency_key: None,
+        trace: None,
     }
 }
 

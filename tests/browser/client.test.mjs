@@ -5,10 +5,8 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { launch } from './chromium.mjs';
 import { asBackend, startDevServer, until } from './server.mjs';
+import { PATIENCE_MS, WALLET, hears, isIn, openTab as openTabAt, range } from './tab.mjs';
 import { startWire } from './wire.mjs';
-
-const WALLET = '4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T';
-const PATIENCE_MS = 20_000;
 
 let browser;
 let server;
@@ -38,28 +36,7 @@ async function startAnew(...settings) {
   await start(...settings);
 }
 
-/** A tab with the library in it (shown as text: its policy lets own scripts run); `heard` has what `post_1` brought, `told` what the client said of itself. */
-async function openTab({ options = {} } = {}) {
-  const page = await context.newPage();
-  page.on('pageerror', (error) => assert.fail(error));
-  await page.goto(`${wire.url}/fanfare.js`);
-  await page.evaluate(async (options) => {
-    const { FanfareSocket, JWTManager, Notifications } = await import('/fanfare.js');
-    window.jwt = JWTManager.getInstance();
-    window.socket = new FanfareSocket(options);
-    window.inbox = new Notifications(window.socket);
-    window.heard = [];
-    window.told = [];
-    window.greetings = [];
-    for (const type of ['$status', '$recovered', '$denied', '$closed']) {
-      window.socket.on(type, (frame) => window.told.push([type, frame.data]));
-    }
-    window.socket.on('connected', ({ data }) => window.greetings.push(data.connectionId));
-    window.socket.subscribe('post_1', (event) => window.heard.push({ n: event.n, at: performance.now() }));
-    window.socket.connect();
-  }, options);
-  return page;
-}
+const openTab = (options) => openTabAt(context, wire.url, options);
 
 async function openSignedIn(options) {
   const page = await openTab(options);
@@ -68,22 +45,8 @@ async function openSignedIn(options) {
   return page;
 }
 
-/** Until the page is connected and follows `post_1`. */
-const isIn = (page) =>
-  until('the page follows its channel', PATIENCE_MS, () =>
-    page.evaluate(() => window.socket.isConnected() && window.socket.subscribe('post_1').ready.then(() => true, () => false)),
-  );
-
 const publish = (n) => asBackend(server, 'POST', '/api/publish', { channel: 'post_1', event: { type: 'tick', n } });
 
-/** Until the page has heard exactly these, in this order, each once. */
-async function hears(page, numbers) {
-  const heard = () => page.evaluate(() => window.heard.map(({ n }) => n));
-  await until(`${numbers.length} events`, PATIENCE_MS, async () => (await heard()).length >= numbers.length).catch(() => {});
-  assert.deepEqual(await heard(), numbers);
-}
-
-const range = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => from + n);
 const stats = async () => (await fetch(`${server.metricsUrl}/stats`)).json();
 const sockets = async () => (await stats()).activeConnections;
 

@@ -15,7 +15,7 @@ pub struct Asked {
     pub line: String,
     /// In lower case, with their values.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The body, as far as it is text.
     pub body: String,
 }
 
@@ -127,7 +127,7 @@ fn serve(
         asked.lock().unwrap().push(Asked {
             line: line.trim().to_owned(),
             headers,
-            body: String::from_utf8(body).unwrap(),
+            body: String::from_utf8_lossy(&body).into_owned(),
         });
         let Answering {
             status,

@@ -1,20 +1,20 @@
 //! A client of server-sent events that takes the stream apart as the standard says and knows no more.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::http::{Reply, find, parse};
 use super::server::Server;
+use super::wire::Wire;
 
 /// How long a message may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One open stream.
 pub struct EventStream {
-    stream: TcpStream,
+    stream: Wire,
     /// The head, without a body.
     pub reply: Reply,
     /// What arrived and is not taken apart yet.
@@ -44,8 +44,7 @@ impl EventStream {
             request += &format!("{name}: {value}\r\n");
         }
         request += "\r\n";
-        let mut stream = TcpStream::connect_timeout(&server.addr(), PATIENCE).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = Wire::connect(server.addr(), server.trust(), PATIENCE).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut received = Vec::new();
         let end = loop {

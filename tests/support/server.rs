@@ -511,6 +511,11 @@ impl Server {
         }
     }
 
+    /// What a client trusts, if the server speaks TLS.
+    pub fn trust(&self) -> Option<&Arc<ClientConfig>> {
+        self.trust.as_ref()
+    }
+
     fn ask(
         &self,
         to: SocketAddr,

@@ -1,9 +1,10 @@
 // What is shipped for watching a server, with the real programs: every rule and every query of the
 // dashboard in a Prometheus that scraped a server of its own and one on Redis with TLS; the event log
-// through rsyslog.
+// through rsyslog; traces at an OpenTelemetry collector.
 
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { copyFile, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import { createServer } from 'node:net';
@@ -27,6 +28,8 @@ let home;
 let server;
 /** A node on a Redis, with TLS. */
 let node;
+/** Settings of a server on the same Redis. */
+let onRedis;
 /** What the rule `backend` asks; it fails. */
 let application;
 const started = [];
@@ -36,29 +39,19 @@ before(async () => {
   application = http.createServer((_, answer) => answer.writeHead(500).end());
   await new Promise((done) => application.listen(0, '127.0.0.1', done));
   const nobody = `http://127.0.0.1:${application.address().port}/`;
-  const serve = ['serve', '--listen', '127.0.0.1:0', '--metrics-listen', '127.0.0.1:0', '--workers', '2'];
-  const set = (settings) => Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
-  const env = { FANFARE_AUTH__SECRET: SECRET, FANFARE_AUTH__API_KEYS: API_KEY, FANFARE_CHANNELS__BACKEND__SECRET: SECRET };
   const same = { 'limits.sign_in_per_minute': 1, 'alerts.canary_interval': '1s', 'auth.wallet_proof': 'none' };
-  server = await startServer({
-    args: [...serve, ...set({
-      ...same, 'channels.asked.subscribe': 'backend', 'channels.backend.url': nobody, 'alerts.auth_failures_per_minute': 1,
-    })],
-    env,
+  server = await serve({
+    ...same, 'channels.asked.subscribe': 'backend', 'channels.backend.url': nobody, 'alerts.auth_failures_per_minute': 1,
   });
 
   const redis = await freePort();
   start('redis-server', ['--port', String(redis), '--bind', '127.0.0.1', '--save', '', '--maxmemory', '1gb', '--dir', home]);
+  onRedis = { 'broker.backend': 'redis', 'broker.redis.url': `redis://127.0.0.1:${redis}` };
   const { cert, key } = await certificate();
-  node = await startServer({
-    args: [...serve, ...set({
-      ...same, 'server.tls.cert': cert, 'server.tls.key': key, 'broker.backend': 'redis',
-      'broker.redis.url': `redis://127.0.0.1:${redis}`, 'limits.dry_run': true, 'auth.token_ttl': '30m:1,5m:1',
-      'auth.issuers.other.issuer': 'https://other.example', 'auth.issuers.other.jwks_url': nobody,
-    })],
-    env,
-    ca: await readFile(cert, 'utf8'),
-  });
+  node = await serve({
+    ...same, ...onRedis, 'server.tls.cert': cert, 'server.tls.key': key, 'limits.dry_run': true,
+    'auth.token_ttl': '30m:1,5m:1', 'auth.issuers.other.issuer': 'https://other.example', 'auth.issuers.other.jwks_url': nobody,
+  }, await readFile(cert, 'utf8'));
 });
 
 after(async () => {
@@ -71,6 +64,18 @@ after(async () => {
   application?.close();
   if (home) await rm(home, { recursive: true, force: true });
 });
+
+/** A server with these settings. */
+function serve(settings, ca) {
+  return startServer({
+    args: [
+      'serve', '--listen', '127.0.0.1:0', '--metrics-listen', '127.0.0.1:0', '--workers', '2',
+      ...Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`]),
+    ],
+    env: { FANFARE_AUTH__SECRET: SECRET, FANFARE_AUTH__API_KEYS: API_KEY, FANFARE_CHANNELS__BACKEND__SECRET: SECRET },
+    ca,
+  });
+}
 
 /** A program that lives until the tests are over. */
 function start(program, args, cwd = home) {
@@ -183,7 +188,7 @@ test('Prometheus answers every query of the dashboard and evaluates every rule',
     const { groups } = await ask('rules');
     const rules = groups.flatMap((group) => group.rules);
     for (const rule of rules) assert.notEqual(rule.health, 'err', `${rule.name}: ${rule.lastError}`);
-    return rules.length >= 46 && rules.every((rule) => rule.health === 'ok');
+    return rules.length >= 47 && rules.every((rule) => rule.health === 'ok');
   });
   const { groups } = await ask('rules');
   for (const rule of groups.flatMap((group) => group.rules).filter((one) => one.type === 'recording')) {
@@ -257,4 +262,111 @@ test('the examples for Vector and Filebeat are TOML and YAML, and name the files
   }
   const filebeat = parseYaml(await example('logs/filebeat.yml'));
   assert.deepEqual(filebeat['filebeat.inputs'][0].paths, ['/var/log/fanfare/ws-*.log']);
+});
+
+/** The spans that Rotel has shown so far. */
+function spansIn(output) {
+  const spans = [];
+  let resource = {};
+  let attributes;
+  for (const line of output.split('\n')) {
+    const [, name, value] = /^\s+-> ([\w.]+): \w+\((.*)\)$/.exec(line) ?? [];
+    const [, field, text] = /^ {4}(Trace ID|Parent ID|ID|Name|Kind)\s*: ?(.*)$/.exec(line) ?? [];
+    if (line.startsWith('ResourceSpans')) attributes = resource = {};
+    else if (line.startsWith('Span #')) spans.push({ node: resource['service.instance.id'], service: resource['service.name'], attributes: (attributes = {}) });
+    else if (name) attributes[name] = value;
+    else if (field && spans.length) spans.at(-1)[field] = text;
+  }
+  return spans;
+}
+
+test('a request that is traced is followed to its subscribers, on every node, by an OpenTelemetry collector', async () => {
+  const [http, grpc] = [await freePort(), await freePort()];
+  const rotel = start('rotel', [
+    'start', '--otlp-http-endpoint', `127.0.0.1:${http}`, '--otlp-grpc-endpoint', `127.0.0.1:${grpc}`,
+    '--exporter', 'blackhole', '--debug-log', 'traces', '--debug-log-verbosity', 'detailed',
+  ]);
+  await until('Rotel listens', PATIENCE_MS, async () => {
+    if (rotel.exitCode !== null) throw new Error(rotel.output);
+    return fetch(`http://127.0.0.1:${http}/v1/traces`).then(() => true, () => false);
+  });
+  const traced = { 'traces.otlp_url': `http://127.0.0.1:${http}`, 'traces.sample': '0%', 'channels.live.subscribe': 'any', 'channels.live.history': 0 };
+  const alone = await serve({ ...traced, 'traces.service_name': 'alone' });
+  const [here, there] = await Promise.all([serve({ ...traced, ...onRedis }), serve({ ...traced, ...onRedis })]);
+  const sockets = [];
+  let heard = 0;
+  const follow = async (server, channel) => {
+    const socket = new WebSocket(`${server.url.replace('http', 'ws')}/ws?token=${mint(SECRET, 'ann')}`);
+    sockets.push(socket);
+    await new Promise((resolve, reject) => {
+      socket.on('error', reject);
+      socket.on('message', (data) => {
+        const { type } = JSON.parse(data);
+        if (type === 'connected') socket.send(JSON.stringify({ type: 'subscribe', channel }));
+        if (type === 'subscribed') resolve();
+        if (type === 'tick' || type === 'notification') heard += 1;
+      });
+    });
+  };
+  const caller = (flags = '01') => {
+    const [trace, parent] = [randomBytes(16).toString('hex'), randomBytes(8).toString('hex')];
+    return { trace, parent, header: { traceparent: `00-${trace}-${parent}-${flags}` } };
+  };
+  const tick = (server, channel, headers) => asBackend(server, 'POST', '/api/publish', { channel, event: { type: 'tick' } }, headers);
+  const of = (trace) => spansIn(rotel.output).filter((span) => span['Trace ID'] === trace);
+  const complete = (trace, count) => until(`${count} spans of ${trace}`, PATIENCE_MS, () => of(trace).length >= count && of(trace));
+  /** Request, publishing, deliveries: each below the one before it, the first below the caller's. */
+  const chain = (spans, { parent }, request, kind) => {
+    const one = (name) => spans.filter((span) => span.Name === name);
+    const [[top], [publish], deliveries] = [one(request), one(`publish ${kind}`), one(`deliver ${kind}`)];
+    assert.equal(top['Parent ID'], parent);
+    assert.equal(publish['Parent ID'], top.ID);
+    assert.ok(deliveries.every((span) => span['Parent ID'] === publish.ID));
+    assert.deepEqual([top.Kind, publish.Kind], ['SPAN_KIND_SERVER', 'SPAN_KIND_PRODUCER']);
+    assert.equal(spans.length, 2 + deliveries.length);
+    return { top, publish, deliveries };
+  };
+  try {
+    // Four subscribers on two workers.
+    for (let i = 0; i < 4; i += 1) await follow(alone, 'post_1');
+    await follow(alone, 'notifications');
+    const [published, noticed, untraced] = [caller(), caller(), caller('00')];
+    await tick(alone, 'post_1', published.header);
+    await tick(alone, 'post_1', untraced.header);
+    await tick(alone, 'post_1', {});
+    await tick(alone, 'post_1', { traceparent: 'nonsense' });
+    const notification = { userId: 'ann', type: 'like', title: 't', message: 'm' };
+    await asBackend(alone, 'POST', '/api/user/notifications', notification, noticed.header);
+    const way = chain(await complete(published.trace, 4), published, 'POST /api/publish', 'post');
+    assert.equal(way.top.service, 'alone');
+    assert.equal(way.top.attributes['http.response.status_code'], '200');
+    assert.equal(way.publish.attributes['messaging.destination.name'], 'post_1');
+    assert.equal(way.deliveries.length, 2, 'one for each worker');
+    assert.equal(way.deliveries.reduce((sum, span) => sum + Number(span.attributes['fanfare.subscribers']), 0), 4);
+    assert.deepEqual(new Set(way.deliveries.map((span) => span.attributes['fanfare.worker'])), new Set(['0', '1']));
+    chain(await complete(noticed.trace, 3), noticed, 'POST /api/user/notifications', 'notifications');
+
+    // With Redis between them, with history and without.
+    await follow(there, 'post_1');
+    await follow(there, 'live_1');
+    for (const [channel, kind] of [['post_1', 'post'], ['live_1', 'live']]) {
+      const asked = caller();
+      await tick(here, channel, asked.header);
+      const { publish, deliveries } = chain(await complete(asked.trace, 3), asked, 'POST /api/publish', kind);
+      assert.equal(deliveries.length, 1);
+      assert.notEqual(deliveries[0].node, publish.node);
+    }
+
+    // What waits to be sent goes out before the end.
+    const late = caller();
+    await tick(alone, 'post_1', late.header);
+    await until('everything is heard', PATIENCE_MS, () => heard === 4 * 5 + 1 + 2);
+    alone.signal('SIGTERM');
+    await complete(late.trace, 4);
+    assert.deepEqual(of(untraced.trace), []);
+    assert.equal(spansIn(rotel.output).length, 4 + 3 + 2 * 3 + 4);
+  } finally {
+    for (const socket of sockets) socket.terminate();
+    for (const one of [alone, here, there]) await one.stop();
+  }
 });

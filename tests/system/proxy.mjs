@@ -116,6 +116,37 @@ export class Proxy {
     });
   }
 
+  /** Server-sent events; resolves with {headers, next, close}: `next` waits for the next message. */
+  async stream(where, headers) {
+    const answer = await new Promise((resolve, reject) => {
+      https.get({
+        host: '127.0.0.1', port: this.port, path: where, ca: this.ca, servername: NAME, agent: false, headers: { Host: NAME, ...headers },
+      }, resolve).on('error', reject);
+    });
+    let text = '';
+    const next = async () => {
+      const deadline = setTimeout(() => answer.destroy(new Error('no message in 10 s')), 10_000);
+      try {
+        for (;;) {
+          const [block, ...rest] = text.split('\n\n');
+          if (rest.length) {
+            text = rest.join('\n\n');
+            const data = block.split('\n').filter((line) => line.startsWith('data: ')).map((line) => line.slice(6));
+            if (data.length) return JSON.parse(data.join('\n'));
+            continue;
+          }
+          const chunk = answer.read();
+          if (chunk) text += chunk;
+          else if (answer.readableEnded || answer.destroyed) throw new Error('the stream has ended');
+          else await new Promise((resolve, reject) => answer.once('readable', resolve).once('error', reject));
+        }
+      } finally {
+        clearTimeout(deadline);
+      }
+    };
+    return { headers: answer.headers, next, close: () => answer.destroy() };
+  }
+
   /** A WebSocket; resolves with {socket, next, cookie}, or rejects with the status that refused it. */
   connect(token, { headers = {}, from } = {}) {
     const socket = new WebSocket(`wss://127.0.0.1:${this.port}/ws?token=${token}`, {

@@ -135,6 +135,7 @@ impl Embedded {
             channel: publication.channel,
             event: publication.event,
             position: None,
+            trace: publication.trace,
         }]);
         Ok(Published {
             position: None,

@@ -61,6 +61,7 @@ pub(super) fn publish(
         channel: publication.channel.clone(),
         event: publication.event.clone(),
         position: position.clone(),
+        trace: publication.trace,
     });
     Ok(Published {
         position,

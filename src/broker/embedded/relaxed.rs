@@ -99,6 +99,7 @@ pub(super) fn publish(shared: &Arc<Shared>, publication: &Publication) -> Result
             channel: channel.clone(),
             event: publication.event.clone(),
             position: Some(position.clone()),
+            trace: publication.trace,
         });
     }
     Ok(Way::AtOnce(Published {

@@ -127,6 +127,7 @@ impl Redis {
                 channel: channel.clone(),
                 event: message.event,
                 position: message.position,
+                trace: message.trace,
             });
         }
     }

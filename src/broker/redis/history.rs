@@ -63,7 +63,8 @@ impl Redis {
             .number(lasting(millis(retention.ttl)))
             .arg(line)
             .arg(verb)
-            .number(KEEP_MS);
+            .number(KEEP_MS)
+            .arg(wire::trace(publication.trace));
         let durable = retention.durability == crate::broker::Durability::Commit;
         let answer = self.write(&call, durable).await?;
         let (repeated, answer): (u64, String) = decode(answer)?;
@@ -99,7 +100,8 @@ impl Redis {
                 .arg(json.to_vec())
                 .arg(line)
                 .arg(verb)
-                .number(KEEP_MS);
+                .number(KEEP_MS)
+                .arg(wire::trace(publication.trace));
             let repeated = decode::<u64>(self.write(&call, true).await?)? == 1;
             if !repeated {
                 self.pass_on(publication, None).await?;
@@ -109,7 +111,9 @@ impl Redis {
         if self.pubsub.is_some() {
             self.pass_on(publication, None).await?;
         } else {
-            let call = Call::command(verb, line).arg(json.to_vec());
+            let mut message = wire::trace(publication.trace).into_bytes();
+            message.extend_from_slice(json.as_ref());
+            let call = Call::command(verb, line).arg(message);
             self.link.call(&call).await?;
         }
         Ok(published(false))
@@ -138,6 +142,7 @@ impl Redis {
         };
         let channel = &publication.channel;
         let mut message = position.map_or_else(Vec::new, |it| wire::head(it).into_bytes());
+        message.extend_from_slice(wire::trace(publication.trace).as_bytes());
         message.extend_from_slice(publication.event.as_bytes());
         let call = if pubsub.can_shard() {
             Call::command("SPUBLISH", self.keys.sharded_line(channel))

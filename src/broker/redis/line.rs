@@ -140,6 +140,7 @@ impl Line {
                         offset: entry.offset,
                     }),
                     event: entry.event,
+                    trace: None,
                 }));
             }
             _ => healed.is_gap = true,
@@ -207,6 +208,7 @@ mod tests {
         Message {
             position: Some(at(epoch, offset)),
             event: event(offset),
+            trace: None,
         }
     }
 
@@ -214,6 +216,7 @@ mod tests {
         Message {
             position: None,
             event: event(0),
+            trace: None,
         }
     }
 

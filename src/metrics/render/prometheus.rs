@@ -331,6 +331,14 @@ fn about_requests(s: &Snapshot, page: &mut Page) {
         "Fetches of the keys that other issuers publish.",
         outcomes,
     );
+    let outcomes = s
+        .spans
+        .map(|(outcome, count)| series([("outcome", outcome)], count as f64));
+    page.counters(
+        "trace_spans_total",
+        "Spans by what became of them: the receiver took them or did not, or the queue was full.",
+        outcomes.into(),
+    );
     page.counter(
         "errors_total",
         "Faults of the server itself.",

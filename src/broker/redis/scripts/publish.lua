@@ -1,7 +1,8 @@
 -- Appends an event to a channel's history and publishes it, as one step.
 -- KEYS: meta, stream, [the idempotency key]
 -- ARGV: run id, an epoch to begin with, the event, entries and milliseconds to keep,
---       the pub/sub channel ('' for none), PUBLISH or SPUBLISH, milliseconds to keep the answer
+--       the pub/sub channel ('' for none), PUBLISH or SPUBLISH, milliseconds to keep the answer,
+--       what is said of the trace (mostly '')
 if KEYS[3] then
   local first = redis.call('GET', KEYS[3])
   if first then
@@ -41,7 +42,7 @@ if offset % 16 == 0 then
   end
 end
 if ARGV[6] ~= '' then
-  redis.call(ARGV[7], ARGV[6], '@' .. number .. ':' .. epoch .. ':' .. ARGV[3])
+  redis.call(ARGV[7], ARGV[6], '@' .. number .. ':' .. epoch .. ':' .. ARGV[9] .. ARGV[3])
 end
 local answer = number .. ':' .. epoch
 if KEYS[3] then

@@ -30,7 +30,12 @@ interface User {
 interface Signer {
 	address: string;
 	/** The signature's 64 bytes, or them as base58 or base64. */
-	signMessage(message: Uint8Array): Promise<Uint8Array | string>;
+	signMessage?(message: Uint8Array): Promise<Uint8Array | string>;
+	/** `solana:signIn` of the wallet standard, or `signIn` of a wallet adapter; where it is there, it is used. */
+	signIn?(input: any): Promise<{
+		signedMessage: Uint8Array;
+		signature: Uint8Array;
+	}>;
 }
 interface JWTOptions {
 	/** Where Fanfare is, such as `https://rt.example`; by default the page's own origin. */
@@ -163,6 +168,8 @@ declare class FanfareSocket {
 	private _url;
 	private _listen;
 	private _open;
+	/** How to connect: by a WebSocket, unless those do not pass where requests do. */
+	private _way;
 	private _command;
 	private _promise;
 	private _emit;

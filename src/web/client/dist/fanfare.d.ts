@@ -37,23 +37,28 @@ export interface User {
 }
 /** What is told when a command failed, a channel was refused or a request was. */
 export declare class FanfareError extends Error {
-	/** For programs: a code of the server's, or `offline`, `queue_full`, `connection_lost`, `timeout`, `stopped`, .. */
+	/** For programs: a code of the server's, or `offline`, `queue_full`, `connection_lost`, `timeout`, `needs_websocket`, `stopped`, .. */
 	readonly code: string;
 	/** The HTTP status, if it was a request. */
 	readonly status?: number | undefined;
 	constructor(
-	/** For programs: a code of the server's, or `offline`, `queue_full`, `connection_lost`, `timeout`, `stopped`, .. */
+	/** For programs: a code of the server's, or `offline`, `queue_full`, `connection_lost`, `timeout`, `needs_websocket`, `stopped`, .. */
 	code: string, message?: string, 
 	/** The HTTP status, if it was a request. */
 	status?: number | undefined);
 }
 /** The key of a channel; `notifications` and `feed` stay as they are. */
 export declare function keyOf(channel: Channel): string;
-/** An address, and a way to sign with its key. */
+/** An address, and a way to sign with its key: one of the two. */
 export interface Signer {
 	address: string;
 	/** The signature's 64 bytes, or them as base58 or base64. */
-	signMessage(message: Uint8Array): Promise<Uint8Array | string>;
+	signMessage?(message: Uint8Array): Promise<Uint8Array | string>;
+	/** `solana:signIn` of the wallet standard, or `signIn` of a wallet adapter; where it is there, it is used. */
+	signIn?(input: any): Promise<{
+		signedMessage: Uint8Array;
+		signature: Uint8Array;
+	}>;
 }
 /** For `JWTManager.getInstance` and `configure`. */
 export interface JWTOptions {
@@ -193,6 +198,8 @@ export declare class FanfareSocket {
 	private _url;
 	private _listen;
 	private _open;
+	/** How to connect: by a WebSocket, unless those do not pass where requests do. */
+	private _way;
 	private _command;
 	private _promise;
 	private _emit;

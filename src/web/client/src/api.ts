@@ -7,7 +7,7 @@ const PATIENCE = 10_000;
 /** The answer's JSON, or a `FanfareError`; `code` is `offline` if there was no answer. */
 export async function request(
   method: string,
-  url: string,
+  url: string | URL,
   token?: string | null,
   body?: unknown,
 ): Promise<any> {
@@ -18,9 +18,9 @@ export async function request(
       method,
       headers: {
         ...(token && { Authorization: `Bearer ${token}` }),
-        ...(body !== undefined && { 'Content-Type': 'application/json' }),
+        ...(!!body && { 'Content-Type': 'application/json' }),
       },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: JSON.stringify(body),
       cache: 'no-store',
       keepalive: method !== 'GET',
       signal: AbortSignal.timeout(PATIENCE),

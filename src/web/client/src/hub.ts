@@ -54,6 +54,7 @@ export class Hub {
   fromServer(frame: Frame, now: number): void {
     const { type, id, data } = frame;
     if (type === 'connected') {
+      this.lost();
       this.greeting = frame;
       this._budget = BURST;
       this._countedAt = now;

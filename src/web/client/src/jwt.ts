@@ -118,17 +118,9 @@ export class JWTManager {
    * where the server asks for no proof.
    */
   async signIn(who?: Signer | string): Promise<User> {
-    const signer = who ?? (await (await import('./wallet.js')).findWallet());
-    const wallet = typeof signer === 'string' ? signer : signer.address;
-    let proof = {};
-    if (typeof signer !== 'string') {
-      const { message } = await this._post('challenge', { wallet });
-      let signature = await signer.signMessage(new TextEncoder().encode(message));
-      if (typeof signature !== 'string') signature = btoa(String.fromCharCode(...signature));
-      proof = { message, signature };
-    }
+    const proof = typeof who === 'string' ? { wallet: who } : await (await import('./wallet.js')).prove(who, (wallet) => this._post('challenge', { wallet }));
     const from = Date.now();
-    const session = this._session(await this._post('wallet', { wallet, ...proof }), from);
+    const session = this._session(await this._post('wallet', proof), from);
     this._run(() => this._core.signedIn(session));
     return session.user;
   }
@@ -159,7 +151,7 @@ export class JWTManager {
     this.forget();
     if (!session) return;
     const { token, refreshToken } = session;
-    await request('POST', `${this.baseUrl}/api/auth/logout`, token, refreshToken ? { refreshToken } : {}).catch(() => {});
+    await request('POST', `${this.baseUrl}/api/auth/logout`, token, { refreshToken }).catch(() => {});
   }
 
   /** Signs out without telling the server; with a token, only if it is still that one. */

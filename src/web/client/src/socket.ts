@@ -1,11 +1,13 @@
 // The live connection, as applications use it.
 
+import { request } from './api.js';
 import { drive } from './drive.js';
 import { JWTManager } from './jwt.js';
 import { Link, type Phase } from './link.js';
 import { onPage } from './page.js';
 import { Tabs } from './tabs.js';
 import { FanfareError, keyOf, type Channel, type Frame } from './types.js';
+import { SHUT_KEY, Wire, type Ears } from './wire.js';
 
 /** For `new FanfareSocket`. */
 export interface SocketOptions {
@@ -16,6 +18,9 @@ export interface SocketOptions {
   /** One socket for all tabs; true by default. */
   shared?: boolean;
 }
+
+/** So often a WebSocket may fail before it is looked whether anything passes. */
+const ATTEMPTS = 2;
 
 export type Handler = (frame: any) => void;
 
@@ -94,7 +99,7 @@ export class FanfareSocket {
   /** Connects, and stays connected until `disconnect`; needs somebody signed in, and waits for that. */
   connect(): void {
     this._off ??= this._listen();
-    this._tabs.join();
+    this._tabs.enter();
     this._run((now) => this._link.connect(now));
   }
 
@@ -186,7 +191,7 @@ export class FanfareSocket {
     // A page that sleeps must not keep the others from the socket.
     const sleep = () => this._tabs.leave();
     const rise = () => {
-      this._tabs.join();
+      this._tabs.enter();
       this._run((now) => this._link.wake(now));
       this._run((now) => this._link.moved(now, this._tabs.leads));
     };
@@ -209,12 +214,31 @@ export class FanfareSocket {
     const { _jwt: jwt } = this;
     const renewed = !fresh || (await jwt.refresh(this._used));
     const token = renewed ? await jwt.getToken() : null;
+    const wire = token && (await this._way(token));
     if (opening !== this._opening || !this._tabs.leads) return;
-    if (token) {
-      this._used = token;
-      this._tabs.open(this._url(), token);
+    if (wire) {
+      this._used = token!;
+      this._tabs.open(wire);
     } else if (jwt.user) this._run((now) => this._link.closed(4000, 'no token', now));
     else this._run(() => this._link.noToken());
+  }
+
+  /** How to connect: by a WebSocket, unless those do not pass where requests do. */
+  private async _way(token: string): Promise<(ears: Ears) => Pick<Wire, 'send' | 'close'>> {
+    const url = this._url();
+    const connect = (token: string, ears: Ears) => new Wire(url, token, ears);
+    try {
+      if (this._tabs.shut >= ATTEMPTS || Number(localStorage.getItem(SHUT_KEY)) > Date.now()) {
+        const answer = await request('GET', new URL('api/auth/wallet', url.replace(/^ws/, 'http')), token).catch((error) => {
+          if (error.status !== 401) throw error;
+        });
+        const { Stream } = await import('./stream.js');
+        return (ears) => new Stream(url, token, ears, answer?.userId, connect);
+      }
+    } catch {
+      // Nothing passes.
+    }
+    return (ears) => connect(token, ears);
   }
 
   private _command(frame: Frame, harmless: boolean): Promise<Frame> {

@@ -4,7 +4,7 @@
 
 import { Hub } from './hub.js';
 import type { Frame } from './types.js';
-import { Wire, type Ears } from './wire.js';
+import type { Ears, Wire } from './wire.js';
 
 /** How long the tab with the socket may take to answer before another takes the lock from it. */
 const HELLO_PATIENCE = 3_000;
@@ -27,9 +27,11 @@ type Note =
 
 export class Tabs {
   leads: boolean;
+  /** Attempts in which no WebSocket said anything, since one did. */
+  shut = 0;
   private _me = Math.random().toString(36).slice(2);
   private _hub = new Hub();
-  private _wire?: Wire;
+  private _wire?: Pick<Wire, 'send' | 'close'>;
   private _channel?: BroadcastChannel;
   private _release?: () => void;
   private _seeking?: AbortController;
@@ -47,7 +49,7 @@ export class Tabs {
   }
 
   /** Takes part from now on. */
-  join(): void {
+  enter(): void {
     if (this.leads || this._channel) return;
     this._channel = new BroadcastChannel(this._name);
     this._channel.onmessage = ({ data }) => this._hear(data);
@@ -73,10 +75,12 @@ export class Tabs {
     this._hello = setTimeout(() => this._seek(true), HELLO_PATIENCE);
   }
 
-  open(url: string, token: string): void {
+  open(wire: (ears: Ears) => Pick<Wire, 'send' | 'close'>): void {
     this._wire?.close();
-    const wire: Wire = new Wire(url, token, {
-      frame: (frame) => {
+    this.shut++;
+    this._wire = wire({
+      frame: (frame, isSocket) => {
+        if (isSocket) this.shut = 0;
         this._hub.fromServer(frame, Date.now());
         this._pump();
       },
@@ -85,7 +89,6 @@ export class Tabs {
         this._owner.closed(code, reason);
       },
     });
-    this._wire = wire;
   }
 
   send(frame: Frame): void {

@@ -33,7 +33,7 @@ export interface User {
 /** What is told when a command failed, a channel was refused or a request was. */
 export class FanfareError extends Error {
   constructor(
-    /** For programs: a code of the server's, or `offline`, `queue_full`, `connection_lost`, `timeout`, `stopped`, .. */
+    /** For programs: a code of the server's, or `offline`, `queue_full`, `connection_lost`, `timeout`, `needs_websocket`, `stopped`, .. */
     readonly code: string,
     message?: string,
     /** The HTTP status, if it was a request. */

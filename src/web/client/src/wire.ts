@@ -3,10 +3,14 @@
 import type { Frame } from './types.js';
 
 export interface Ears {
-  frame(frame: Frame): void;
+  /** `isSocket`: it came over a WebSocket, so that those pass. */
+  frame(frame: Frame, isSocket?: boolean): void;
   /** Once, unless `close` was called before. */
   closed(code: number, reason: string): void;
 }
+
+/** In localStorage: until when it is known that WebSockets do not pass here. */
+export const SHUT_KEY = 'fanfare-shut';
 
 export class Wire {
   private _socket: WebSocket;
@@ -21,7 +25,7 @@ export class Wire {
       } catch {
         return;
       }
-      ears.frame(frame);
+      ears.frame(frame, true);
     };
     socket.onclose = ({ code, reason }) => ears.closed(code, reason);
   }

@@ -1,6 +1,9 @@
 // What the client may expect of the server, as the contract says it, in a few lines.
 
-import type { FakeSocket, Tab, World } from './world.js';
+import type { FakeSocket, FakeStream, Tab, World } from './world.js';
+
+/** What a client is connected by. */
+export type Connection = FakeSocket | FakeStream;
 
 interface Channel {
   offset: number;
@@ -12,7 +15,9 @@ const b64 = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('bas
 export class FakeServer {
   epoch = 'e1';
   isDown = false;
-  sockets = new Map<FakeSocket, { user: string; channels: Map<string, number>; expires: number }>();
+  /** What a proxy does to WebSockets. */
+  shut: 'no' | 'refused' | 'swallowed' = 'no';
+  sockets = new Map<Connection, { user: string; channels: Map<string, number>; expires: number }>();
   channels = new Map<string, Channel>();
   /** Refresh tokens: what they gave, and to whom. */
   refreshTokens = new Map<string, { user: string; answer?: any; by?: Tab }>();
@@ -20,6 +25,7 @@ export class FakeServer {
   reuses = 0;
   refreshes = 0;
   inBand = 0;
+  streams = 0;
   private issued = 0;
 
   constructor(
@@ -37,9 +43,13 @@ export class FakeServer {
     return { token, refreshToken, user: { id: user, wallet: `w-${user}`, nickname: null } };
   }
 
-  fetch(method: string, path: string, _token: string | null, body: any): { status: number; body: any } | null {
+  fetch(method: string, path: string, token: string | null, body: any): { status: number; body: any } | null {
     if (this.isDown) return null;
     if (path === '/api/auth/wallet' && method === 'POST') return { status: 200, body: this.issue(body.wallet.slice(2)) };
+    if (path === '/api/auth/wallet') {
+      const { userId, exp } = this.claims(token!);
+      return exp * 1_000 > this.world.now ? { status: 200, body: { valid: true, userId } } : { status: 401, body: { error: 'Token expired', code: 'token_expired' } };
+    }
     if (path === '/api/auth/logout') return { status: 200, body: { success: true } };
     if (path === '/api/auth/refresh') {
       const known = this.refreshTokens.get(body.refreshToken);
@@ -58,14 +68,36 @@ export class FakeServer {
   }
 
   connect(socket: FakeSocket, token: string): void {
-    if (this.isDown) return socket.end(1006, '', true);
+    if (this.shut === 'swallowed') return;
+    if (this.isDown || this.shut === 'refused') return socket.end(1006, '', true);
     socket.accept();
     const { userId, exp, jti } = this.claims(token);
     if (exp * 1_000 <= this.world.now || this.revoked.has(jti)) {
       socket.push({ type: 'disconnect', data: { code: 1008, reason: 'Unauthorized', reconnect: false, retryAfterMs: 0 } });
       return socket.end(1008, 'Unauthorized', false);
     }
-    const session = { user: userId, channels: new Map(), expires: exp * 1_000 };
+    this.greet(socket, userId, exp * 1_000);
+  }
+
+  stream(stream: FakeStream, token: string | null, channels: string[], lastEventId: string): number {
+    if (this.isDown) return 0;
+    const { userId, exp, jti } = this.claims(token!);
+    if (exp * 1_000 <= this.world.now || this.revoked.has(jti)) return 401;
+    this.streams++;
+    stream.accept();
+    this.greet(stream, userId, exp * 1_000);
+    const positions = new Map(
+      lastEventId.split(',').map((entry) => {
+        const [key, epoch, offset] = entry.split(/[@:]/);
+        return [decodeURIComponent(key!), { epoch, offset: Number(offset) }];
+      }),
+    );
+    for (const channel of channels) this.receive(stream, { type: 'subscribe', channel, recover: positions.get(channel) });
+    return 200;
+  }
+
+  private greet(socket: Connection, userId: string, expires: number): void {
+    const session = { user: userId, channels: new Map(), expires };
     this.sockets.set(socket, session);
     socket.push({ type: 'connected', data: { userId, connectionId: `c${Math.random()}`, node: 'n', expiresAt: new Date(session.expires).toISOString() } });
     this.expire(socket);
@@ -73,14 +105,14 @@ export class FakeServer {
   }
 
   /** A minute before the end, and for short tokens that is always. */
-  private warn(socket: FakeSocket): void {
+  private warn(socket: Connection): void {
     const session = this.sockets.get(socket)!;
     this.world.after(session.expires - 60_000 - this.world.now, () => {
       if (this.sockets.get(socket) === session && session.expires - 60_000 <= this.world.now) socket.push({ type: 'token_expiring', data: {} });
     }, this.world.outside);
   }
 
-  private expire(socket: FakeSocket): void {
+  private expire(socket: Connection): void {
     const session = this.sockets.get(socket)!;
     this.world.after(session.expires - this.world.now, () => {
       if (this.sockets.get(socket) !== session) return;
@@ -89,17 +121,17 @@ export class FakeServer {
     }, this.world.outside);
   }
 
-  close(socket: FakeSocket, code: number, reason: string, reconnect: boolean, retryAfterMs: number): void {
+  close(socket: Connection, code: number, reason: string, reconnect: boolean, retryAfterMs: number): void {
     if (!this.sockets.delete(socket)) return;
     socket.push({ type: 'disconnect', data: { code, reason, reconnect, retryAfterMs } });
     socket.end(code, reason, false);
   }
 
-  cut(socket: FakeSocket): void {
+  cut(socket: Connection): void {
     if (this.sockets.delete(socket)) socket.end(1006, '', true);
   }
 
-  gone(socket: FakeSocket): void {
+  gone(socket: Connection): void {
     this.sockets.delete(socket);
     socket.isAccepted = false;
   }
@@ -127,7 +159,7 @@ export class FakeServer {
     return { _meta: { channel: key, offset, epoch: this.epoch }, ...event };
   }
 
-  receive(socket: FakeSocket, frame: any): void {
+  receive(socket: Connection, frame: any): void {
     const session = this.sockets.get(socket);
     if (!session) return;
     const { type, id, channel: key } = frame;

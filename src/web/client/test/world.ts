@@ -10,7 +10,7 @@ export class Tab {
   isDead = false;
   isFrozen = false;
   listeners: { type: string; handler: (event: any) => void }[] = [];
-  sockets = new Set<FakeSocket>();
+  sockets = new Set<FakeSocket | FakeStream>();
   channels = new Set<FakeChannel>();
   constructor(readonly name: string) {}
 }
@@ -35,7 +35,9 @@ export type Server = {
   /** A socket has been opened with this token. */
   connect(socket: FakeSocket, token: string): void;
   receive(socket: FakeSocket, frame: any): void;
-  gone(socket: FakeSocket): void;
+  gone(socket: FakeSocket | FakeStream): void;
+  /** Server-sent events; the status. */
+  stream(stream: FakeStream, token: string | null, channels: string[], lastEventId: string): number;
   fetch(method: string, path: string, token: string | null, body: any): { status: number; body: any } | null;
 };
 
@@ -243,9 +245,20 @@ export class World {
       this.after(this.delay(), () => {
         const bearer = options.headers.Authorization?.slice(7) ?? null;
         this.asking = tab;
-        const answer = this.server.fetch(options.method, new URL(url, 'http://rt.example').pathname, bearer, options.body && JSON.parse(options.body));
+        const { pathname, searchParams } = new URL(url, 'http://rt.example');
+        if (pathname === '/sse') {
+          if (options.signal.aborted || tab.isDead) return;
+          const stream = new FakeStream(this, tab, options.signal);
+          const status = this.server.stream(stream, bearer, searchParams.getAll('channel'), options.headers['Last-Event-ID'] ?? '');
+          this.after(this.delay(), () => {
+            if (!status) return reject(new TypeError('network'));
+            resolve({ status, headers: new Headers(), json: async () => ({}), body: { getReader: () => stream } });
+          }, tab);
+          return;
+        }
+        const answer = this.server.fetch(options.method, pathname, bearer, options.body && JSON.parse(options.body));
         this.after(this.delay(), () => {
-          if (answer) resolve({ status: answer.status, json: async () => answer.body });
+          if (answer) resolve({ status: answer.status, ok: answer.status < 300, headers: new Headers(), json: async () => answer.body });
           else reject(new TypeError('network'));
         }, tab);
       }, this.outside);
@@ -335,5 +348,62 @@ export class FakeSocket {
     const at = Math.max(this.inbound, this.world.now + this.world.delay());
     this.inbound = at;
     this.world.after(at - this.world.now, work, this.tab);
+  }
+}
+
+/** The body of an answer that goes on: server-sent events, cut anywhere. */
+export class FakeStream {
+  readonly isStream = true;
+  isAccepted = false;
+  private chunks: Uint8Array[] = [];
+  private isOver = false;
+  private wake?: () => void;
+  private inbound = 0;
+
+  constructor(readonly world: World, readonly tab: Tab, private signal: AbortSignal) {
+    tab.sockets.add(this);
+    signal.addEventListener('abort', () => {
+      this.wake?.();
+      tab.sockets.delete(this);
+      world.after(world.delay(), () => world.server.gone(this), world.outside);
+    });
+  }
+
+  // ---- the server's side
+
+  accept(): void {
+    this.isAccepted = true;
+  }
+  push(frame: any): void {
+    const bytes = new TextEncoder().encode(`event: message\ndata: ${JSON.stringify(frame)}\n\n`);
+    const cut = Math.floor(this.world.random() * bytes.length);
+    for (const part of [bytes.subarray(0, cut), bytes.subarray(cut)]) this.later(() => this.chunks.push(part));
+  }
+  end(_code: number, _reason: string, cut: boolean): void {
+    this.isAccepted = false;
+    if (cut) this.chunks = [];
+    this.later(() => (this.isOver = true));
+    this.tab.sockets.delete(this);
+  }
+
+  // ---- the page's side
+
+  async read(): Promise<{ value?: Uint8Array; done: boolean }> {
+    for (;;) {
+      if (this.signal.aborted) throw new Error('AbortError');
+      const value = this.chunks.shift();
+      if (value) return { value, done: false };
+      if (this.isOver) return { done: true };
+      await new Promise<void>((resolve) => (this.wake = resolve));
+    }
+  }
+
+  private later(work: () => void): void {
+    const at = Math.max(this.inbound, this.world.now + this.world.delay());
+    this.inbound = at;
+    this.world.after(at - this.world.now, () => {
+      work();
+      this.wake?.();
+    }, this.tab);
   }
 }
