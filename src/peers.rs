@@ -33,6 +33,8 @@ const GREETING: Duration = Duration::from_millis(500);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// For how long an answer is kept for the node that asked.
 const ANSWER_TTL: Duration = Duration::from_secs(10);
+/// Entries that another node may ask for.
+const ENTRIES_MAX: usize = 1_001;
 /// The namespace of the answers.
 const SPACE: &str = "answer";
 /// A worker that takes longer is busier than it should ever be.
@@ -268,10 +270,12 @@ impl Peers {
                 after,
                 limit,
             }) => {
+                let limit = limit.min(ENTRIES_MAX);
                 let page = self.own_channels(&prefix, after.as_deref(), limit);
                 self.put(&id, &page).await?
             }
             Task::Look(Question::Connections { user, after, limit }) => {
+                let limit = limit.min(ENTRIES_MAX);
                 let page = self.own_connections(user.as_deref(), after.as_deref(), limit);
                 self.put(&id, &page.await?).await?
             }

@@ -101,10 +101,12 @@ impl Nodes {
     pub(super) fn heard(&self, node: &str, wants_to_know: bool) {
         let mut seen = lock(&self.seen);
         let is_known = seen.contains_key(node);
-        if is_known || seen.len() < NODES_MAX {
+        let has_room = seen.len() < NODES_MAX;
+        if is_known || has_room {
             seen.insert(node.into(), 0);
         }
-        if wants_to_know || !is_known {
+        // One that there is no room for is not greeted each time: it would greet back for ever.
+        if wants_to_know || !is_known && has_room {
             self.greet.notify_one();
         }
     }
