@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["protocol"],
     &["config"],
     &["event_log", "logging", "shutdown", "descriptors"],
-    &["progress", "probe", "trace"],
+    &["progress", "probe", "trace", "budget"],
     &[
         "limits",
         "clock",
@@ -41,6 +41,7 @@ const LAYERS: &[&[&str]] = &[
         "stopwatch",
         "key_pair",
         "outgoing",
+        "prehashed",
         "web",
         "supervisor",
         "tls",
