@@ -30,6 +30,7 @@ use crate::limits::CLOSE_TIMEOUT_MS;
 use crate::metrics::hour::{self, Hour, Sampler};
 use crate::metrics::server::{self, Door};
 use crate::metrics::{Bounds, Counters, Observed};
+use crate::peers::Peers;
 use crate::presence::Presence;
 use crate::router::Router;
 use crate::router::notices::keep_revocations;
@@ -313,6 +314,13 @@ fn build(
         runtime.handle(),
     );
     let issuers = issuers.map_err(Failure::Issuers)?;
+    let peers = Peers::new(
+        router.clone(),
+        node.clone(),
+        broker.clone(),
+        store.clone(),
+        backend.is_shared(),
+    );
     let (tracer, spans) = Tracer::new(counters.spans.clone());
     let services = Arc::new(Services::new(Parts {
         live,
@@ -327,6 +335,7 @@ fn build(
         node: node.clone(),
         router: router.clone(),
         presence,
+        peers: peers.clone(),
         tracer: Arc::new(tracer),
         access_backend,
     }));
@@ -351,6 +360,10 @@ fn build(
         store.clone(),
         clock.clone(),
     ));
+    if peers.is_shared() {
+        runtime.spawn(peers.clone().keep());
+        runtime.spawn(peers.answer());
+    }
     let workers = spawn_workers(inbounds, &services, &router).map_err(Failure::Thread)?;
 
     let (of_channels, of_queues, of_services) = (router.clone(), router.clone(), services.clone());
@@ -584,6 +597,7 @@ impl App {
             }
         }
         let closed = tokio::time::timeout(CLOSE_TIMEOUT, async {
+            self.services.peers.leave().await;
             self.backend.broker().close().await?;
             self.backend.store().close().await
         });
