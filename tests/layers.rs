@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["http"],
     &["router"],
     &["worker::mailbox"],
+    &["worker::tap"],
     &[
         "metrics::server",
         "metrics::console",
@@ -29,8 +30,9 @@ const LAYERS: &[&[&str]] = &[
     &["broker"],
     &["session", "ws"],
     &["protocol"],
+    &["event_log"],
     &["config"],
-    &["event_log", "logging", "shutdown", "descriptors"],
+    &["logging", "shutdown", "descriptors"],
     &["progress", "probe", "trace"],
     &[
         "limits",
