@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -14,6 +15,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 
 /// What we call ourselves.
 pub const USER_AGENT: &str = concat!("fanfare/", env!("CARGO_PKG_VERSION"));
@@ -32,11 +36,17 @@ enum Way {
 }
 
 impl Outgoing {
-    /// Keeps at most `idle_max` connections that are not in use.
+    /// Keeps at most `idle_max` connections that are not in use. `authorities` (PEM) are believed beside
+    /// those of this machine.
     ///
     /// # Errors
-    /// When the URL is `https` and this machine has no certificates to check it with.
-    pub fn new(uri: &Uri, connect_timeout: Duration, idle_max: usize) -> io::Result<Self> {
+    /// When the URL is `https` and there are no certificates to check it with.
+    pub fn new(
+        uri: &Uri,
+        authorities: Option<&[u8]>,
+        connect_timeout: Duration,
+        idle_max: usize,
+    ) -> io::Result<Self> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(connect_timeout));
@@ -49,7 +59,7 @@ impl Outgoing {
         Ok(Self(if uri.scheme_str() == Some("https") {
             tcp.enforce_http(false);
             let tls = HttpsConnectorBuilder::new()
-                .with_native_roots()?
+                .with_tls_config(believing(authorities)?)
                 .https_only()
                 .enable_http1()
                 .wrap_connector(tcp);
@@ -66,6 +76,32 @@ impl Outgoing {
             Way::Tls(client) => client.request(request),
         }
     }
+}
+
+/// Checks certificates by whom this machine believes, and by whom the configuration names.
+fn believing(authorities: Option<&[u8]>) -> io::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let of_machine = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(of_machine.certs);
+    for certificate in CertificateDer::pem_slice_iter(authorities.unwrap_or_default()) {
+        let certificate = certificate.map_err(io::Error::other)?;
+        roots.add(certificate).map_err(io::Error::other)?;
+    }
+    if roots.is_empty() {
+        let errors: Vec<String> = of_machine.errors.iter().map(ToString::to_string).collect();
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!(
+                "no certificates of authorities were found ({})",
+                errors.join("; ")
+            ),
+        ));
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// The header that proves who asks: `t=UNIX,v1=HEX`, as Stripe signs its webhooks.

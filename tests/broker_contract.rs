@@ -5,6 +5,8 @@
 
 #[path = "broker_contract/backend.rs"]
 mod backend;
+#[path = "broker_contract/budgets.rs"]
+mod budgets;
 #[path = "broker_contract/embedded.rs"]
 mod embedded;
 #[path = "broker_contract/embedded_bounds.rs"]
@@ -104,6 +106,10 @@ macro_rules! every_contract {
                 revoking_again_only_adds
                 revocations_come_in_pages
                 revocations_end;
+            budgets:
+                a_budget_is_spent_and_comes_back
+                several_buckets_are_one_step
+                of_many_at_once_as_many_get_one_as_there_are;
             notifications:
                 a_notification_comes_back_whole
                 unread_ones_are_counted

@@ -21,15 +21,15 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use fanfare::admission::client_address;
 use fanfare::auth::challenge::{self, Challenge, Scene};
 use fanfare::auth::jwks::KeySet;
-use fanfare::auth::refresh::Presented;
+use fanfare::auth::refresh::{Family, Key, Outcome, Policy, Presented, Refused};
 use fanfare::auth::siws::{Output, Signature};
 use fanfare::auth::{Authority, TokenSubject, siwe, siws, wallet};
-use fanfare::config::{self, Secret, Sources};
-use fanfare::http::upgrade;
+use fanfare::config::{self, AllowedOrigins, Secret, Sources};
+use fanfare::http::{identity, origin, upgrade};
 use fanfare::key_pair::KeyPair;
 use fanfare::protocol::Request;
 use hyper::HeaderMap;
-use hyper::header::HeaderValue;
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use serde_json::json;
@@ -165,19 +165,37 @@ fn tokens() {
 
 #[test]
 fn heads_of_requests() {
+    let auth = config::load(&Sources::default()).unwrap().auth;
+    let authority = Authority::new(&Secret::new(SECRET), &auth);
+    let nobody_else = AllowedOrigins::SameHostAnd(Vec::new());
     let samples = [
         &b"GET /ws?token=a.b.c HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"[..],
         b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c, websocket\r\nAuthorization: Bearer t\r\n\
           Sec-WebSocket-Protocol: fanfare, bearer.t\r\nOrigin: https://x\r\n\r\n",
+        b"GET /ws?a=b&token=a%2Eb.c%00&token= HTTP/1.1\r\nHost: x:3002\r\nUpgrade: websocket\r\n\
+          Connection: keep-alive, Upgrade\r\nOrigin: HTTP://X:3002\r\nCookie: token=a.b.c\r\n\r\n",
         b"POST /api/auth/wallet HTTP/1.1\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}",
     ]
     .map(<[u8]>::to_vec);
     damaged("heads of requests", &samples, |input| {
-        if let Some((length, request)) = upgrade::whole(input) {
-            assert!(length <= input.len());
-            assert!(input[..length].ends_with(b"\n"));
-            assert!(matches!(request.uri().path(), "/ws" | "/"));
+        let Some((length, request)) = upgrade::whole(input) else {
+            return;
+        };
+        assert!(length <= input.len());
+        assert!(input[..length].ends_with(b"\n"));
+        assert!(matches!(request.uri().path(), "/ws" | "/"));
+        let headers = request.headers();
+        if origin::is_allowed(&nobody_else, headers)
+            && let Some(origin) = headers.get(ORIGIN)
+        {
+            let origin = origin.to_str().unwrap().to_lowercase();
+            let host = headers[HOST].to_str().unwrap().to_lowercase();
+            assert!(origin.ends_with(&format!("://{host}")), "{origin:?}");
+        }
+        // Whatever is shown, however it comes, proves nothing.
+        if let Some(token) = upgrade::offered(&request).token {
+            assert!(authority.verify(&token, NOW_MS).is_err(), "{token:?}");
         }
     });
 }
@@ -206,6 +224,29 @@ fn addresses_in_headers() {
             headers.insert(name, value.clone());
             assert_eq!(client_address(stranger, &headers, &trusted), stranger);
             let _ = client_address(peer, &headers, &trusted);
+        }
+    });
+}
+
+#[test]
+fn bearers_in_headers() {
+    let samples = ["Bearer a.b.c", "bearer\ta", "Bearer", "Basic x, Bearer y"]
+        .map(|text| text.as_bytes().to_vec());
+    damaged("bearers in headers", &samples, |input| {
+        let Ok(value) = HeaderValue::from_bytes(input) else {
+            return;
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, value);
+        if let Some(shown) = identity::bearer(&headers) {
+            assert!(!shown.is_empty() && shown == shown.trim_ascii());
+            assert!(
+                input
+                    .trim_ascii()
+                    .to_ascii_lowercase()
+                    .starts_with(b"bearer")
+            );
+            assert!(input.trim_ascii().ends_with(shown));
         }
     });
 }
@@ -338,13 +379,35 @@ fn challenges_and_signatures() {
             assert!(!siwe::verify(&account, "Some datum", text), "{text:?}");
         }
     });
-    let tokens = [
-        b"q".repeat(86),
-        b"AAAAAAAAAAAAAAAAAAAAAA.BBBBBBBBBBBBBBBBBBBBBB".to_vec(),
-    ];
-    damaged("refresh tokens", &tokens, |input| {
-        if let Ok(text) = std::str::from_utf8(input) {
-            let _ = Presented::parse(text);
-        }
+}
+
+#[test]
+fn refresh_tokens() {
+    let auth = config::load(&Sources::default()).unwrap().auth;
+    let (key, policy) = (Key::of(&Secret::new(SECRET)), Policy::of(&auth));
+    let names = ("Fam1ly".to_owned(), "Sa1t".to_owned());
+    let (mut family, first) = Family::begin(&key, names, ("u1".into(), None), policy, NOW_MS);
+    let mut genuine = vec![first];
+    for _ in 0..3 {
+        let last = Presented::parse(genuine.last().unwrap()).unwrap();
+        let Outcome::Rotated(next, token) = family.present(last, &key, policy, NOW_MS) else {
+            panic!("it is good");
+        };
+        (family, _) = (*next, genuine.push(token));
+    }
+    let mut samples: Vec<Vec<u8>> = genuine.iter().map(|it| it.clone().into_bytes()).collect();
+    samples.push(b"ffr.Fam1ly.4294967295.AAAA".to_vec());
+    damaged("refresh tokens", &samples, |input| {
+        let Some(presented) = std::str::from_utf8(input).ok().and_then(Presented::parse) else {
+            return;
+        };
+        // What is not genuine neither gives anything nor ends anything.
+        let outcome = family.present(presented, &key, policy, NOW_MS);
+        let is_genuine = genuine.iter().any(|token| token.as_bytes() == input);
+        assert_eq!(
+            outcome == Outcome::Refused(Refused::Invalid),
+            !is_genuine,
+            "{presented:?}"
+        );
     });
 }

@@ -33,7 +33,7 @@ const LAYERS: &[&[&str]] = &[
     &["event_log"],
     &["config"],
     &["logging", "shutdown", "descriptors"],
-    &["progress", "probe", "trace"],
+    &["progress", "probe", "trace", "budget"],
     &[
         "limits",
         "clock",
@@ -42,6 +42,7 @@ const LAYERS: &[&[&str]] = &[
         "stopwatch",
         "key_pair",
         "outgoing",
+        "prehashed",
         "web",
         "supervisor",
         "tls",

@@ -2,13 +2,17 @@
 //! Contract section 2.
 
 #![allow(clippy::unwrap_used)] // clippy knows the tests, not what they share
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test of a process waits in real time"
+)]
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Client, Dice, Reply, Server, eventually};
+use support::{Client, Dice, Reply, Server, eventually, within_a_second};
 
 const NO_GRACE: (&str, &str) = ("auth.refresh_grace", "0s");
 
@@ -159,6 +163,24 @@ fn a_stolen_token_ends_the_sign_in_and_its_sockets() {
             })
         });
     }
+}
+
+#[test]
+fn a_theft_closes_the_sockets_within_a_second_of_the_answer() {
+    let server = Server::start(&[NO_GRACE]);
+    let wallet = Dice::from_environment().wallet();
+    within_a_second("reuse of a refresh token", || {
+        let first = sign_in(&server, &wallet);
+        let second = tokens(refresh(&server, &first.refresh));
+        let sockets: Vec<Client> = [&first.access, &second.access]
+            .into_iter()
+            .flat_map(|token| (0..4).map(|_| socket(&server, token)))
+            .collect();
+        is_refused(&server, &first.refresh, "Refresh token already used");
+        let answered = Instant::now();
+        sockets.into_iter().for_each(is_closed);
+        answered.elapsed()
+    });
 }
 
 #[test]

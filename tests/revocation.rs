@@ -12,7 +12,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Client, Dice, Reply, Server, eventually};
+use support::{Client, Dice, Reply, Server, eventually, within_a_second};
 
 const WALLET: &str = "/api/auth/wallet";
 
@@ -81,10 +81,7 @@ fn a_token_is_revoked_by_its_id_and_stays_so() {
     let (closing, mut staying) = (socket(&server, &bad), socket(&server, &good));
     is_good(&server, &bad);
     revoke(&server, &json!({"jti": "bad"}));
-    let since = Instant::now();
     is_closed(closing);
-    // A second is promised; a busy machine may be late, but not by another mechanism.
-    assert!(since.elapsed() < Duration::from_secs(10));
     is_revoked(&server, &bad);
     is_good(&server, &good);
     is_open(&mut staying);
@@ -113,6 +110,46 @@ fn a_token_is_revoked_by_its_id_and_stays_so() {
     is_revoked(&server, &bad);
     is_good(&server, &good);
     assert_eq!(server.stats()["server"]["tokensRevoked"], 0);
+}
+
+#[test]
+fn sockets_end_within_a_second_of_the_answer() {
+    let server = Server::start(&[]);
+    let mut bystander = socket(&server, &token(&server, "other", "other"));
+    let mut attempts = 0;
+    // By each of the ways to take something back, with several sockets on every worker.
+    for (what, body) in [
+        ("a token", json!({"jti": null})),
+        ("a user", json!({"userId": null})),
+        ("logging out", Value::Null),
+    ] {
+        within_a_second(what, || {
+            attempts += 1;
+            let id = format!("of-{attempts}");
+            let token = token(&server, &id, &id);
+            let sockets: Vec<Client> = (0..8).map(|_| socket(&server, &token)).collect();
+            let mut body = body.clone();
+            for named in body
+                .as_object_mut()
+                .into_iter()
+                .flat_map(|it| it.values_mut())
+            {
+                *named = json!(id);
+            }
+            if body.is_null() {
+                let headers = [("Authorization", &*bearer(&token))];
+                server
+                    .http("POST", "/api/auth/logout", &headers, "")
+                    .expect(200);
+            } else {
+                revoke(&server, &body);
+            }
+            let answered = Instant::now();
+            sockets.into_iter().for_each(is_closed);
+            answered.elapsed()
+        });
+    }
+    is_open(&mut bystander);
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Asking {
             .url
             .parse()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let client = Outgoing::new(&uri, config.timeout, AT_ONCE)?;
+        let client = Outgoing::new(&uri, config.authorities.as_deref(), config.timeout, AT_ONCE)?;
         Ok(Self {
             uri,
             key: hmac::Key::new(hmac::HMAC_SHA256, config.secret.expose()),

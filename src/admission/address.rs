@@ -1,5 +1,6 @@
 //! Where a request really comes from, and which addresses count as one.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use hyper::HeaderMap;
@@ -23,6 +24,15 @@ impl AddressGroup {
             }
             v4 => v4,
         })
+    }
+}
+
+impl fmt::Display for AddressGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(v4) => v4.fmt(f),
+            IpAddr::V6(network) => write!(f, "{network}/64"),
+        }
     }
 }
 

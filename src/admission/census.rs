@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::prehashed::Prehashed;
 
 /// Locks of one table.
 const SHARDS: usize = 16;
@@ -74,29 +75,6 @@ impl Drop for Permit {
                 count.remove();
             }
         }
-    }
-}
-
-/// The keys of these tables come out of a keyed hash; hashing them again would buy nothing.
-pub type Prehashed = BuildHasherDefault<Identical>;
-
-/// Gives a `u64` back as its own hash.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Identical(u64);
-
-impl Hasher for Identical {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
     }
 }
 

@@ -82,7 +82,8 @@ async fn post(webhook: &AlertWebhook, clock: &Clock, alert: &Value) -> Result<()
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| error.to_string())?;
     // One alert in a while: no connection is worth keeping.
-    let outgoing = Outgoing::new(&uri, PATIENCE, 0).map_err(|error| error.to_string())?;
+    let outgoing = Outgoing::new(&uri, webhook.authorities.as_deref(), PATIENCE, 0)
+        .map_err(|error| error.to_string())?;
     let response = tokio::time::timeout(PATIENCE, outgoing.send(request))
         .await
         .map_err(|_| "no answer in time".to_owned())?

@@ -86,7 +86,7 @@ impl Issuers {
             let issuer = Arc::new(Issuer {
                 config: issuer.clone(),
                 validations: issuer.algorithms.iter().map(validation).collect(),
-                outgoing: Outgoing::new(&uri, FETCH_TIMEOUT, 1)?,
+                outgoing: Outgoing::new(&uri, issuer.authorities.as_deref(), FETCH_TIMEOUT, 1)?,
                 uri,
                 clock: clock.clone(),
                 counters: counters.clone(),

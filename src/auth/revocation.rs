@@ -3,7 +3,7 @@
 //! Not for: keeping them (`broker::Store`), or telling other nodes (`router::notices`).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -11,6 +11,7 @@ use aws_lc_rs::digest;
 
 use super::Identity;
 use crate::broker::{Error, Revocation, Revoked, Store};
+use crate::prehashed::Prehashed;
 
 /// Parts with a lock each, so that a part that grows or is swept stops nobody for long.
 const SHARDS: usize = 64;
@@ -40,9 +41,9 @@ pub struct Revocations {
 #[derive(Debug, Default)]
 struct Shard {
     /// Hash of a token's or family's id -> until when it is kept, in seconds since 1970.
-    ids: HashMap<u64, u32, Hashed>,
+    ids: HashMap<u64, u32, Prehashed>,
     /// Hash of a user's id -> which tokens.
-    users: HashMap<u64, Cut, Hashed>,
+    users: HashMap<u64, Cut, Prehashed>,
 }
 
 /// Tokens of a user that were issued before a moment.
@@ -76,17 +77,19 @@ impl Revocations {
     /// # Errors
     /// The store's; what was read until then is in.
     pub async fn load(&self, store: &dyn Store) -> Result<usize, Error> {
-        let (mut cursor, mut count) = (None, 0);
+        let mut count = 0;
+        let mut page = store.revocations(None, PAGE).await?;
         loop {
-            let page = store.revocations(cursor, PAGE).await?;
             count += page.revocations.len();
-            for revocation in &page.revocations {
-                self.add(revocation);
-            }
-            match page.next_cursor {
-                Some(next) => cursor = Some(next),
-                None => return Ok(count),
-            }
+            let cursor = page.next_cursor.take();
+            let adding = async { page.revocations.iter().for_each(|it| self.add(it)) };
+            let Some(cursor) = cursor else {
+                adding.await;
+                return Ok(count);
+            };
+            // While these are added, the next ones come.
+            let (next, ()) = tokio::join!(store.revocations(Some(cursor), PAGE), adding);
+            page = next?;
         }
     }
 
@@ -209,26 +212,6 @@ impl Revocations {
 /// Rounded up; what is too far away is for ever.
 fn seconds_up(unix_ms: u64) -> u32 {
     u32::try_from(unix_ms.div_ceil(1000)).unwrap_or(u32::MAX)
-}
-
-type Hashed = BuildHasherDefault<AsItIs>;
-
-/// Keys are hashes already.
-#[derive(Debug, Default, Clone, Copy)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only hashes are keys here");
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Added, Answer, Broker, Changed, Deliver, Entry, Error, Health, NewNotification,
+    Added, Answer, Broker, Changed, Deliver, Draw, Entry, Error, Health, NewNotification,
     NotificationPage, NotificationQuery, Present, Publication, Published, ReadMark, Recovery,
     Revocation, RevocationPage, Store, StoreFigures, Stored, User, UserChange,
 };
@@ -189,6 +189,10 @@ impl Store for Silent {
         Box::pin(pending())
     }
 
+    fn spend(&self, _: &str, _: &[Draw]) -> Answer<'_, Option<Duration>> {
+        Box::pin(pending())
+    }
+
     fn health(&self) -> Health {
         Health::Up
     }
@@ -335,6 +339,10 @@ impl<T: Store> Store for FailsAfter<T> {
 
     fn revocations(&self, cursor: Option<String>, limit: usize) -> Answer<'_, RevocationPage> {
         self.pass(|inner| inner.revocations(cursor, limit))
+    }
+
+    fn spend(&self, owner: &str, draws: &[Draw]) -> Answer<'_, Option<Duration>> {
+        self.pass(|inner| inner.spend(owner, draws))
     }
 
     fn health(&self) -> Health {

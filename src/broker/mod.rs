@@ -5,6 +5,7 @@
 //!
 //! Every implementation passes `tests/broker_contract.rs`.
 
+mod budget;
 pub mod embedded;
 pub mod faulty;
 pub mod figures;
@@ -23,6 +24,8 @@ use serde_json::value::RawValue;
 
 use crate::protocol::{ChannelKey, Event, Position};
 use crate::trace::Context;
+
+pub use budget::{Draw, Rate};
 
 pub use crate::config::{Durability, Retention};
 pub use crate::protocol::history::{Entry, Recovery, Unrecoverable};
@@ -374,7 +377,7 @@ pub struct StoreFigures {
     pub history_bytes: u64,
 }
 
-/// Records: keys with a time to live, users, notifications, revocations.
+/// Records: keys with a time to live, users, notifications, revocations, budgets.
 ///
 /// Guarantees of every implementation:
 /// - `Ok` of a write means it survives the loss of the process (embedded: on disk; Redis: acknowledged).
@@ -447,6 +450,12 @@ pub trait Store: Send + Sync {
     /// or after the page that gave the `cursor`. All pages together hold each one that was there when
     /// the first was asked for, some of them perhaps twice; what came since may be in them or not.
     fn revocations(&self, cursor: Option<String>, limit: usize) -> Answer<'_, RevocationPage>;
+
+    /// Takes one from each of these buckets of an owner if each has one, as one step for all nodes.
+    /// `Some`: nothing was taken, and it is so long until each has one. A bucket that nobody knows is
+    /// full. Not durable: after the loss of the process, or of a server of Redis, buckets may be full
+    /// again. Bounded: the fullest are forgotten first (embedded), or all that are full (Redis).
+    fn spend(&self, owner: &str, draws: &[Draw]) -> Answer<'_, Option<Duration>>;
 
     /// Whether writing works now. Cheap; never waits.
     fn health(&self) -> Health;

@@ -11,8 +11,8 @@ use super::raw::Value;
 use super::reader::{Reader, Setting};
 use super::sources::Sources;
 use super::{
-    Access, AccessBackend, AlertWebhook, Alerts, Auth, ChannelRule, ChannelRules, Config,
-    Durability, Limits, Logs, Metrics, Retention, Server, Slow, WalletProof,
+    Access, AccessBackend, Auth, ChannelRule, ChannelRules, Config, Durability, Limits, Logs,
+    Metrics, Retention, Server, Slow, WalletProof,
 };
 use super::{signing, urls, values};
 use crate::limits::WORKERS_MAX;
@@ -117,17 +117,20 @@ pub fn inspect(sources: &Sources) -> Result<Loaded, Mistakes> {
 pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
     let server = server(reader);
     let data_dir = reader.read("data_dir", values::folder);
-    let auth = auth(reader);
+    // Of all that is asked over https.
+    let authorities = reader.read("outgoing.ca_file", values::certificates);
+    let trusted = authorities.as_ref().and_then(Option::as_deref);
+    let auth = auth(reader, trusted);
     let broker = super::redis::broker(reader);
     let metrics = metrics(reader);
     let control_socket = reader.read("control.socket", values::path_or_off);
-    let alerts = alerts(reader);
-    let traces = super::traces::traces(reader);
+    let alerts = super::alerts::alerts(reader, trusted);
+    let traces = super::traces::traces(reader, trusted);
     let canary = reader.read("alerts.canary_interval", or_off(SECOND, HOUR));
     let logs = logs(reader);
     let console_interval = reader.read("stats.console_interval", or_off(SECOND, DAY));
     let channels = channels(reader);
-    let access_backend = access_backend(reader);
+    let access_backend = access_backend(reader, trusted);
     if let (Some(channels), Some(None)) = (&channels, &access_backend) {
         somebody_is_asked(reader, channels);
     }
@@ -136,6 +139,7 @@ pub(super) fn config(reader: &mut Reader, dev: bool) -> Option<Config> {
         listeners_fit(reader, dev, server.listen, metrics.listen);
     }
     let data_dir = data_dir?;
+    authorities?;
     Some(Config {
         dev,
         server: server?,
@@ -237,13 +241,13 @@ fn metrics(reader: &mut Reader) -> Option<Metrics> {
     })
 }
 
-fn auth(reader: &mut Reader) -> Option<Auth> {
+fn auth(reader: &mut Reader, authorities: Option<&[u8]>) -> Option<Auth> {
     let secret = reader.secret("auth.secret");
     let previous_secret = signing::previous_secret(reader);
     let (keys, signing_key) = signing::keys(reader);
     let issuer = reader.read("auth.issuer", values::name);
     let audience = reader.read("auth.audience", values::name);
-    let issuers = signing::issuers(reader, audience.as_deref());
+    let issuers = signing::issuers(reader, audience.as_deref(), authorities);
     let token_ttl = reader.read("auth.token_ttl", signing::token_ttl);
     let refresh_ttl = reader.read("auth.refresh_ttl", values::duration(SECOND, 365 * DAY));
     let refresh_ttl_max = reader.read(
@@ -346,7 +350,10 @@ fn channel(reader: &mut Reader, kind: &str) -> Option<ChannelRule> {
     })
 }
 
-fn access_backend(reader: &mut Reader) -> Option<Option<AccessBackend>> {
+fn access_backend(
+    reader: &mut Reader,
+    authorities: Option<&[u8]>,
+) -> Option<Option<AccessBackend>> {
     let url = reader.read("channels.backend.url", urls::callback);
     let secret = reader.secret("channels.backend.secret");
     let timeout = reader.read(
@@ -372,34 +379,8 @@ fn access_backend(reader: &mut Reader) -> Option<Option<AccessBackend>> {
         secret,
         timeout,
         cache_ttl,
+        authorities: authorities.map(<[u8]>::to_vec),
     }))
-}
-
-fn alerts(reader: &mut Reader) -> Option<Alerts> {
-    let within = |most| values::duration(Duration::ZERO, most);
-    let failures = reader.read(
-        "alerts.auth_failures_per_minute",
-        values::count(0, u32::MAX.into()),
-    );
-    let queue_percent = reader.read("alerts.queue_percent", values::count(0, 100));
-    let store_percent = reader.read("alerts.store_percent", values::count(0, 100));
-    let broker_down = reader.read("alerts.broker_down", within(HOUR));
-    let certificate = reader.read("alerts.certificate", within(90 * DAY));
-    let canary_latency = reader.read("alerts.canary_latency", within(5 * SECOND));
-    let clear_after = reader.read("alerts.clear_after", within(HOUR));
-    let url = reader.read("alerts.webhook_url", urls::callback);
-    let secret = reader.secret("alerts.webhook_secret");
-    let (url, secret) = (url?, secret?);
-    Some(Alerts {
-        auth_failures_per_minute: u32::try_from(failures?).unwrap_or(u32::MAX),
-        queue_percent: u8::try_from(queue_percent?).unwrap_or(100),
-        store_percent: u8::try_from(store_percent?).unwrap_or(100),
-        broker_down: broker_down?,
-        certificate: certificate?,
-        canary_latency: canary_latency?,
-        clear_after: clear_after?,
-        webhook: (!url.is_empty()).then_some(AlertWebhook { url, secret }),
-    })
 }
 
 /// A rule that asks a backend needs one.

@@ -3,6 +3,7 @@
 //! [`load`] makes it in two passes from [`Sources`]: `raw` takes down what is written where, `load`
 //! finds out what it means. The manual, `config.toml`, is built in and is the layer of defaults.
 
+mod alerts;
 mod difference;
 mod keys;
 mod layers;
@@ -211,6 +212,8 @@ pub struct Issuer {
     pub jwks_url: String,
     /// What it may sign with; at least one.
     pub algorithms: Vec<Algorithm>,
+    /// Who is believed to sign its certificate, beside whom this machine believes: PEM.
+    pub authorities: Option<Vec<u8>>,
 }
 
 /// `auth.wallet_proof`
@@ -250,6 +253,8 @@ pub struct AlertWebhook {
     pub url: String,
     /// What is signed with, 32 bytes at least.
     pub secret: Option<Secret>,
+    /// Who is believed to sign its certificate, beside whom this machine believes: PEM.
+    pub authorities: Option<Vec<u8>>,
 }
 
 /// `traces.*`
@@ -403,6 +408,8 @@ pub struct AccessBackend {
     pub timeout: Duration,
     /// For how long an answer is remembered; zero: not at all.
     pub cache_ttl: Duration,
+    /// Who is believed to sign its certificate, beside whom this machine believes: PEM.
+    pub authorities: Option<Vec<u8>>,
 }
 
 impl ChannelRules {

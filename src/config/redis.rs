@@ -1,12 +1,10 @@
 //! The second pass for `broker.*`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::mistake::Fault;
 use super::raw::Value;
 use super::reader::Reader;
-use super::{Backend, Broker, Redis, Secret, sources, urls, values};
+use super::{Backend, Broker, Redis, Secret, urls, values};
 
 const BACKENDS: [(&str, Backend); 2] = [("embedded", Backend::Embedded), ("redis", Backend::Redis)];
 /// More replicas than anybody has.
@@ -20,7 +18,7 @@ pub(super) fn broker(reader: &mut Reader) -> Option<Broker> {
         value => urls::redis(value),
     });
     let prefix = reader.read("broker.redis.prefix", urls::redis_prefix);
-    let authorities = reader.read("broker.redis.ca_file", certificates);
+    let authorities = reader.read("broker.redis.ca_file", values::certificates);
     let wait_replicas = reader.read("broker.redis.wait_replicas", values::count(0, REPLICAS));
     let wait_timeout = reader.read(
         "broker.redis.wait_timeout",
@@ -40,22 +38,4 @@ pub(super) fn broker(reader: &mut Reader) -> Option<Broker> {
             wait_timeout: wait_timeout?,
         },
     })
-}
-
-/// The content of a PEM file; empty: none.
-fn certificates(value: &Value) -> Result<Option<Vec<u8>>, Fault> {
-    let path = values::text(value)?;
-    if path.is_empty() {
-        return Ok(None);
-    }
-    let accepted = "the path of a file with certificates in PEM";
-    let bytes = sources::read_bytes(&PathBuf::from(path))
-        .map_err(|error| Fault::new(format!("cannot be read: {error}"), accepted))?;
-    let has_one = bytes
-        .windows(27)
-        .any(|window| window == b"-----BEGIN CERTIFICATE-----");
-    if !has_one {
-        return Err(Fault::new("holds no certificate", accepted));
-    }
-    Ok(Some(bytes))
 }

@@ -102,7 +102,11 @@ fn key(reader: &mut Reader, kid: &str) -> Option<NamedKey> {
 }
 
 /// `auth.issuers.*`; whoever names no audience has that of `auth.audience`.
-pub(super) fn issuers(reader: &mut Reader, audience: Option<&str>) -> Option<Vec<Issuer>> {
+pub(super) fn issuers(
+    reader: &mut Reader,
+    audience: Option<&str>,
+    authorities: Option<&[u8]>,
+) -> Option<Vec<Issuer>> {
     let names = reader.layers.names("auth.issuers.");
     if let Some(name) = names.get(ISSUERS_MAX) {
         let fault = Fault::new("is one issuer too many", format!("{ISSUERS_MAX} at most"));
@@ -110,7 +114,7 @@ pub(super) fn issuers(reader: &mut Reader, audience: Option<&str>) -> Option<Vec
     }
     let issuers: Vec<Option<Issuer>> = names
         .iter()
-        .map(|name| issuer(reader, name, audience))
+        .map(|name| issuer(reader, name, audience, authorities))
         .collect();
     let issuers: Vec<Issuer> = issuers.into_iter().collect::<Option<_>>()?;
     for (at, issuer) in issuers.iter().enumerate() {
@@ -123,7 +127,12 @@ pub(super) fn issuers(reader: &mut Reader, audience: Option<&str>) -> Option<Vec
     Some(issuers)
 }
 
-fn issuer(reader: &mut Reader, name: &str, audience: Option<&str>) -> Option<Issuer> {
+fn issuer(
+    reader: &mut Reader,
+    name: &str,
+    audience: Option<&str>,
+    authorities: Option<&[u8]>,
+) -> Option<Issuer> {
     let key = |field| format!("auth.issuers.{name}.{field}");
     let issuer = reader.read(&key("issuer"), values::name);
     let own_audience = reader.read(&key("audience"), values::text);
@@ -140,6 +149,7 @@ fn issuer(reader: &mut Reader, name: &str, audience: Option<&str>) -> Option<Iss
         },
         jwks_url: jwks_url?,
         algorithms: algorithms?,
+        authorities: authorities.map(<[u8]>::to_vec),
     })
 }
 

@@ -12,7 +12,7 @@ use crate::trace::{Sampling, Target};
 /// Where OTLP over HTTP takes spans, if the URL names no path.
 const PATH: &str = "/v1/traces";
 
-pub(super) fn traces(reader: &mut Reader) -> Option<Option<Traces>> {
+pub(super) fn traces(reader: &mut Reader, authorities: Option<&[u8]>) -> Option<Option<Traces>> {
     let url = reader.read("traces.otlp_url", receiver);
     let headers = reader.headers("traces.headers");
     let service = reader.read("traces.service_name", values::name);
@@ -23,11 +23,12 @@ pub(super) fn traces(reader: &mut Reader) -> Option<Option<Traces>> {
         per_million: sample?,
         per_second: per_second?,
     };
-    Some((!url.is_empty()).then_some(Traces {
+    Some((!url.is_empty()).then(|| Traces {
         target: Target {
             url,
             headers,
             service,
+            authorities: authorities.map(<[u8]>::to_vec),
         },
         sampling,
     }))

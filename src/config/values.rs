@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::mistake::Fault;
 use super::raw::Value;
-use super::suggest;
+use super::{sources, suggest};
 
 /// "Unlimited" for a time: long enough, and short enough to be added to any clock.
 const UNLIMITED: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -286,4 +289,27 @@ pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
         let accepted = "networks and addresses, such as \"10.0.0.0/8\" or \"192.0.2.7\"";
         Fault::new(format!("{text:?} is not a network"), accepted)
     })
+}
+
+/// The content of a file with certificates of authorities, each of which can be used; empty: none.
+pub(super) fn certificates(value: &Value) -> Result<Option<Vec<u8>>, Fault> {
+    let path = text(value)?;
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let accepted = "the path of a file with certificates in PEM";
+    let bytes = sources::read_bytes(&PathBuf::from(path))
+        .map_err(|error| Fault::new(format!("cannot be read: {error}"), accepted))?;
+    let unusable = |why: &dyn std::fmt::Display| {
+        Fault::new(format!("holds one that cannot be used: {why}"), accepted)
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let certificate = certificate.map_err(|error| unusable(&error))?;
+        roots.add(certificate).map_err(|error| unusable(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(Fault::new("holds no certificate", accepted));
+    }
+    Ok(Some(bytes))
 }

@@ -31,7 +31,7 @@ struct SignIn {
 
 /// `POST`
 pub async fn sign_in(services: &Services, call: &Call) -> Result<Reply, ApiError> {
-    spend(services, call)?;
+    spend(services, call).await?;
     let body: SignIn = call.json()?;
     let output = body.output.as_ref().map(Output::read);
     let signer = output.as_ref().and_then(|it| it.as_ref()?.address.clone());
@@ -140,9 +140,11 @@ pub fn grant(services: &Services, call: &Call, grant: Grant<'_>) -> Reply {
 }
 
 /// The budget of an address for everything that has to do with signing in.
-pub fn spend(services: &Services, call: &Call) -> Result<(), ApiError> {
-    let spent = services.admission.sign_in(call.ip);
-    spent.map_err(ApiError::rate_limited)
+///
+/// # Errors
+/// 429, and the store's.
+pub async fn spend(services: &Services, call: &Call) -> Result<(), ApiError> {
+    Ok(services.admission.sign_in(call.ip).await?)
 }
 
 /// The wallet in a member of a body.

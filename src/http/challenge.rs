@@ -30,7 +30,7 @@ struct ChallengeBody {
 
 /// `POST /api/auth/challenge`
 pub async fn challenge(services: &Services, call: &Call) -> Result<Reply, ApiError> {
-    spend(services, call)?;
+    spend(services, call).await?;
     let wallet = named_wallet(call.json::<ChallengeBody>()?.wallet)?;
     let config = services.config();
     let (domain, uri) = place(&config, call)?;
@@ -108,11 +108,10 @@ pub async fn prove(
     proof: Proof,
 ) -> Result<(), ApiError> {
     let address = wallet.to_string();
-    let refused = |check: &'static str, code: &'static str, told: &'static str| {
+    let refused = async |check: &'static str, code: &'static str, told: &'static str| {
         note_failure(services, call.whence(), check);
         let tried = (check != "no_signature").then_some(&*address);
-        let counted = services.admission.sign_in_failed(call.ip, tried);
-        counted.map_err(ApiError::rate_limited)?;
+        services.admission.sign_in_failed(call.ip, tried).await?;
         Err(ApiError::unauthorized(code, told))
     };
     let invalid = || refused("wallet_signature", "invalid_signature", "Invalid signature");
@@ -129,9 +128,10 @@ pub async fn prove(
                 "no_signature",
                 "signature_required",
                 "Wallet signature required",
-            );
+            )
+            .await;
         }
-        Proof::Unreadable => return invalid(),
+        Proof::Unreadable => return invalid().await,
         Proof::Signed {
             message,
             ed25519,
@@ -145,23 +145,23 @@ pub async fn prove(
         }
     };
     if message.len() > challenge::MESSAGE_BYTES_MAX || !is_signed {
-        return invalid();
+        return invalid().await;
     }
     let Some(nonce) = challenge::nonce_of(&message) else {
-        return over();
+        return over().await;
     };
     let kept = within(ANSWER_TIMEOUT, services.store.get(SPACE, nonce)).await?;
     let Some(kept) = kept else {
-        return over();
+        return over().await;
     };
     // The address, the domain and the times are in the message: all of it is what was asked for.
     if kept.value != challenge::fingerprint(&message)[..] || !challenge::is_for(&message, wallet) {
-        return invalid();
+        return invalid().await;
     }
     // Of two at once, one has it.
     match within(ANSWER_TIMEOUT, services.store.delete(SPACE, nonce)).await? {
         true => Ok(()),
-        false => over(),
+        false => over().await,
     }
 }
 

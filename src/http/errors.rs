@@ -13,7 +13,7 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 
 use super::reply;
-use crate::admission::RetryAfter;
+use crate::admission::{NotNow, RetryAfter};
 use crate::auth::Refusal;
 use crate::broker;
 use crate::protocol::{ChannelError, EventError};
@@ -239,6 +239,15 @@ impl From<broker::Error> for ApiError {
         };
         told.fault = Some(fault.into());
         told
+    }
+}
+
+impl From<NotNow> for ApiError {
+    fn from(not_now: NotNow) -> Self {
+        match not_now {
+            NotNow::TooMany(retry_after) => Self::rate_limited(retry_after),
+            NotNow::Unknown(error) => error.into(),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod errors;
 pub mod event_stream;
 pub mod identity;
+pub mod origin;
 pub mod reply;
 pub mod request;
 pub mod routes;
@@ -17,7 +18,6 @@ mod backend_api;
 mod challenge;
 mod history;
 mod notifications;
-mod origin;
 mod refresh;
 mod revocation;
 
@@ -145,6 +145,7 @@ impl Services {
                 &config.limits,
                 parts.clock.clone(),
                 Arc::clone(&parts.counters),
+                Arc::clone(&parts.store),
             ),
             live: parts.live,
             tls: parts.tls,

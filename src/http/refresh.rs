@@ -61,28 +61,28 @@ pub async fn begin(
 
 /// `POST /api/auth/refresh`
 pub async fn refresh(services: &Services, call: &Call) -> Result<Reply, ApiError> {
-    auth::spend(services, call)?;
+    auth::spend(services, call).await?;
     let token = text(call.json::<RefreshBody>()?.refresh_token).ok_or_else(|| {
         ApiError::bad_request("refresh_token_required", "Refresh token is required")
     })?;
     let Some(presented) = Presented::parse(&token) else {
-        return Err(refuse(services, call, Refused::Invalid));
+        return Err(refuse(services, call, Refused::Invalid).await);
     };
     for _ in 0..TRIES {
         let Some((family, revision)) = find(services, presented.family).await? else {
-            return Err(refuse(services, call, Refused::Invalid));
+            return Err(refuse(services, call, Refused::Invalid).await);
         };
         let (config, now_ms) = (services.config(), services.clock.unix_ms());
         let revocations = &services.router.revocations;
         if revocations.cover_family(&family.id)
             || revocations.cover_user(&family.user_id, family.began_ms)
         {
-            return Err(refuse(services, call, Refused::Revoked));
+            return Err(refuse(services, call, Refused::Revoked).await);
         }
         let authority = services.authority();
         let policy = Policy::of(&config.auth);
         match family.present(presented, authority.refresh_key(), policy, now_ms) {
-            Outcome::Refused(why) => return Err(refuse(services, call, why)),
+            Outcome::Refused(why) => return Err(refuse(services, call, why).await),
             Outcome::Again(successor) => {
                 return grant(services, call, &family, successor, "refresh_again").await;
             }
@@ -226,7 +226,7 @@ async fn is_kept(
     within(ANSWER_TIMEOUT, kept).await
 }
 
-fn refuse(services: &Services, call: &Call, why: Refused) -> ApiError {
+async fn refuse(services: &Services, call: &Call, why: Refused) -> ApiError {
     let (check, code, told) = match why {
         Refused::Invalid => (
             "refresh_invalid",
@@ -247,7 +247,7 @@ fn refuse(services: &Services, call: &Call, why: Refused) -> ApiError {
     note_failure(services, call.whence(), check);
     if why == Refused::Invalid {
         // Whoever guesses slows down.
-        let _ = services.admission.sign_in_failed(call.ip, None);
+        let _ = services.admission.sign_in_failed(call.ip, None).await;
     }
     ApiError::unauthorized(code, told)
 }

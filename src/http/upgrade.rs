@@ -249,14 +249,15 @@ fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) 
 }
 
 /// A token and how it came.
-pub(super) struct Offered {
-    pub(super) token: Option<String>,
+pub struct Offered {
+    /// As it was shown, if one was.
+    pub token: Option<String>,
     /// Then the subprotocol has to be answered, or browsers give up.
     by_subprotocol: bool,
 }
 
 /// The token of a request: query, else header, else subprotocol.
-pub(super) fn offered<B>(request: &Request<B>) -> Offered {
+pub fn offered<B>(request: &Request<B>) -> Offered {
     let subprotocols = request
         .headers()
         .get_all(SEC_WEBSOCKET_PROTOCOL)

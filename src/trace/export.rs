@@ -36,6 +36,8 @@ pub struct Target {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// `service.name`
     pub service: String,
+    /// Who is believed to sign its certificate, beside whom this machine believes: PEM.
+    pub authorities: Option<Vec<u8>>,
 }
 
 /// The task that sends.
@@ -176,8 +178,9 @@ impl<T: Fn() -> Option<Target>> Sender<T> {
             .parse()
             .map_err(|error| fatal(format!("{error}")))?;
         if self.way.as_ref().is_none_or(|(known, _)| *known != target) {
-            let outgoing =
-                Outgoing::new(&uri, PATIENCE, 1).map_err(|error| fatal(error.to_string()))?;
+            let authorities = target.authorities.as_deref();
+            let outgoing = Outgoing::new(&uri, authorities, PATIENCE, 1)
+                .map_err(|error| fatal(error.to_string()))?;
             self.way = Some((target, outgoing));
         }
         let Some((target, outgoing)) = &self.way else {

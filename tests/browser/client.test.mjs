@@ -201,6 +201,51 @@ test('a backend that sends the user away is obeyed, until somebody asks again', 
   await isIn(page);
 });
 
+test('who is revoked in the middle is signed out in every tab, asks no more, and may sign in anew', async () => {
+  const page = await openSignedIn();
+  const other = await openTab();
+  await isIn(other);
+  const [user, token] = await page.evaluate(async () => [window.jwt.user.id, await window.jwt.getToken()]);
+  await asBackend(server, 'POST', '/api/auth/revoke', { userId: user });
+  for (const tab of [page, other]) {
+    await until('it is signed out', PATIENCE_MS, () => tab.evaluate(() => !window.socket.isConnected() && !window.jwt.isAuthenticated()));
+  }
+  const closed = await page.evaluate(() => window.told.filter(([type]) => type === '$closed').map(([, { code }]) => code));
+  assert.ok(closed.includes(4300), String(closed));
+  assert.equal(await page.evaluate((token) => window.jwt.verify(token), token), false);
+  const { totalConnections, server: before } = await stats();
+  for (const tab of [page, other]) await tab.evaluate(() => window.dispatchEvent(new Event('online')));
+  await page.waitForTimeout(1_500);
+  const now = await stats();
+  assert.deepEqual([now.totalConnections, now.server.tokensIssued], [totalConnections, before.tokensIssued]);
+  // A token is refused that is not newer than the revocation, to the second.
+  await until('it is in again', PATIENCE_MS, () =>
+    page.evaluate((wallet) => window.jwt.signIn(wallet).then(() => window.jwt.verify(), () => false), WALLET),
+  );
+  await isIn(page);
+  await isIn(other);
+});
+
+test('without locks or channels between tabs, each has a socket of its own, and the session is still one', async () => {
+  await startAnew('auth.token_ttl=6s');
+  await context.addInitScript(() => {
+    delete Navigator.prototype.locks;
+    delete window.BroadcastChannel;
+  });
+  const page = await openSignedIn();
+  const other = await openTab();
+  await isIn(other);
+  assert.equal(await sockets(), 2);
+  for (const tab of [page, other]) assert.ok(await tab.evaluate(() => window.socket.isLeader));
+  await page.waitForTimeout(7_000);
+  await publish(1);
+  for (const tab of [page, other]) await hears(tab, [1]);
+  await page.close();
+  await until('the other is left', PATIENCE_MS, async () => (await sockets()) === 1);
+  await other.evaluate(() => window.jwt.logout());
+  await until('none is left', PATIENCE_MS, async () => (await sockets()) === 0);
+});
+
 test('notifications are the same in every tab, and paged', async () => {
   const page = await openSignedIn();
   const other = await openTab();

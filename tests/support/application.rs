@@ -2,11 +2,14 @@
 //! keeps what it was asked.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
+
+use super::Pki;
 
 /// What the application was asked.
 #[derive(Debug, Clone)]
@@ -43,6 +46,7 @@ pub struct Answering {
 /// A running one. Its threads end with the process.
 pub struct Application {
     addr: SocketAddr,
+    scheme: &'static str,
     answering: Arc<Mutex<Answering>>,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
@@ -50,9 +54,19 @@ pub struct Application {
 impl Application {
     /// Starts one that answers everything with 200 and this body.
     pub fn start(body: &str) -> Self {
+        Self::start_as(body, None)
+    }
+
+    /// The same over TLS, with a certificate of this authority that ends in so many days.
+    pub fn start_tls(body: &str, pki: &Pki, days: i64) -> Self {
+        Self::start_as(body, Some(pki.server("localhost", days)))
+    }
+
+    fn start_as(body: &str, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let application = Self {
             addr: listener.local_addr().unwrap(),
+            scheme: if tls.is_some() { "https" } else { "http" },
             answering: Arc::new(Mutex::new(Answering {
                 status: 200,
                 body: body.to_owned(),
@@ -64,9 +78,15 @@ impl Application {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (answering, asked) = (answering.clone(), asked.clone());
-                let stream = stream.unwrap();
+                let (stream, tls) = (stream.unwrap(), tls.clone());
                 // A connection that ends early is the other side's business.
-                std::thread::spawn(move || serve(&stream, &answering, &asked));
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &answering, &asked),
+                    Some(tls) => {
+                        let tls = ServerConnection::new(tls).unwrap();
+                        serve(StreamOwned::new(tls, stream), &answering, &asked)
+                    }
+                });
             }
         });
         application
@@ -74,7 +94,7 @@ impl Application {
 
     /// For `channels.backend.url`.
     pub fn url(&self) -> String {
-        format!("http://{}/access?from=fanfare", self.addr)
+        format!("{}://{}/access?from=fanfare", self.scheme, self.addr)
     }
 
     /// From now on.
@@ -101,7 +121,7 @@ impl Application {
 }
 
 fn serve(
-    mut stream: &TcpStream,
+    stream: impl Read + Write,
     answering: &Mutex<Answering>,
     asked: &Mutex<Vec<Asked>>,
 ) -> Option<()> {
@@ -137,6 +157,8 @@ fn serve(
         std::thread::sleep(after);
         let length = body.len();
         let answer = format!("HTTP/1.1 {status} Told\r\nContent-Length: {length}\r\n\r\n{body}");
+        let stream = reader.get_mut();
         stream.write_all(answer.as_bytes()).ok()?;
+        stream.flush().ok()?;
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// An authority, and the folder in which a server finds its certificate and key.
 pub struct Pki {
@@ -63,6 +64,28 @@ impl Pki {
 
     pub fn key(&self) -> PathBuf {
         self.folder.join("key.pem")
+    }
+
+    /// The authority's certificate, in a file of its own.
+    pub fn authority(&self) -> PathBuf {
+        let path = self.folder.join("authority.pem");
+        std::fs::write(&path, pem("CERTIFICATE", self.issuer.der())).unwrap();
+        path
+    }
+
+    /// A server that is somebody else's, with a certificate for this name.
+    pub fn server(&self, name: &str, days: i64) -> Arc<ServerConfig> {
+        let (chain, key) = self.issue(name, days);
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain.unwrap(), key)
+            .unwrap();
+        Arc::new(config)
     }
 
     /// Whom clients trust.

@@ -8,6 +8,7 @@
 //! Not for: several nodes. This one delivers to its own sink only.
 
 mod batch;
+mod budgets;
 pub mod copy;
 mod disk;
 mod events;
@@ -49,6 +50,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::protocol::ChannelKey;
 use batch::Batch;
+use budgets::Purses;
 use job::{Job, Task};
 pub use open::{FILE_NAME, OpenError};
 use presence::Rooms;
@@ -94,6 +96,7 @@ pub fn open(options: Options, clock: Clock) -> Result<Arc<Embedded>, OpenError> 
         database: RwLock::new(Some(opened.database)),
         histories: RwLock::new(opened.histories),
         presence: Mutex::new(Rooms::default()),
+        purses: Purses::default(),
         sink: RwLock::new(None),
         stripes: std::array::from_fn(|_| Mutex::default()),
         outbox: RwLock::new(Some(outbox)),
@@ -137,6 +140,7 @@ struct Shared {
     database: RwLock<Option<Database>>,
     histories: RwLock<Histories>,
     presence: Mutex<Rooms>,
+    purses: Purses,
     sink: RwLock<Option<Arc<dyn Deliver>>>,
     stripes: [Mutex<Stripe>; STRIPES],
     /// `None` once closing: jobs are sent under the read lock, so none comes after it was taken.

@@ -10,8 +10,9 @@ use super::kv::{self, Class, NEVER};
 use super::tables::{KV, NOTE_COUNTS, NOTES, REVOCATIONS, USERS, WALLETS};
 use super::{Embedded, notifications, revocations, users};
 use crate::broker::{
-    Added, Answer, Changed, Error, Health, NewNotification, NotificationPage, NotificationQuery,
-    ReadMark, Revocation, RevocationPage, Store, StoreFigures, Stored, User, UserChange,
+    Added, Answer, Changed, Draw, Error, Health, NewNotification, NotificationPage,
+    NotificationQuery, ReadMark, Revocation, RevocationPage, Store, StoreFigures, Stored, User,
+    UserChange,
 };
 use crate::clock::millis;
 
@@ -138,6 +139,16 @@ impl Store for Embedded {
             revocations::page(&table, cursor.as_deref(), limit, now_ms)
         });
         Box::pin(ready(page))
+    }
+
+    fn spend(&self, owner: &str, draws: &[Draw]) -> Answer<'_, Option<Duration>> {
+        let shared = &self.shared;
+        let now_ns = shared.clock.now().mono_ms.saturating_mul(1_000_000);
+        Box::pin(ready(if shared.is_closed() {
+            Err(Error::Closed)
+        } else {
+            Ok(shared.purses.spend(owner, draws, now_ns))
+        }))
     }
 
     fn health(&self) -> Health {

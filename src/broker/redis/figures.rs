@@ -10,7 +10,15 @@ use crate::broker::figures::{BOUNDS_US, OperationFigures, RedisFigures, ServerFi
 use crate::counter::Counter;
 
 /// Commands that are no scripts, as the metrics have them.
-const COMMANDS: [&str; 6] = ["GET", "SET", "DEL", "HMGET", "PUBLISH", "SPUBLISH"];
+const COMMANDS: [&str; 7] = [
+    "GET",
+    "SET",
+    "DEL",
+    "HMGET",
+    "PUBLISH",
+    "SPUBLISH",
+    "ZRANGEBYLEX",
+];
 /// Kinds of operations.
 const OPERATIONS: usize = SCRIPTS.len() + COMMANDS.len();
 

@@ -9,6 +9,7 @@
 //! PREFIX{u:USER}:u    hash     a user (users.rs)
 //! PREFIX{w:WALLET}    string   whose wallet it is
 //! PREFIX{!revoked}:.. zsets, hash   revocations (values.rs)
+//! PREFIX{b:OWNER}:.. strings  budgets of an address or a wallet (budgets.rs)
 //! PREFIXk:N:SPACE:KEY string   the key-value part
 //!
 //! PREFIXCHANNEL       pub/sub  events, ours and those of plain publishers
@@ -45,6 +46,11 @@ impl Keys {
 
     pub(super) fn wallet(&self, wallet: &str) -> String {
         format!("{}{{w:{wallet}}}", self.prefix)
+    }
+
+    /// A bucket of an owner of budgets.
+    pub(super) fn budget(&self, owner: &str, bucket: &str) -> String {
+        format!("{}{{b:{owner}}}:{bucket}", self.prefix)
     }
 
     /// `part` of what belongs to all nodes together.

@@ -7,6 +7,7 @@
 //! Not for: making up for a Redis that is not there. Whatever needs it fails at once.
 
 mod address;
+mod budgets;
 mod call;
 mod cluster;
 mod connecting;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::Client;
 use crate::broker::{
-    Added, Answer, Changed, Health, NewNotification, NotificationPage, NotificationQuery, ReadMark,
-    Revocation, RevocationPage, Store, StoreFigures, Stored, User, UserChange,
+    Added, Answer, Changed, Draw, Health, NewNotification, NotificationPage, NotificationQuery,
+    ReadMark, Revocation, RevocationPage, Store, StoreFigures, Stored, User, UserChange,
 };
 
 impl Store for Client {
@@ -153,6 +153,15 @@ impl Store for Client {
         Box::pin(async move {
             let _accepted = accepted?;
             self.redis.revocation_page(cursor, limit).await
+        })
+    }
+
+    fn spend(&self, owner: &str, draws: &[Draw]) -> Answer<'_, Option<Duration>> {
+        let (accepted, owner) = (self.redis.accept(), owner.to_owned());
+        let draws = draws.to_vec();
+        Box::pin(async move {
+            let _accepted = accepted?;
+            self.redis.take_from(&owner, &draws).await
         })
     }
 

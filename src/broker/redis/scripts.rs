@@ -18,7 +18,7 @@ pub(super) enum Script {
     UserPut,
     Swap,
     Revoke,
-    Revocations,
+    Spend,
 }
 
 /// Names, as the metrics have them, and texts, in the order of [`Script`].
@@ -35,7 +35,7 @@ pub(super) const SCRIPTS: [(&str, &str); 13] = [
     ("user_put", include_str!("scripts/user_put.lua")),
     ("swap", include_str!("scripts/swap.lua")),
     ("revoke", include_str!("scripts/revoke.lua")),
-    ("revocations", include_str!("scripts/revocations.lua")),
+    ("spend", include_str!("scripts/spend.lua")),
 ];
 
 impl Script {
@@ -45,4 +45,4 @@ impl Script {
     }
 }
 
-const _: () = assert!(Script::Revocations as usize + 1 == SCRIPTS.len());
+const _: () = assert!(Script::Spend as usize + 1 == SCRIPTS.len());

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::Value;
 use uuid::Uuid;
 
 use super::Redis;
@@ -84,30 +83,36 @@ impl Redis {
         limit: usize,
     ) -> Result<RevocationPage, Error> {
         let limit = limit.clamp(1, 100_000);
-        let call = Call::script(Script::Revocations, self.revoked())
-            .arg(cursor.unwrap_or_default())
+        let from = cursor.map_or_else(|| "-".to_owned(), |last| format!("({last}"));
+        let call = Call::command("ZRANGEBYLEX", self.keys.of_all_nodes("revoked", "l"))
+            .arg(from)
+            .arg("+")
+            .arg("LIMIT")
+            .number(0)
             .number(limit as u64);
-        let Value::Array(answer) = self.link.call(&call).await? else {
-            return Err(garbled());
+        let entries: Vec<String> = decode(self.link.call(&call).await?)?;
+        let now_ms = self.clock.unix_ms();
+        let mut page = RevocationPage {
+            revocations: Vec::with_capacity(entries.len()),
+            next_cursor: None,
         };
-        let mut answer = answer.into_iter();
-        let now_ms: u64 = decode(answer.next().ok_or_else(garbled)?)?;
-        let mut page = RevocationPage::default();
-        let mut count = 0;
-        while let (Some(name), Some(row)) = (answer.next(), answer.next()) {
-            let (name, row): (String, String) = (decode(name)?, decode(row)?);
-            let revocation = revocation(&name, &row)?;
+        for entry in &entries {
+            let revocation = revocation(entry)?;
             if revocation.keep_until_ms > now_ms {
                 page.revocations.push(revocation);
             }
-            count += 1;
-            page.next_cursor = (count == limit).then_some(name);
+        }
+        // A change puts an entry behind where it was, so none is passed over.
+        if entries.len() == limit {
+            page.next_cursor = entries.into_iter().next_back();
         }
         Ok(page)
     }
 
+    /// The list of all, each as its name and its row in one, which is read in its order; by name, when
+    /// each ends; by name, the row.
     fn revoked(&self) -> Vec<String> {
-        ["n", "e", "r"]
+        ["l", "e", "r"]
             .map(|part| self.keys.of_all_nodes("revoked", part))
             .into()
     }
@@ -127,7 +132,11 @@ fn name(revoked: &Revoked) -> (String, u64) {
     }
 }
 
-fn revocation(name: &str, row: &str) -> Result<Revocation, Error> {
+/// What an entry of the list says: a name and two times.
+fn revocation(entry: &str) -> Result<Revocation, Error> {
+    let name_bytes = entry.len().checked_sub(2 * TIME_DIGITS);
+    let split = name_bytes.and_then(|at| entry.split_at_checked(at));
+    let (name, row) = split.ok_or_else(garbled)?;
     let (kind, id) = name.split_once(':').ok_or_else(garbled)?;
     let (before, until) = row.split_at_checked(TIME_DIGITS).ok_or_else(garbled)?;
     let number = |digits: &str| digits.parse::<u64>().map_err(Error::storage);
@@ -161,10 +170,12 @@ mod tests {
             },
         ] {
             let (name, before_ms) = name(&revoked);
-            let row = format!("{before_ms:020}{:020}", 7);
-            let back = revocation(&name, &row).unwrap();
+            let back = revocation(&format!("{name}{before_ms:020}{:020}", 7)).unwrap();
             assert_eq!((back.revoked, back.keep_until_ms), (revoked, 7));
         }
-        assert!(revocation("x:y", &"0".repeat(40)).is_err());
+        for wrong in ["x:y", "t:", ""] {
+            assert!(revocation(&format!("{wrong}{}", "0".repeat(39))).is_err());
+        }
+        assert!(revocation(&format!("x:{}", "0".repeat(40))).is_err());
     }
 }
