@@ -99,6 +99,7 @@ const ELSEWHERE: &[&str] = &[
     "broker.redis.pubsub_url",
     "broker.redis.pubsub_url_file",
     "broker.redis.ca_file",
+    "outgoing.ca_file",
     "alerts.webhook_secret",
     "alerts.webhook_secret_file",
     "metrics.token",
