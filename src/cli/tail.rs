@@ -20,8 +20,23 @@ Eight may look at once. Ctrl-C ends it.
 
 Exit codes: 0 ended by Ctrl-C, --count or a closed pipe, 69 the server cannot be reached or has
 stopped, 1 it refused.")]
-#[group(required = true, multiple = false, id = "whose", args = ["user", "channel", "connection"])]
 pub struct Tail {
+    #[command(flatten)]
+    whose: Whose,
+
+    /// End after so many frames
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// One of them.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Whose {
     /// The frames of this user's connections
     #[arg(long, value_name = "ID")]
     user: Option<String>,
@@ -33,23 +48,15 @@ pub struct Tail {
     /// The frames of this connection, as fanfare connections names it
     #[arg(long, value_name = "ID")]
     connection: Option<String>,
-
-    /// End after so many frames
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
-
-    /// Print one JSON object a line
-    #[arg(long)]
-    json: bool,
 }
 
 impl Tail {
     pub fn run(&self, sources: &Sources) -> Result<(), Failure> {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (name, value) in [
-            ("user", &self.user),
-            ("channel", &self.channel),
-            ("connection", &self.connection),
+            ("user", &self.whose.user),
+            ("channel", &self.whose.channel),
+            ("connection", &self.whose.connection),
         ] {
             if let Some(value) = value {
                 query.append_pair(name, value);
