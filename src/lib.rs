@@ -25,6 +25,7 @@ pub mod logging;
 pub mod metrics;
 pub mod outgoing;
 pub mod patience;
+pub mod peers;
 pub mod prehashed;
 pub mod presence;
 pub mod probe;

@@ -53,6 +53,8 @@ type Seated = (ChannelKey, Arc<str>);
 struct Seat {
     /// Of this node, subscribed or about to be.
     sockets: usize,
+    /// Whether this node hears the channel since the first of them came: who joins before would miss it.
+    is_heard: bool,
     told: Told,
     /// Whether a task is at it.
     is_busy: bool,
@@ -97,7 +99,8 @@ impl Presence {
         }))
     }
 
-    /// One more socket of a user subscribes, in a channel that has presence.
+    /// One more socket of a user subscribes, in a channel that has presence. Nobody is told before
+    /// [`Presence::heard`].
     pub fn enter(&self, channel: &ChannelKey, user_id: &Arc<str>) {
         self.change(channel, user_id, |seat| seat.sockets += 1);
     }
@@ -107,7 +110,17 @@ impl Presence {
         self.change(channel, user_id, |seat| {
             debug_assert!(seat.sockets > 0, "left more often than entered");
             seat.sockets = seat.sockets.saturating_sub(1);
+            seat.is_heard &= seat.sockets > 0;
         });
+    }
+
+    /// This node hears the channel now, so that a user who has entered hears of it, too.
+    pub fn heard(&self, channel: &ChannelKey, user_id: &Arc<str>) {
+        let is_news = |seat: &Seat| seat.sockets > 0 && !seat.is_heard;
+        let seated = (channel.clone(), user_id.clone());
+        if self.0.seats().get(&seated).is_some_and(is_news) {
+            self.change(channel, user_id, |seat| seat.is_heard = seat.sockets > 0);
+        }
     }
 
     /// Waits until the broker was told of what this user has done in this channel, or could not be.
@@ -186,7 +199,7 @@ impl Shared {
         let mut seats = self.seats();
         let seat = seats.get_mut(seated)?;
         match (seat.sockets > 0, seat.told) {
-            (true, Told::Nothing | Told::Perhaps) => return Some(Step::Enter),
+            (true, Told::Nothing | Told::Perhaps) if seat.is_heard => return Some(Step::Enter),
             (false, Told::Perhaps | Told::Entered) => return Some(Step::Leave),
             _ => {}
         }

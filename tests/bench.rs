@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use support::redis::RedisServer;
 use support::{Server, command, eventually};
 
 /// What every figure of a section is read by.
@@ -327,5 +328,44 @@ impl Drop for Interrupted {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn two_nodes_on_one_redis_are_weighed_against_one() {
+    let small = ["-n", "40", "-t", "0.3", "--rounds", "1"];
+    let loads = ["-r", "50", "--saturate"];
+    let report = sound(&[&["nodes"], &small[..], &loads].concat());
+    for section in 0..2 {
+        let keys = [
+            "deliveries_per_second",
+            "cpu_us_per_delivery",
+            "redis_cpu_us_per_delivery",
+            "redis_cpu_us_per_publish",
+            "answer_p50_ms",
+            "answer_p99_ms",
+            "latency_p50_ms",
+            "latency_p99_ms",
+        ];
+        let figures = figures(&report, section, &keys);
+        // However many nodes listen.
+        for of in ["fanfare", "baseline"] {
+            assert_eq!(figures["redis_calls_per_publish"][of], 1.0, "{report:#}");
+        }
+    }
+    let redis = RedisServer::start(&[]);
+    let url = redis.url();
+    let on_it = ["--nodes", "3", "-r", "50", "--redis", &url];
+    sound(&[&["nodes"], &small[..], &on_it].concat());
+    assert_ne!(redis.command(&["DBSIZE"]), ":0\r\n", "it was used");
+    for nonsense in [
+        ["--redis", "redis://127.0.0.1:1"],
+        ["--redis", "nonsense"],
+        ["--nodes", "1"],
+        ["--target", "127.0.0.1:1"],
+    ] {
+        let output = bench(&[&["nodes"], &small[..], &nonsense].concat());
+        assert_ne!(output.status.code(), Some(0), "{nonsense:?}");
+        assert!(!output.stderr.is_empty());
     }
 }

@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["acceptor", "control", "alerts", "welcome"],
     &["worker"],
     &["http"],
+    &["peers"],
     &["router"],
     &["worker::mailbox"],
     &["worker::tap"],

@@ -1,4 +1,4 @@
-//! A master or primary is killed in the middle of traffic, and a replica takes over.
+//! A master or primary is killed in the middle of traffic, and a replica takes over; or slots move.
 //!
 //! Followers keep an account: within an epoch they hear every offset once and in order, from the
 //! position that they were told; whatever cannot be proven is announced by another epoch.
@@ -41,6 +41,8 @@ fn nodes(url: &str) -> Vec<Server> {
         ("broker.redis.prefix", &prefix),
         ("channels.chat.subscribe", "any"),
         ("channels.chat.history", "20000"),
+        ("channels.live.subscribe", "any"),
+        ("channels.live.history", "0"),
         ("limits.queue_bytes", "64MiB"),
     ];
     (0..2).map(|_| Server::start(&settings)).collect()
@@ -253,4 +255,15 @@ fn a_cluster_failover_loses_nothing_in_silence() {
     let mut cluster = Cluster::with_replicas(1);
     let servers = nodes(&cluster.url());
     survives(&servers, || cluster.nodes[1].kill());
+}
+
+#[test]
+fn slots_that_move_lose_nothing_in_silence() {
+    let cluster = Cluster::start();
+    let servers = nodes(&cluster.url());
+    survives(&servers, || {
+        for channel in CHANNELS {
+            cluster.move_slot_of(&format!("{{{channel}}}"));
+        }
+    });
 }

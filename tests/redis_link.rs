@@ -117,6 +117,7 @@ fn a_node_that_is_cut_off_notices_and_catches_up() {
     follower.subscribe("post_2");
     let mut listener = cut_off.connect("u2");
     listener.subscribe("live_1");
+    let mut revoked = cut_off.connect("u3");
     tick(&other, 1);
     gets(&mut follower, 1..=1);
 
@@ -129,9 +130,13 @@ fn a_node_that_is_cut_off_notices_and_catches_up() {
     for n in 2..=6 {
         tick(&other, n);
     }
+    let whom = json!({"userId": "u3"});
+    let revoking = other.as_backend("POST", "/api/auth/revoke", &whom);
+    revoking.expect(200);
     std::thread::sleep(Duration::from_secs(30).saturating_sub(began.elapsed()));
     is_open(&mut follower);
     is_open(&mut listener);
+    is_open(&mut revoked);
     tick(&other, 7);
     drop(cut);
     eventually("it is back", PATIENCE, || ready(&cut_off) == 200);
@@ -139,6 +144,9 @@ fn a_node_that_is_cut_off_notices_and_catches_up() {
     gets(&mut follower, 2..=7);
     tick(&cut_off, 8);
     gets(&mut follower, 8..=8);
+    // It has not heard of it, and reads it.
+    revoked.set_patience(PATIENCE);
+    assert_eq!(revoked.expect_close().0, 4300);
     // What was published without history nobody knows any more.
     listener.set_patience(PATIENCE);
     assert_eq!(listener.expect_close(), (4103, "resync".into()));

@@ -4,8 +4,11 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::redis::{Cluster, RedisServer, fresh_prefix};
 use support::{Client, Server, eventually};
@@ -75,6 +78,40 @@ fn an_event_reaches_the_subscribers_of_every_node() {
     );
     assert_eq!(client.next()["n"], 1);
     assert_eq!(client.next()["n"], 2);
+}
+
+#[test]
+fn a_publication_is_one_round_trip_for_three_nodes_of_subscribers() {
+    const EVENTS: usize = 50;
+    let redis = RedisServer::start(&[]);
+    let servers = nodes(&redis.url(), "ws:", 3);
+    let mut clients: Vec<_> = servers.iter().map(|server| server.connect("u1")).collect();
+    for client in &mut clients {
+        client.subscribe("post_42");
+    }
+    let mut monitor = TcpStream::connect(redis.address()).unwrap();
+    monitor.write_all(b"MONITOR\r\n").unwrap();
+    let mut seen = BufReader::new(monitor).lines();
+    assert_eq!(seen.next().unwrap().unwrap(), "+OK");
+    for n in 0..EVENTS {
+        servers[0].publish("post_42", json!({"type": "tick", "n": n}));
+        for client in &mut clients {
+            assert_eq!(client.next_of("tick")["n"], n);
+        }
+    }
+    redis.command(&["ECHO", "that is all"]);
+    let seen = seen.map(Result::unwrap);
+    let seen = seen.take_while(|line| !line.contains("that is all"));
+    // What the script itself does is no round trip; the rest is the nodes' own housekeeping.
+    let own = [" lua] ", "\"PING\"", "\"INFO\"", "\"ws:!notice\""];
+    let trips: Vec<String> = seen
+        .filter(|line| !own.iter().any(|own| line.contains(own)))
+        .collect();
+    assert_eq!(trips.len(), EVENTS, "{trips:#?}");
+    assert!(
+        trips.iter().all(|line| line.contains("EVALSHA")),
+        "{trips:#?}"
+    );
 }
 
 #[test]
@@ -165,26 +202,134 @@ fn notifications_users_and_presence_are_shared() {
 }
 
 #[test]
-fn disconnecting_reaches_every_node() {
+fn disconnecting_reaches_every_node_and_counts_them_all() {
     let redis = RedisServer::start(&[]);
     let servers = nodes(&redis.url(), "ws:", 2);
     let mut clients: Vec<_> = servers.iter().map(|server| server.connect("ann")).collect();
     let mut stranger = servers[1].connect("bob");
-    let body = json!({"userId": "ann", "reason": "enough"});
-    servers[0]
-        .as_backend("POST", "/api/disconnect", &body)
-        .expect(200);
+    let disconnect = |body: Value| {
+        let answer = servers[0].as_backend("POST", "/api/disconnect", &body);
+        answer.expect(200).json()
+    };
+    let answer = disconnect(json!({"userId": "ann", "reason": "enough"}));
+    assert_eq!(answer, json!({"success": true, "disconnected": 2}));
     for client in &mut clients {
         client.expect_disconnect(4301, "disconnected");
     }
     let id = stranger.greeting["data"]["connectionId"].clone();
     let mut other = servers[1].connect("bob");
-    servers[0]
-        .as_backend("POST", "/api/disconnect", &json!({"connectionId": id}))
-        .expect(200);
+    let answer = disconnect(json!({"connectionId": id}));
+    assert_eq!(answer, json!({"success": true, "disconnected": 1}));
     stranger.expect_disconnect(4301, "disconnected");
     other.send(&json!({"type": "ping"}));
     other.next_of("pong");
+    let nobody = disconnect(json!({"connectionId": "00000000-1"}));
+    assert_eq!(nobody, json!({"success": true, "disconnected": 0}));
+}
+
+/// So many entries of a list, page by page of two; again as long as some node is slow.
+#[track_caller]
+fn listed(server: &Server, path: &str, member: &str, count: usize) -> Vec<Value> {
+    let mut all = None;
+    eventually("all nodes answer", Duration::from_secs(60), || {
+        all = list(server, path, member);
+        all.as_ref().is_some_and(|all| all.len() == count)
+    });
+    all.unwrap()
+}
+
+/// `None`: a node was silent.
+fn list(server: &Server, path: &str, member: &str) -> Option<Vec<Value>> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("{path}limit=2{cursor}");
+        let page = server.as_backend("GET", &path, &Value::Null);
+        let page = page.expect(200).json();
+        if page.get("silentNodes").is_some() {
+            return None;
+        }
+        let entries = page[member].as_array().unwrap();
+        assert!(entries.len() <= 2, "{page}");
+        all.extend(entries.iter().cloned());
+        match page["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Some(all),
+        }
+    }
+}
+
+#[test]
+fn any_node_tells_of_all_nodes() {
+    let redis = RedisServer::start(&[]);
+    let mut servers = nodes(&redis.url(), "ws:", 3);
+    let mut clients = Vec::new();
+    for (number, server) in servers.iter().enumerate() {
+        for n in 0..3 {
+            let mut client = server.connect(if n == 0 { "ann" } else { "bob" });
+            client.subscribe("post_1");
+            client.subscribe(format!("post_{number}{n}"));
+            clients.push(client);
+        }
+    }
+    let id = |client: &Client| client.greeting["data"]["connectionId"].clone();
+    let ids = |found: &[Value]| -> Vec<Value> {
+        found
+            .iter()
+            .map(|one| one["connectionId"].clone())
+            .collect()
+    };
+    let mut expected: Vec<Value> = clients.iter().map(id).collect();
+    expected.sort_by_key(Value::to_string);
+    for server in &servers {
+        let mut found = ids(&listed(server, "/api/connections?", "connections", 9));
+        found.sort_by_key(Value::to_string);
+        assert_eq!(found, expected);
+        let of_ann = listed(server, "/api/connections?user=ann&", "connections", 3);
+        assert!(
+            of_ann
+                .iter()
+                .all(|one| one["userId"] == "ann" && one["channels"] == 2)
+        );
+        let channels = listed(server, "/api/channels?prefix=post_&", "channels", 10);
+        assert_eq!(
+            channels[3],
+            json!({"channelKey": "post_1", "subscribers": 9})
+        );
+        assert!(
+            channels
+                .iter()
+                .filter(|one| one["subscribers"] == 1)
+                .count()
+                == 9
+        );
+    }
+    // The operator's command sees the same.
+    let told = servers[2].run(&["connections", "--json"]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert_eq!(told.lines().count(), 9, "{told}");
+    // One that stands still is named, and the answer does not wait for it for long.
+    let frozen = id(&clients[8])
+        .as_str()
+        .unwrap()
+        .rsplit_once('-')
+        .unwrap()
+        .0
+        .to_owned();
+    servers[2].signal(Signal::STOP);
+    eventually("it is named", Duration::from_secs(60), || {
+        let page = servers[0].as_backend("GET", "/api/connections", &Value::Null);
+        let page = page.expect(200).json();
+        let count = page["connections"].as_array().unwrap().len();
+        page["silentNodes"] == json!([frozen]) && count == 6
+    });
+    let body = json!({"userId": "ann"});
+    let answer = servers[0].as_backend("POST", "/api/disconnect", &body);
+    let expected = json!({"success": true, "disconnected": 2, "silentNodes": [frozen]});
+    assert_eq!(answer.expect(200).json(), expected);
+    servers[2].signal(Signal::CONT);
+    // One that has ended in good order is missed by nobody.
+    servers[2].terminate();
+    listed(&servers[0], "/api/connections?", "connections", 4);
 }
 
 #[test]

@@ -75,6 +75,11 @@ impl Backend {
         }
     }
 
+    /// Whether other nodes may be on it.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
+
     /// The database of this process, if that is what it is.
     pub(super) fn embedded(&self) -> Option<Arc<Embedded>> {
         match self {

@@ -54,6 +54,7 @@ impl App {
             }
         }
         let closed = tokio::time::timeout(CLOSE_TIMEOUT, async {
+            self.services.peers.leave().await;
             self.backend.broker().close().await?;
             self.backend.store().close().await
         });

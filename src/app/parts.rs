@@ -23,6 +23,7 @@ use crate::http::{Parts, Services};
 use crate::metrics::hour::{self, Hour};
 use crate::metrics::server::{self, Door};
 use crate::metrics::{Bounds, Counters, Observed};
+use crate::peers::Peers;
 use crate::presence::Presence;
 use crate::router::Router;
 use crate::router::notices::keep_revocations;
@@ -79,6 +80,13 @@ pub(super) fn build(
         runtime.handle(),
     );
     let issuers = issuers.map_err(Failure::Issuers)?;
+    let peers = Peers::new(
+        router.clone(),
+        node.clone(),
+        broker.clone(),
+        store.clone(),
+        backend.is_shared(),
+    );
     let (tracer, spans) = Tracer::new(counters.spans.clone());
     let services = Arc::new(Services::new(Parts {
         live,
@@ -93,6 +101,7 @@ pub(super) fn build(
         node: node.clone(),
         router: router.clone(),
         presence,
+        peers: peers.clone(),
         tracer: Arc::new(tracer),
         access_backend,
     }));
@@ -117,6 +126,10 @@ pub(super) fn build(
         store.clone(),
         clock.clone(),
     ));
+    if peers.is_shared() {
+        runtime.spawn(peers.clone().keep());
+        runtime.spawn(peers.answer());
+    }
     let workers = spawn_workers(inbounds, &services, &router).map_err(Failure::Thread)?;
 
     let (of_channels, of_queues, of_services) = (router.clone(), router.clone(), services.clone());

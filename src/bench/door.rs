@@ -17,6 +17,8 @@ const SOCKETS_PER_SOURCE: u64 = 200;
 pub struct Door {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where the same is to be had: other nodes.
+    pub others: Vec<SocketAddr>,
     kind: Kind,
     clock: Clock,
 }
@@ -37,6 +39,7 @@ impl Door {
         let run = uuid::Uuid::new_v4().simple().to_string();
         Self {
             address,
+            others: Vec::new(),
             kind: Kind::Fanfare {
                 authority: Box::new(authority),
                 api_key,
@@ -50,9 +53,17 @@ impl Door {
     pub fn raw(address: SocketAddr) -> Self {
         Self {
             address,
+            others: Vec::new(),
             kind: Kind::Raw,
             clock: Clock::system(),
         }
+    }
+
+    /// Where the subscriber with this number connects to: all nodes in turn.
+    pub fn of_subscriber(&self, number: usize) -> SocketAddr {
+        let nodes = self.others.len() + 1;
+        let other = (number % nodes).checked_sub(1);
+        other.map_or(self.address, |other| self.others[other])
     }
 
     /// Whether a greeting comes first and subscriptions are asked for.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::conditions::Conditions;
+use super::door::Door;
 use super::fleet::Fleet;
 use super::host::Host;
 use super::process::{Reading, Used};
@@ -85,10 +86,11 @@ pub fn run(setup: &Setup, plan: &Fanout, progress: &mut Progress) -> Result<Repo
             }
             fleet.begin();
             for (load, section) in plan.loads.iter().zip(&mut sections) {
-                offer(&mut fleet, &host, &plan, *load, WARM_UP, progress)?;
+                let (door, channels) = (&host.door, plan.channels);
+                offer(&mut fleet, door, channels, *load, WARM_UP, progress)?;
                 fleet.begin();
                 let before = Reading::now(host.pid)?;
-                offer(&mut fleet, &host, &plan, *load, plan.duration, progress)?;
+                offer(&mut fleet, door, channels, *load, plan.duration, progress)?;
                 let used = Reading::now(host.pid)?.since(&before);
                 conditions.note(&used);
                 tell(section, of, &fleet, &used);
@@ -102,27 +104,27 @@ pub fn run(setup: &Setup, plan: &Fanout, progress: &mut Progress) -> Result<Repo
     Ok(report)
 }
 
-/// Publishes for so long, then waits until everything has arrived.
-fn offer(
+/// Publishes for so long on so many channels, then waits until everything has arrived.
+pub(super) fn offer(
     fleet: &mut Fleet,
-    host: &Host,
-    plan: &Fanout,
+    door: &Door,
+    channels: usize,
     load: Load,
     how_long: Duration,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     let start = stopwatch::nanos();
     let end = start + stopwatch::of(how_long);
-    let mut channels = (0..plan.channels).cycle();
+    let mut channels = (0..channels).cycle();
     let mut next = || channels.next().unwrap_or(0);
     match load {
         Load::Window(window) => {
             let mut now = start;
             while now < end {
                 while fleet.ledger.outstanding < window && fleet.unanswered() < window {
-                    fleet.publish(&host.door, next(), stopwatch::nanos());
+                    fleet.publish(door, next(), stopwatch::nanos());
                 }
-                fleet.attend(Duration::from_millis(10), &host.door)?;
+                fleet.attend(Duration::from_millis(10), door)?;
                 progress.say(format_args!("{} deliveries", fleet.ledger.delivered));
                 now = stopwatch::nanos();
             }
@@ -134,16 +136,16 @@ fn offer(
             while due <= end {
                 while due <= stopwatch::nanos().min(end) {
                     // What is late counts from when it was due: a stall must not hide itself.
-                    fleet.publish(&host.door, next(), due);
+                    fleet.publish(door, next(), due);
                     due += stopwatch::of(interval);
                 }
-                fleet.attend(Duration::from_millis(100), &host.door)?;
+                fleet.attend(Duration::from_millis(100), door)?;
                 progress.say(format_args!("{} deliveries", fleet.ledger.delivered));
             }
             fleet.wake_every(Duration::ZERO)?;
         }
     }
-    fleet.drain(DRAIN, &host.door)
+    fleet.drain(DRAIN, door)
 }
 
 fn tell(section: &mut Section, of: Of, fleet: &Fleet, used: &Used) {
@@ -184,10 +186,7 @@ fn title(plan: &Fanout, setup: &Setup, load: Load) -> String {
         rounds,
         ..
     } = plan;
-    let load = match load {
-        Load::Window(window) => format!("saturated ({window} publications under way)"),
-        Load::Rate(rate) => format!("{rate} events a second"),
-    };
+    let load = named(load);
     let over = match channels {
         1 => String::new(),
         many => format!(" over {many} channels"),
@@ -200,6 +199,14 @@ fn title(plan: &Fanout, setup: &Setup, load: Load) -> String {
         "fanout: {subscribers} subscribers{over}, {} bytes{from}, {load}; {rounds} × {:?}",
         setup.event_bytes, plan.duration
     )
+}
+
+/// How a load is called.
+pub(super) fn named(load: Load) -> String {
+    match load {
+        Load::Window(window) => format!("saturated ({window} publications under way)"),
+        Load::Rate(rate) => format!("{rate} events a second"),
+    }
 }
 
 fn name(of: Of) -> &'static str {

@@ -339,8 +339,9 @@ impl Fleet {
     }
 
     fn connect(&mut self, index: usize, door: &Door) -> Result<(), Failure> {
+        let address = door.of_subscriber(index);
         let socket = Socket::new(
-            Domain::for_address(door.address),
+            Domain::for_address(address),
             Type::STREAM.nonblocking().cloexec(),
             Some(Protocol::TCP),
         )?;
@@ -348,7 +349,7 @@ impl Fleet {
             socket.bind(&source.into())?;
         }
         self.opened += 1;
-        match socket.connect(&door.address.into()) {
+        match socket.connect(&address.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(IN_PROGRESS) => {}
             Err(error) => return Err(error.into()),

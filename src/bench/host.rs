@@ -31,6 +31,23 @@ const FLEETING: &str = "bench";
 /// The type of those that do.
 const KEPT: &str = "kept";
 
+/// What servers are to know tokens and backends by.
+pub struct Keys {
+    secret: String,
+    api_key: String,
+}
+
+impl Keys {
+    /// Nobody else's.
+    pub fn random() -> Self {
+        let random = || uuid::Uuid::new_v4().simple().to_string();
+        Self {
+            secret: random() + &random(),
+            api_key: random(),
+        }
+    }
+}
+
 /// A server that is ready.
 pub struct Host {
     /// How to get in.
@@ -54,7 +71,7 @@ impl Host {
     /// When it cannot be started.
     pub fn under_test(setup: &Setup, history: usize) -> Result<Self, Failure> {
         let Some(target) = &setup.target else {
-            return Self::own(setup, history);
+            return Self::node(setup, history, &Keys::random(), &[]);
         };
         let authority = Authority::new(&target.secret, &setup.auth);
         Ok(Self {
@@ -79,10 +96,18 @@ impl Host {
         Ok(launched.host(Door::raw, scratch))
     }
 
-    fn own(setup: &Setup, history: usize) -> Result<Self, Failure> {
+    /// A server of our own, with `history` events kept by its channels and these settings beside those of
+    /// all.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn node(
+        setup: &Setup,
+        history: usize,
+        keys: &Keys,
+        further: &[(String, String)],
+    ) -> Result<Self, Failure> {
         let scratch = Scratch::new(&setup.scratch)?;
-        let random = || uuid::Uuid::new_v4().simple().to_string();
-        let (secret, api_key) = (random() + &random(), random());
         let config = match &setup.config_file {
             Some(file) => file.clone(),
             None => {
@@ -97,7 +122,7 @@ impl Host {
             .iter()
             .map(|&(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
-        settings.extend(setup.settings.iter().cloned());
+        settings.extend(setup.settings.iter().chain(further).cloned());
         let ours = [
             ("server.listen", "127.0.0.1:0".to_owned()),
             ("metrics.listen", "127.0.0.1:0".to_owned()),
@@ -115,8 +140,8 @@ impl Host {
             arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
         }
         let secrets = [
-            ("FANFARE_AUTH__SECRET", secret.as_str()),
-            ("FANFARE_AUTH__API_KEYS", api_key.as_str()),
+            ("FANFARE_AUTH__SECRET", keys.secret.as_str()),
+            ("FANFARE_AUTH__API_KEYS", keys.api_key.as_str()),
         ];
         let mut launched = Launched::start(setup, &scratch, arguments, &secrets)?;
         let deadline = stopwatch::nanos() + stopwatch::of(START_PATIENCE);
@@ -124,8 +149,9 @@ impl Host {
             launched.check(&scratch, deadline)?;
             std::thread::sleep(Duration::from_millis(5));
         }
-        let secret = Secret::new(secret.into_bytes());
+        let secret = Secret::new(keys.secret.clone().into_bytes());
         let authority = Authority::new(&secret, &setup.auth);
+        let api_key = keys.api_key.clone();
         Ok(launched.host(
             |address| Door::fanfare(address, authority, api_key),
             scratch,

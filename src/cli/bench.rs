@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use fanfare::bench::connect::Connect;
 use fanfare::bench::fanout::{Fanout, Load};
 use fanfare::bench::idle::Idle;
+use fanfare::bench::nodes::Nodes;
 use fanfare::bench::publish::Publish;
 use fanfare::bench::recover::Recover;
 use fanfare::bench::{self, Progress, Report, Setup, Target, leash, raw_server};
@@ -104,6 +105,37 @@ enum What {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
         channels: u16,
     },
+    /// Several nodes on one Redis beside one node: deliveries a second, CPU of nodes and of Redis, latency
+    /// [default load: -r 100, then --saturate]
+    Nodes {
+        /// Nodes that are compared with one
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=16))]
+        nodes: u8,
+        /// Subscribers, in all [default: 1000; quick: 100]
+        #[arg(short, value_name = "SUBSCRIBERS")]
+        n: Option<usize>,
+        /// A Redis that runs already, in which keys of its own are left for an hour [default: a
+        /// redis-server from PATH, for the time of the measurement]
+        #[arg(long, value_name = "URL")]
+        redis: Option<String>,
+        /// As much as they take, with so many publications under way as -w says
+        #[arg(long)]
+        saturate: bool,
+        /// Publications under way with --saturate; may be repeated
+        #[arg(
+            short,
+            value_name = "WINDOW",
+            value_delimiter = ',',
+            default_value = "4"
+        )]
+        w: Vec<usize>,
+        /// Events a second; may be repeated
+        #[arg(short, value_name = "RATE", value_delimiter = ',')]
+        r: Vec<f64>,
+        /// Measurements of each kind; the median counts [default: 3; quick: 1]
+        #[arg(long)]
+        rounds: Option<usize>,
+    },
     /// The baseline
     #[command(hide = true)]
     RawServer,
@@ -112,6 +144,8 @@ enum What {
     Leash {
         #[arg(long)]
         cpu: Option<usize>,
+        #[arg(long)]
+        program: Option<OsString>,
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
@@ -178,7 +212,11 @@ impl Bench {
         let how = self.how;
         match self.what {
             What::RawServer => return Ok(raw_server::serve()?),
-            What::Leash { cpu, arguments } => return Ok(leash::become_server(cpu, &arguments)?),
+            What::Leash {
+                cpu,
+                program,
+                arguments,
+            } => return Ok(leash::become_server(cpu, program.as_deref(), &arguments)?),
             _ => {}
         }
         let (quick, json) = (how.quick, how.json);
@@ -244,7 +282,7 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
                 subscribers: size(n, 1_000, 100),
                 channels: channels.into(),
                 publishers: publishers.into(),
-                loads: loads(saturate, &w, &r)?,
+                loads: loads(saturate, &w, &r, 10.0)?,
                 duration,
                 rounds: size(rounds, 3, 1),
             };
@@ -265,12 +303,39 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
             };
             bench::recover::run(setup, &plan, progress)
         }
+        What::Nodes {
+            nodes,
+            n,
+            redis,
+            saturate,
+            w,
+            r,
+            rounds,
+        } => {
+            if setup.target.is_some() {
+                return Err(refuse("nodes starts its own servers: without --target"));
+            }
+            let plan = Nodes {
+                nodes: nodes.into(),
+                subscribers: size(n, 1_000, 100),
+                redis,
+                loads: loads(saturate, &w, &r, 100.0)?,
+                duration,
+                rounds: size(rounds, 3, 1),
+            };
+            bench::nodes::run(setup, &plan, progress)
+        }
         What::RawServer | What::Leash { .. } => return Err(refuse("measures nothing")),
     };
     report.map_err(|failure| Failure::Other(failure.into()))
 }
 
-fn loads(saturate: bool, windows: &[usize], rates: &[f64]) -> Result<Vec<Load>, Failure> {
+fn loads(
+    saturate: bool,
+    windows: &[usize],
+    rates: &[f64],
+    usual: f64,
+) -> Result<Vec<Load>, Failure> {
     if let Some(rate) = rates.iter().find(|rate| !(0.01..=1e6).contains(*rate)) {
         return Err(refuse(format!(
             "-r {rate}: 0.01 to 1000000 events a second"
@@ -281,7 +346,7 @@ fn loads(saturate: bool, windows: &[usize], rates: &[f64]) -> Result<Vec<Load>, 
     Ok(match (saturate, rates.is_empty()) {
         (false, false) => rated.collect(),
         (true, _) => rated.chain(windows).collect(),
-        (false, true) => std::iter::once(Load::Rate(10.0)).chain(windows).collect(),
+        (false, true) => std::iter::once(Load::Rate(usual)).chain(windows).collect(),
     })
 }
 

@@ -1,5 +1,6 @@
-//! `fanfare connections`: who is connected to the running server.
+//! `fanfare connections`: who is connected to the running server, and to the other nodes on its Redis.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use clap::Args;
@@ -32,6 +33,7 @@ impl Connections {
         let mut operator = Operator::connect(sources)?;
         let mut all: Vec<Value> = Vec::new();
         let mut cursor: Option<String> = None;
+        let mut silent: BTreeSet<String> = BTreeSet::new();
         loop {
             let limit = PAGE.min(self.limit.saturating_sub(all.len()));
             if limit == 0 {
@@ -53,10 +55,15 @@ impl Connections {
                     .flatten()
                     .cloned(),
             );
+            let nodes = page["silentNodes"].as_array().into_iter().flatten();
+            silent.extend(nodes.filter_map(|node| node.as_str().map(str::to_owned)));
             cursor = page["nextCursor"].as_str().map(str::to_owned);
             if cursor.is_none() {
                 break;
             }
+        }
+        for node in silent {
+            eprintln!("the node {node} did not answer: its connections are not listed");
         }
         let mut out = io::stdout().lock();
         if self.json {

@@ -1,14 +1,10 @@
-//! What backends and operators see of this node, and can end: presence, channels, connections.
+//! What backends and operators see of all nodes, and can end: presence, channels, connections.
 //! Contract section 5.
-//!
-//! Connections belong to their workers, so those are asked, all at once and for a bounded time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::oneshot;
 
 use super::Services;
 use super::backend_api::addressee;
@@ -16,21 +12,15 @@ use super::errors::ApiError;
 use super::identity::require_backend;
 use super::reply::{self, Reply};
 use super::request::{Call, text};
-use crate::broker::NOTICE_BYTES_MAX;
-use crate::clock::rfc3339;
 use crate::event_log::{Data, Kind};
-use crate::patience::{EVENT_TIMEOUT, together, within};
-use crate::protocol::connection::{connection_id, serial_of};
-use crate::router::notices::Notice;
-use crate::worker::mailbox::{Control, Listed, Wanted, Whom};
+use crate::peers::{ConnectionView, Fault};
+use crate::protocol::connection::serial_of;
 
 /// Entries of a page when no `limit` is named, and the largest `limit`.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
 /// What an operator may say to those who are disconnected.
 const REASON_BYTES_MAX: usize = 255;
-/// A worker that takes longer is busier than it should ever be.
-const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `GET /api/presence`
 pub async fn presence(services: &Services, call: &Call) -> Result<Reply, ApiError> {
@@ -62,13 +52,13 @@ pub async fn presence(services: &Services, call: &Call) -> Result<Reply, ApiErro
 }
 
 /// `GET /api/channels`
-pub fn channels(services: &Services, call: &Call) -> Result<Reply, ApiError> {
+pub async fn channels(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     require_backend(services, call)?;
     let limit = limit(call)?;
     let prefix = call.query("prefix").unwrap_or_default();
     let after = call.query("cursor");
-    let interest = &services.router.interest;
-    let mut page = interest.page(&prefix, after.as_deref(), limit + 1);
+    let found = services.peers.channels(prefix, after, limit + 1).await?;
+    let mut page = found.all;
     let is_last = page.len() <= limit;
     page.truncate(limit);
     #[derive(Serialize)]
@@ -83,18 +73,19 @@ pub fn channels(services: &Services, call: &Call) -> Result<Reply, ApiError> {
         success: bool,
         channels: Vec<View<'a>>,
         next_cursor: Option<&'a str>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        silent_nodes: &'a [Arc<str>],
     }
     let views = page.iter().map(|(key, subscribers)| View {
-        channel_key: key.as_str(),
+        channel_key: key,
         subscribers: *subscribers,
     });
+    let last = page.last().filter(|_| !is_last);
     Ok(reply::ok(&Answer {
         success: true,
         channels: views.collect(),
-        next_cursor: page
-            .last()
-            .filter(|_| !is_last)
-            .map(|(key, _)| key.as_str()),
+        next_cursor: last.map(|(key, _)| key.as_str()),
+        silent_nodes: &found.silent,
     }))
 }
 
@@ -102,54 +93,40 @@ pub fn channels(services: &Services, call: &Call) -> Result<Reply, ApiError> {
 pub async fn connections(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     require_backend(services, call)?;
     let limit = limit(call)?;
-    let after = match call.query("cursor").filter(|cursor| !cursor.is_empty()) {
-        None => 0,
-        Some(cursor) => serial_of(&cursor, &services.node)
-            .ok_or_else(|| ApiError::bad_request("invalid_cursor", "cursor is none of ours"))?,
-    };
+    let after = call.query("cursor").filter(|cursor| !cursor.is_empty());
+    if let Some(cursor) = &after {
+        // Alone, a node can only have given out names of its own.
+        let node = match cursor.rsplit_once('-') {
+            Some((node, _)) if services.peers.is_shared() => node,
+            _ => &services.node,
+        };
+        serial_of(cursor, node)
+            .ok_or_else(|| ApiError::bad_request("invalid_cursor", "cursor is none of ours"))?;
+    }
     let user = call.query("user").filter(|user| !user.is_empty());
-    let wanted = Wanted {
-        whom: user.map_or(Whom::Everybody, |user| Whom::User(user.into())),
-        after,
-        limit: limit + 1,
-    };
-    let pages = ask_workers(services, |reply| Control::List {
-        wanted: wanted.clone(),
-        reply,
-    });
-    let mut page: Vec<Listed> = pages.await?.into_iter().flatten().collect();
-    page.sort_unstable();
+    let found = services.peers.connections(user, after, limit + 1).await?;
+    let mut page = found.all;
     let is_last = page.len() <= limit;
     page.truncate(limit);
-    let views: Vec<ConnectionView<'_>> = page
-        .iter()
-        .map(|listed| ConnectionView {
-            connection_id: connection_id(&services.node, listed.serial),
-            user_id: &listed.user_id,
-            address: listed.address.to_string(),
-            connected_at: rfc3339(listed.opened_at),
-            transport: if listed.is_stream { "sse" } else { "websocket" },
-            channels: listed.channels,
-        })
-        .collect();
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Answer<'a> {
         success: bool,
-        connections: &'a [ConnectionView<'a>],
+        connections: &'a [ConnectionView],
         next_cursor: Option<&'a str>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        silent_nodes: &'a [Arc<str>],
     }
+    let last = page.last().filter(|_| !is_last);
     Ok(reply::ok(&Answer {
         success: true,
-        connections: &views,
-        next_cursor: views
-            .last()
-            .filter(|_| !is_last)
-            .map(|view| view.connection_id.as_str()),
+        connections: &page,
+        next_cursor: last.map(|view| view.connection_id.as_str()),
+        silent_nodes: &found.silent,
     }))
 }
 
-/// `POST /api/disconnect`: on this node, which counts, and then on all others.
+/// `POST /api/disconnect`
 pub async fn disconnect(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     require_backend(services, call)?;
     let body: DisconnectBody = call.json()?;
@@ -175,63 +152,30 @@ pub async fn disconnect(services: &Services, call: &Call) -> Result<Reply, ApiEr
             ..Data::default()
         },
     );
-    let whom = match (&user_id, &named) {
-        (Some(user_id), _) => Some(Whom::User(user_id.as_str().into())),
-        (None, named) => named
-            .as_ref()
-            .and_then(|named| serial_of(named, &services.node))
-            .map(Whom::Connection),
-    };
-    let mut disconnected = 0;
-    let is_ours_alone = matches!(whom, Some(Whom::Connection(_)));
-    if let Some(whom) = whom {
-        let counts = ask_workers(services, |reply| Control::Disconnect {
-            whom: whom.clone(),
-            message: reason.clone(),
-            reply,
-        });
-        disconnected = counts.await?.into_iter().sum();
-    }
-    if !is_ours_alone {
-        let notice = Notice::Disconnect {
-            from: services.node.to_string(),
-            user_id,
-            connection_id: named,
-            reason: reason.as_deref().map(str::to_owned),
-        };
-        let notice = notice.encode();
-        if notice.len() > NOTICE_BYTES_MAX {
-            return Err(ApiError::bad_request("invalid_user", "userId is too long"));
-        }
-        within(EVENT_TIMEOUT, services.broker.announce(notice)).await?;
-    }
+    let closed = services.peers.disconnect(user_id, named, reason).await?;
     #[derive(Serialize)]
-    struct Answer {
+    #[serde(rename_all = "camelCase")]
+    struct Answer<'a> {
         success: bool,
-        disconnected: usize,
+        disconnected: u64,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        silent_nodes: &'a [Arc<str>],
     }
     Ok(reply::ok(&Answer {
         success: true,
-        disconnected,
+        disconnected: closed.all,
+        silent_nodes: &closed.silent,
     }))
 }
 
-/// The answers of all workers that live.
-async fn ask_workers<T: Send + 'static>(
-    services: &Services,
-    mut message: impl FnMut(oneshot::Sender<T>) -> Control,
-) -> Result<Vec<T>, ApiError> {
-    let mut answers = Vec::new();
-    for mailbox in services.router.mailboxes() {
-        let (tx, rx) = oneshot::channel();
-        if mailbox.control(message(tx)).is_ok() {
-            answers.push(rx);
+impl From<Fault> for ApiError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Worker => Self::internal(&fault.to_string()),
+            Fault::TooLong => Self::bad_request("too_long", "What is asked for is too long"),
+            Fault::Broker(error) => error.into(),
         }
     }
-    let answers = tokio::time::timeout(WORKER_TIMEOUT, together(answers.into_iter())).await;
-    let answers = answers.map_err(|_| ApiError::internal("a worker does not answer"))?;
-    // A worker that ended meanwhile has no connections.
-    Ok(answers.into_iter().flatten().collect())
 }
 
 fn limit(call: &Call) -> Result<usize, ApiError> {
@@ -244,17 +188,6 @@ fn limit(call: &Call) -> Result<usize, ApiError> {
         .ok_or_else(|| {
             ApiError::bad_request("invalid_limit", format!("limit must be 1 to {PAGE_MAX}"))
         })
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ConnectionView<'a> {
-    connection_id: String,
-    user_id: &'a str,
-    address: String,
-    connected_at: String,
-    transport: &'static str,
-    channels: usize,
 }
 
 #[derive(Deserialize)]

@@ -46,6 +46,7 @@ use crate::config::{Config, Live, Secret};
 use crate::event_log::{Data, EventLog, Kind};
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
+use crate::peers::Peers;
 use crate::presence::Presence;
 use crate::router::Router;
 use crate::tls::Endpoint;
@@ -86,6 +87,8 @@ pub struct Services {
     pub router: Arc<Router>,
     /// Who is in which channel.
     pub presence: Presence,
+    /// The other nodes.
+    pub peers: Peers,
     /// What requests cause.
     pub tracer: Arc<Tracer>,
     access_backend: ArcSwapOption<AccessBackend>,
@@ -117,6 +120,8 @@ pub struct Parts {
     pub router: Arc<Router>,
     /// See [`Services::presence`].
     pub presence: Presence,
+    /// See [`Services::peers`].
+    pub peers: Peers,
     /// See [`Services::tracer`].
     pub tracer: Arc<Tracer>,
     /// See [`Services::access_backend()`].
@@ -158,6 +163,7 @@ impl Services {
             node: parts.node,
             router: parts.router,
             presence: parts.presence,
+            peers: parts.peers,
             tracer: parts.tracer,
             access_backend: ArcSwapOption::new(parts.access_backend.map(Arc::new)),
         }
@@ -391,7 +397,7 @@ async fn dispatch(services: &Services, route: Route, call: &Call) -> Result<Repl
         (Route::Broadcast, _) => backend_api::broadcast(services, call).await,
         (Route::History, _) => history::read(services, call).await,
         (Route::Presence, _) => admin::presence(services, call).await,
-        (Route::Channels, _) => admin::channels(services, call),
+        (Route::Channels, _) => admin::channels(services, call).await,
         (Route::Connections, _) => admin::connections(services, call).await,
         (Route::Disconnect, _) => admin::disconnect(services, call).await,
         (Route::Users, _) => backend_api::put_user(services, call).await,

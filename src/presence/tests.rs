@@ -89,6 +89,9 @@ async fn a_user_is_there_from_the_first_socket_to_the_last() {
         presence.enter(&room, &user);
     }
     presence.settled(&room, &user).await;
+    assert_eq!(presence.list(&room).await.unwrap().count, 0, "not heard");
+    presence.heard(&room, &user);
+    presence.settled(&room, &user).await;
     let there = presence.list(&room).await.unwrap();
     assert_eq!((there.users, there.count), (vec![user.clone()], 1));
     presence.leave(&room, &user);
@@ -115,6 +118,7 @@ async fn however_fast_they_come_and_go_the_end_is_right() {
                 let user: Arc<str> = format!("u{}", n % 2).into();
                 for _ in 0..500 {
                     presence.enter(&room, &user);
+                    presence.heard(&room, &user);
                     tokio::task::yield_now().await;
                     presence.leave(&room, &user);
                 }
@@ -150,6 +154,7 @@ async fn nobody_waits_for_a_broker_that_fails_and_it_is_asked_again() {
     let presence = presence(broker);
     let (room, user): (_, Arc<str>) = (channel("room_1"), "u1".into());
     presence.enter(&room, &user);
+    presence.heard(&room, &user);
     // It would hang here, were it waiting for a success.
     presence.settled(&room, &user).await;
     tokio::time::sleep(RETRY_AFTER * 3).await;

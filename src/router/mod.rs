@@ -2,21 +2,23 @@
 //! what nodes tell each other.
 
 pub mod interest;
+pub mod nodes;
 pub mod notices;
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::auth::revocation::Revocations;
 use crate::broker::{Deliver, Delivery};
 use crate::metrics::Counters;
 use crate::protocol::ChannelKey;
 use crate::trace::Passage;
-use crate::worker::mailbox::{Mailbox, Posted};
+use crate::worker::mailbox::{Control, Mailbox, Posted};
 use crate::ws::frame::encode_event;
 use interest::Interest;
+use nodes::Nodes;
 
 /// The workers' mailboxes, and who follows what.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Router {
     pub node: OnceLock<Arc<str>>,
     /// Which workers follow a channel.
     pub interest: Interest,
+    /// The others.
+    pub nodes: Arc<Nodes>,
 }
 
 impl Router {
@@ -43,6 +47,7 @@ impl Router {
             notices_lost: Notify::new(),
             node: OnceLock::new(),
             interest: Interest::default(),
+            nodes: Arc::default(),
         }
     }
 
@@ -57,6 +62,26 @@ impl Router {
             .iter()
             .min_by_key(|mailbox| mailbox.load())
             .expect("a node has at least one worker")
+    }
+
+    /// Sends something to all workers that live; their answers, as they come.
+    pub fn ask_workers<T>(
+        &self,
+        mut message: impl FnMut(oneshot::Sender<T>) -> Control,
+    ) -> Vec<oneshot::Receiver<T>> {
+        let mut answers = Vec::new();
+        for mailbox in &self.mailboxes {
+            let (tx, rx) = oneshot::channel();
+            if mailbox.control(message(tx)).is_ok() {
+                answers.push(rx);
+            }
+        }
+        answers
+    }
+
+    fn lose_notices(&self) {
+        self.notices_lost.notify_one();
+        self.nodes.lost.notify_one();
     }
 
     /// How full the fullest mailbox is, in percent.
@@ -102,14 +127,14 @@ impl Deliver for Router {
     }
 
     fn notices_lost(&self) {
-        self.notices_lost.notify_one();
+        self.lose_notices();
     }
 
     fn gap(&self, channel: Option<&ChannelKey>) {
         let channels = match channel {
             Some(channel) => vec![channel.clone()],
             None => {
-                self.notices_lost.notify_one();
+                self.lose_notices();
                 self.interest.keys()
             }
         };

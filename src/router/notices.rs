@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::Router;
+use super::nodes::{Answered, Asked, Task};
 use crate::broker::{Revocation, Revoked, Store};
 use crate::clock::Clock;
 use crate::protocol::connection::serial_of;
@@ -61,6 +62,64 @@ pub enum Notice {
         connection_id: Option<String>,
         /// For the clients.
         reason: Option<String>,
+        /// What the answer is to be called, where one is waited for.
+        id: Option<String>,
+    },
+    /// A node is there.
+    Here {
+        /// Its name.
+        node: String,
+        /// Whether it wants to hear who else is.
+        is_new: bool,
+    },
+    /// A node ends.
+    Gone {
+        /// Its name.
+        node: String,
+    },
+    /// All other nodes are asked.
+    Asked {
+        /// By this one.
+        from: String,
+        /// What the answers are to be called.
+        id: String,
+        /// What.
+        question: Question,
+    },
+    /// What a node answers to one that asked. What it has found is in the store.
+    Answered {
+        /// The name of the node that asked.
+        to: String,
+        /// See [`Notice::Asked`].
+        id: String,
+        /// Who answers.
+        node: String,
+        /// How many it has found or closed.
+        count: u64,
+    },
+}
+
+/// What a node may be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "of", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum Question {
+    /// The first channels that are followed, with their subscribers.
+    Channels {
+        /// How their keys begin.
+        prefix: String,
+        /// The key that they come after.
+        after: Option<String>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// The first open connections.
+    Connections {
+        /// Only those of this user.
+        user: Option<String>,
+        /// The name of the one that they come after.
+        after: Option<String>,
+        /// At most so many.
+        limit: usize,
     },
 }
 
@@ -103,13 +162,8 @@ impl Router {
                 before_ms,
                 keep_until_ms,
             }) => (Revoked::User { id, before_ms }, keep_until_ms),
-            Ok(Notice::Disconnect {
-                from,
-                user_id,
-                connection_id,
-                reason,
-            }) => {
-                self.disconnect(&from, user_id, connection_id.as_deref(), reason);
+            Ok(other) => {
+                self.hear_of_nodes(other);
                 return;
             }
             Err(error) => {
@@ -123,30 +177,62 @@ impl Router {
         });
     }
 
-    /// Closes the sockets that another node was asked to.
-    fn disconnect(
+    /// What nodes say of themselves, ask and answer.
+    fn hear_of_nodes(&self, notice: Notice) {
+        let Some(own) = self.node.get() else { return };
+        let is_other = |node: &str| node != &**own;
+        let ask = |by: String, id, what| {
+            let by = by.into();
+            self.nodes.asked(Asked { by, id, what });
+        };
+        match notice {
+            Notice::Disconnect {
+                from,
+                user_id,
+                connection_id,
+                reason,
+                id,
+            } if is_other(&from) => {
+                let reason = reason.map(Arc::from);
+                let closing = self.close(user_id, connection_id.as_deref(), reason);
+                if let Some(id) = id {
+                    ask(from, id, Task::Count(closing));
+                }
+            }
+            Notice::Here { node, is_new } if is_other(&node) => self.nodes.heard(&node, is_new),
+            Notice::Gone { node } => self.nodes.gone(&node),
+            Notice::Asked { from, id, question } if is_other(&from) => {
+                ask(from, id, Task::Look(question));
+            }
+            Notice::Answered {
+                to,
+                id,
+                node,
+                count,
+            } if !is_other(&to) => {
+                let node = node.into();
+                self.nodes.answered(&id, Answered { node, count });
+            }
+            _ => {}
+        }
+    }
+
+    /// Has the workers close the sockets of a user, or the one of this name, if it is here; they say how many.
+    pub fn close(
         &self,
-        from: &str,
         user_id: Option<String>,
         connection_id: Option<&str>,
-        reason: Option<String>,
-    ) {
-        let Some(node) = self.node.get().filter(|node| &***node != from) else {
-            return;
-        };
-        let named = || serial_of(connection_id?, node).map(Whom::Connection);
+        message: Option<Arc<str>>,
+    ) -> Vec<oneshot::Receiver<usize>> {
+        let named = || serial_of(connection_id?, self.node.get()?).map(Whom::Connection);
         let Some(whom) = user_id.map(|id| Whom::User(id.into())).or_else(named) else {
-            return;
+            return Vec::new();
         };
-        let message: Option<Arc<str>> = reason.map(Arc::from);
-        for mailbox in &self.mailboxes {
-            // Nobody counts them here; a worker that has ended has none.
-            let _ = mailbox.control(Control::Disconnect {
-                whom: whom.clone(),
-                message: message.clone(),
-                reply: oneshot::channel().0,
-            });
-        }
+        self.ask_workers(|reply| Control::Disconnect {
+            whom: whom.clone(),
+            message: message.clone(),
+            reply,
+        })
     }
 
     /// Refuses these tokens from now on, and closes the sockets of this node that were opened with them.

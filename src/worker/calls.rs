@@ -96,6 +96,8 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
             unread_of,
         } => {
             services.broker.subscribe(&channel).await?;
+            let user_id = &caller.identity.user_id;
+            services.presence.heard(&channel, user_id);
             let (position, missed) = match (history, recover) {
                 (false, _) => (None, None),
                 (true, None) => (Some(services.broker.position(&channel).await?), None),
@@ -106,7 +108,6 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
                 }
             };
             // Who is acknowledged finds itself among those who are there.
-            let user_id = &caller.identity.user_id;
             services.presence.settled(&channel, user_id).await;
             let unread = match unread_of {
                 Some(user_id) => unread(&user_id, answer_bytes, services).await,

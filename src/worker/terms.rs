@@ -51,6 +51,7 @@ impl Worker {
                 let user_id = &session.identity().user_id;
                 if enters {
                     presence.enter(&key, user_id);
+                    presence.heard(&key, user_id);
                 } else {
                     presence.leave(&key, user_id);
                 }

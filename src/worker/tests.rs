@@ -20,6 +20,7 @@ use crate::config::{Access, Secret};
 use crate::event_log::EventLog;
 use crate::http::{self, Parts};
 use crate::metrics::Counters;
+use crate::peers::Peers;
 use crate::protocol::{ChannelKey, Event, Position};
 
 /// Follows channels; publishing fails on `live_1` and panics everywhere else.
@@ -133,8 +134,17 @@ impl Bench {
             clock.clone(),
             idle.handle().clone(),
         );
+        let (node, store) = (Arc::<str>::from("n1"), Arc::new(Silent));
+        let peers = Peers::new(
+            router.clone(),
+            node.clone(),
+            broker.clone(),
+            store.clone(),
+            false,
+        );
         let services = Arc::new(Services::new(Parts {
             presence,
+            peers,
             tracer: Arc::new(crate::trace::Tracer::new(Arc::default()).0),
             router: router.clone(),
             access_backend: None,
@@ -144,10 +154,10 @@ impl Bench {
             secret: Secret::new(*b"a secret for tests, 32 bytes long"),
             clock,
             broker: broker.clone(),
-            store: Arc::new(Silent),
+            store,
             counters,
             event_log,
-            node: "n1".into(),
+            node,
         }));
         let worker = spawn(outfit(&services, &router), inbound).unwrap();
         Self {

@@ -15,6 +15,8 @@ pub(super) struct Call {
     name: &'static str,
     keys: Vec<String>,
     arguments: Vec<Vec<u8>>,
+    /// Arguments that are others, by their index, where the server is not in charge of the slot yet.
+    while_moving: Vec<(usize, Vec<u8>)>,
 }
 
 impl Call {
@@ -24,6 +26,7 @@ impl Call {
             name: script.name(),
             keys,
             arguments: Vec::new(),
+            while_moving: Vec::new(),
         }
     }
 
@@ -34,12 +37,24 @@ impl Call {
             name,
             keys: vec![key],
             arguments: Vec::new(),
+            while_moving: Vec::new(),
         }
     }
 
     pub(super) fn arg(mut self, argument: impl Into<Vec<u8>>) -> Self {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// An argument that is another one for a server that takes the call while the slot moves to it.
+    pub(super) fn arg_or_moving(
+        mut self,
+        argument: impl Into<Vec<u8>>,
+        while_moving: impl Into<Vec<u8>>,
+    ) -> Self {
+        let index = self.arguments.len();
+        self.while_moving.push((index, while_moving.into()));
+        self.arg(argument)
     }
 
     pub(super) fn number(self, argument: u64) -> Self {
@@ -63,11 +78,24 @@ impl Call {
 
     /// As `server` understands it.
     pub(super) fn cmd(&self, server: &Server) -> Cmd {
+        self.with(server, &self.arguments)
+    }
+
+    /// The same for a server that the slot is moving to.
+    pub(super) fn cmd_while_moving(&self, server: &Server) -> Cmd {
+        let mut arguments = self.arguments.clone();
+        for (index, argument) in &self.while_moving {
+            arguments[*index].clone_from(argument);
+        }
+        self.with(server, &arguments)
+    }
+
+    fn with(&self, server: &Server, arguments: &[Vec<u8>]) -> Cmd {
         match self.script {
-            Some(script) => server.script(script, &self.keys, &self.arguments),
+            Some(script) => server.script(script, &self.keys, arguments),
             None => {
                 let mut cmd = redis::cmd(self.name);
-                cmd.arg(&self.keys).arg(&self.arguments);
+                cmd.arg(&self.keys).arg(arguments);
                 cmd
             }
         }

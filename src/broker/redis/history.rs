@@ -48,7 +48,6 @@ impl Redis {
         retention: Retention,
     ) -> Result<Published, Error> {
         let channel = &publication.channel;
-        let (line, verb) = self.voice(channel);
         let mut keys = vec![
             self.keys.channel(channel, "m"),
             self.keys.channel(channel, "h"),
@@ -60,11 +59,9 @@ impl Redis {
             .arg(new_epoch())
             .arg(publication.event.as_bytes().to_vec())
             .number(retention.entries.max(1) as u64)
-            .number(lasting(millis(retention.ttl)))
-            .arg(line)
-            .arg(verb)
-            .number(KEEP_MS)
-            .arg(wire::trace(publication.trace));
+            .number(lasting(millis(retention.ttl)));
+        let call = self.spoken(call, channel).number(KEEP_MS);
+        let call = call.arg(wire::trace(publication.trace));
         let durable = retention.durability == crate::broker::Durability::Commit;
         let answer = self.write(&call, durable).await?;
         let (repeated, answer): (u64, String) = decode(answer)?;
@@ -88,7 +85,6 @@ impl Redis {
     /// An event without history.
     pub(super) async fn pass(&self, publication: &Publication) -> Result<Published, Error> {
         let channel = &publication.channel;
-        let (line, verb) = self.voice(channel);
         let json = publication.event.as_bytes();
         let published = |repeated| Published {
             position: None,
@@ -96,12 +92,9 @@ impl Redis {
         };
         if let Some(key) = &publication.idempotency_key {
             let keys = vec![self.keys.channel(channel, &format!("i:{key}"))];
-            let call = Call::script(Script::Pass, keys)
-                .arg(json.to_vec())
-                .arg(line)
-                .arg(verb)
-                .number(KEEP_MS)
-                .arg(wire::trace(publication.trace));
+            let call = Call::script(Script::Pass, keys).arg(json.to_vec());
+            let call = self.spoken(call, channel).number(KEEP_MS);
+            let call = call.arg(wire::trace(publication.trace));
             let repeated = decode::<u64>(self.write(&call, true).await?)? == 1;
             if !repeated {
                 self.pass_on(publication, None).await?;
@@ -111,6 +104,7 @@ impl Redis {
         if self.pubsub.is_some() {
             self.pass_on(publication, None).await?;
         } else {
+            let (line, verb) = self.voice(channel);
             let mut message = wire::trace(publication.trace).into_bytes();
             message.extend_from_slice(json.as_ref());
             let call = Call::command(verb, line).arg(message);
@@ -129,6 +123,17 @@ impl Redis {
         } else {
             (self.keys.open_line(channel), "PUBLISH")
         }
+    }
+
+    /// Tells a script how to publish. While a slot moves, what its new server publishes by the slot is heard
+    /// by nobody yet; what all servers publish is.
+    fn spoken(&self, call: Call, channel: &ChannelKey) -> Call {
+        let (line, verb) = self.voice(channel);
+        if verb == "PUBLISH" {
+            return call.arg(line).arg(verb);
+        }
+        call.arg_or_moving(line, self.keys.open_line(channel))
+            .arg_or_moving(verb, "PUBLISH")
     }
 
     /// Publishes what is stored already, where pub/sub has a Redis of its own.

@@ -44,19 +44,22 @@ impl Link {
         let mut server = self.server(slot)?;
         let mut is_asking = false;
         for attempt in 1..=REDIRECTIONS_MAX {
-            let cmd = call.cmd(&server);
             let mut replicas = None;
-            let answer = if is_asking {
-                let answers = server.ask_all(vec![redis::cmd("ASKING"), cmd]).await;
-                answers.and_then(|mut answers| answers.pop().unwrap_or_default().extract_error())
-            } else if let Some(wait) = wait {
-                let answers = server.ask_waiting(cmd, wait).await;
+            let answer = if wait.is_none() && !is_asking {
+                server.ask(&call.cmd(&server)).await
+            } else {
+                let cmds = match is_asking {
+                    true => vec![redis::cmd("ASKING"), call.cmd_while_moving(&server)],
+                    false => vec![call.cmd(&server)],
+                };
+                let answers = match wait {
+                    Some(wait) => server.ask_waiting(cmds, wait).await,
+                    None => server.ask_all(cmds).await,
+                };
                 answers.and_then(|mut answers| {
-                    replicas = answers.pop();
+                    replicas = wait.and_then(|_| answers.pop());
                     answers.pop().unwrap_or_default().extract_error()
                 })
-            } else {
-                server.ask(&cmd).await
             };
             is_asking = false;
             let error = match answer {

@@ -198,14 +198,19 @@ impl Server {
         answered(pipeline(cmds).query_async(&mut connection)).await
     }
 
-    /// Asks one thing, and how many replicas have what it changed.
-    pub(super) async fn ask_waiting(&self, cmd: Cmd, wait: Wait) -> RedisResult<Vec<Value>> {
+    /// Asks several things, and then how many replicas have what they changed.
+    pub(super) async fn ask_waiting(
+        &self,
+        mut cmds: Vec<Cmd>,
+        wait: Wait,
+    ) -> RedisResult<Vec<Value>> {
         let turn = self.next_waiting.fetch_add(1, Ordering::Relaxed);
         let socket = self.waiting.get(turn % self.waiting.len().max(1));
         let mut connection = socket.unwrap_or(&self.commands).clone();
         let mut waiting = redis::cmd("WAIT");
         waiting.arg(wait.replicas).arg(millis(wait.timeout));
-        answered(pipeline(vec![cmd, waiting]).query_async(&mut connection)).await
+        cmds.push(waiting);
+        answered(pipeline(cmds).query_async(&mut connection)).await
     }
 
     /// The same as [`Server::ask_all`] over the pub/sub socket.

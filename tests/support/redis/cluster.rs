@@ -72,6 +72,60 @@ impl Cluster {
         });
     }
 
+    /// Moves the slot of a key to the next primary, key by key, as a resharding does.
+    #[track_caller]
+    pub fn move_slot_of(&self, key: &str) {
+        let moving = self.begin_to_move_slot_of(key);
+        self.end_move(&moving);
+    }
+
+    /// The keys have moved then, and the slot has not.
+    #[track_caller]
+    pub fn begin_to_move_slot_of(&self, key: &str) -> Moving {
+        let slot = self.nodes[0].command(&["CLUSTER", "KEYSLOT", key]);
+        let slot = slot.trim().trim_start_matches(':').to_owned();
+        let from = (slot.parse::<usize>().unwrap() / 5461).min(2);
+        let moving = Moving {
+            slot,
+            from,
+            to: (from + 1) % 3,
+        };
+        let (from, to) = (&self.nodes[from], &self.nodes[moving.to]);
+        moving.set(to, &["IMPORTING", &id(from)]);
+        moving.set(from, &["MIGRATING", &id(to)]);
+        self.move_keys(&moving);
+        moving
+    }
+
+    /// The slot moves as well.
+    #[track_caller]
+    pub fn end_move(&self, moving: &Moving) {
+        self.move_keys(moving);
+        let (from, to) = (&self.nodes[moving.from], &self.nodes[moving.to]);
+        let to_id = id(to);
+        for node in [to, from].into_iter().chain(&self.nodes[..3]) {
+            moving.set(node, &["NODE", &to_id]);
+        }
+    }
+
+    fn move_keys(&self, moving: &Moving) {
+        let from = &self.nodes[moving.from];
+        let port = self.nodes[moving.to].port().to_string();
+        loop {
+            let keys = from.command(&["CLUSTER", "GETKEYSINSLOT", &moving.slot, "1"]);
+            // `*1`, `$LENGTH`, the key.
+            let Some(key) = keys.lines().nth(2) else {
+                break;
+            };
+            let words = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000"];
+            let answer = from.command(&words);
+            let is_done = answer.starts_with("+OK") || answer.starts_with("+NOKEY");
+            assert!(is_done, "{key}: {answer}");
+            // What belongs together is apart for a while.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
     /// All primaries that it began with, as a URL.
     pub fn url(&self) -> String {
         let addresses: Vec<_> = self.nodes[..3]
@@ -80,4 +134,25 @@ impl Cluster {
             .collect();
         format!("redis://{}", addresses.join(","))
     }
+}
+
+/// A slot on its way.
+pub struct Moving {
+    slot: String,
+    from: usize,
+    to: usize,
+}
+
+impl Moving {
+    #[track_caller]
+    fn set(&self, node: &RedisServer, words: &[&str]) {
+        let words = [&["CLUSTER", "SETSLOT", &self.slot], words].concat();
+        let answer = node.command(&words);
+        assert!(answer.starts_with("+OK"), "{words:?}: {answer}");
+    }
+}
+
+fn id(node: &RedisServer) -> String {
+    let id = node.command(&["CLUSTER", "MYID"]);
+    id.lines().nth(1).unwrap().to_owned()
 }
