@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(&sources),
         Command::Backup(backup) => backup.run(&sources),
         Command::Restore(restore) => restore.run(&sources),
+        Command::Migrate(migrate) => migrate.run(&sources),
         Command::Store(store) => store.run(&sources),
         Command::Bench(bench) => bench.run(sources),
         Command::Documents(documents) => documents.run(),

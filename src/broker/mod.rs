@@ -9,6 +9,7 @@ mod budget;
 pub mod embedded;
 pub mod faulty;
 pub mod figures;
+pub mod migration;
 pub mod redis;
 mod revocation;
 pub mod traced;
@@ -186,7 +187,8 @@ pub trait Broker: Send + Sync {
     fn position(&self, channel: &ChannelKey) -> Answer<'_, Position>;
 
     /// What came after `since`: all of it or a reason, never a part. A position of an epoch that has
-    /// ended is [`Unrecoverable::EpochChanged`]; no position is ever used for two events.
+    /// ended is [`Unrecoverable::EpochChanged`]; no position is ever used for two events. The position 0 of
+    /// another epoch may be known to be the one before all events of the present one; then that counts.
     fn recover(&self, channel: &ChannelKey, since: &Position) -> Answer<'_, Recovery>;
 
     /// The newest `limit` events before offset `before` (from the end if `None`), oldest first, and

@@ -6,6 +6,7 @@ pub mod check;
 pub mod connections;
 pub mod doctor;
 pub mod documents;
+pub mod migrate;
 pub mod publish;
 pub mod reload;
 pub mod serve;
@@ -29,6 +30,8 @@ use fanfare::config::{Flag, Mistakes, Sources};
 const EXIT_CONFIGURATION: u8 = 78;
 /// There are figures, and they are not to be relied on.
 const EXIT_UNSOUND: u8 = 3;
+/// It was not begun: nothing was changed.
+const EXIT_REFUSED: u8 = 4;
 /// `EX_UNAVAILABLE` of sysexits.h: the running server cannot be reached.
 const EXIT_UNREACHABLE: u8 = 69;
 
@@ -52,7 +55,8 @@ Secrets never by flag, where everybody on the machine can read them: use the fil
 environment (FANFARE_AUTH__SECRET) or a file of their own (auth.secret_file).
 
 Exit codes: 0 done, 78 the configuration is wrong, 2 the command line is wrong, 3 a benchmark
-lost something or a check found something, 69 the running server cannot be reached, 1 anything else.";
+lost something or a check found something, 4 a migration was refused, 69 the running server (or
+the Redis of a migration) cannot be reached, 1 anything else.";
 
 /// The realtime layer of an application, as one binary: sign-in, WebSockets, channels, notifications.
 #[derive(Debug, Parser)]
@@ -92,6 +96,8 @@ pub enum Command {
     Backup(backup::Backup),
     /// Make a database of a backup
     Restore(backup::Restore),
+    /// Take everything that is kept to the other backend, while no server runs
+    Migrate(migrate::Migrate),
     /// Check, pack or weigh the database of a server that is not running
     Store(store::Store),
     /// Measure this server on this machine, beside what the machine itself can do
@@ -146,6 +152,8 @@ pub enum Failure {
     Reported,
     /// It was measured or checked, and is not as it should be; it has been said already.
     Unsound,
+    /// It may not be done as things are: why. Nothing was changed.
+    Refused(String),
     /// There is no way to the running server: why.
     Unreachable(String),
     /// Anything else.
@@ -197,7 +205,7 @@ impl Failure {
         let _ = match self {
             Self::Configuration(mistakes) => writeln!(io::stderr(), "fanfare: {mistakes}"),
             Self::Reported | Self::Unsound => Ok(()),
-            Self::Unreachable(why) => writeln!(io::stderr(), "fanfare: {why}"),
+            Self::Refused(why) | Self::Unreachable(why) => writeln!(io::stderr(), "fanfare: {why}"),
             Self::Other(error) => writeln!(io::stderr(), "fanfare: {}", with_causes(&**error)),
         };
     }
@@ -207,7 +215,7 @@ impl Failure {
         match self {
             Self::Configuration(mistakes) => mistakes.to_string(),
             Self::Reported | Self::Unsound => String::new(),
-            Self::Unreachable(why) => why.clone(),
+            Self::Refused(why) | Self::Unreachable(why) => why.clone(),
             Self::Other(error) => with_causes(&**error),
         }
     }
@@ -217,6 +225,7 @@ impl Failure {
         match self {
             Self::Configuration(_) | Self::Reported => ExitCode::from(EXIT_CONFIGURATION),
             Self::Unsound => ExitCode::from(EXIT_UNSOUND),
+            Self::Refused(_) => ExitCode::from(EXIT_REFUSED),
             Self::Unreachable(_) => ExitCode::from(EXIT_UNREACHABLE),
             Self::Other(_) => ExitCode::FAILURE,
         }

@@ -76,8 +76,16 @@ pub async fn page(
 ) -> Result<Recovery, Error> {
     let position = broker.position(channel).await?;
     if since.epoch != position.epoch || since.offset > position.offset {
-        let missed = Err(Unrecoverable::EpochChanged);
-        return Ok(Recovery { position, missed });
+        if since.offset > 0 {
+            let missed = Err(Unrecoverable::EpochChanged);
+            return Ok(Recovery { position, missed });
+        }
+        // The broker may know that nothing was there before it.
+        let recovery = broker.recover(channel, since).await?;
+        return Ok(match recovery.missed {
+            Ok(missed) => fitting(channel, recovery.position, missed, bytes_max),
+            Err(_) => recovery,
+        });
     }
     let count = (position.offset - since.offset).min(REPLAY_EVENTS_MAX as u64);
     if count == 0 {
@@ -89,7 +97,7 @@ pub async fn page(
     let is_whole = position.epoch == since.epoch
         && entries.len() as u64 == count
         && entries[0].offset == since.offset + 1;
-    let (position, mut entries) = if is_whole {
+    let (position, entries) = if is_whole {
         (position, entries)
     } else {
         // The reason; or all of it after all, if it can be had in no other way.
@@ -99,6 +107,16 @@ pub async fn page(
             Err(_) => return Ok(recovery),
         }
     };
+    Ok(fitting(channel, position, entries, bytes_max))
+}
+
+/// The first ones of what was missed, as many as a page has.
+fn fitting(
+    channel: &ChannelKey,
+    position: Position,
+    mut entries: Vec<Entry>,
+    bytes_max: usize,
+) -> Recovery {
     let mut bytes = 0;
     let fitting = entries.iter().take(REPLAY_EVENTS_MAX).take_while(|entry| {
         bytes += entry_bytes(entry, channel);
@@ -107,7 +125,7 @@ pub async fn page(
     let fitting = fitting.count().max(1);
     entries.truncate(fitting);
     let missed = Ok(entries);
-    Ok(Recovery { position, missed })
+    Recovery { position, missed }
 }
 
 impl Worker {

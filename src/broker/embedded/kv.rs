@@ -142,21 +142,21 @@ pub(super) fn has_expired(
 }
 
 /// A row of the table `kv`.
-struct Row<'a> {
-    expire_ms: u64,
-    revision: u64,
-    value: &'a [u8],
+pub(super) struct Row<'a> {
+    pub(super) expire_ms: u64,
+    pub(super) revision: u64,
+    pub(super) value: &'a [u8],
 }
 
 impl<'a> Row<'a> {
-    fn to_row(&self) -> Vec<u8> {
+    pub(super) fn to_row(&self) -> Vec<u8> {
         RowWriter::new()
             .number(self.expire_ms)
             .number(self.revision)
             .rest(self.value)
     }
 
-    fn from_row(row: &'a [u8]) -> Result<Self, Error> {
+    pub(super) fn from_row(row: &'a [u8]) -> Result<Self, Error> {
         let mut row = RowReader::new(row)?;
         Ok(Self {
             expire_ms: row.number()?,

@@ -27,7 +27,7 @@ const SLICE_ROWS: usize = 2_048;
 /// Bytes that one commit copies at most.
 const SLICE_BYTES: u64 = 512 << 10;
 /// How long a channel's last position outlives its last event.
-const IDLE_MS: u64 = 60 * 60 * 1000;
+pub(super) const IDLE_MS: u64 = 60 * 60 * 1000;
 /// Channels that one sweep drops at most.
 const SWEEP_CHANNELS: usize = 10_000;
 
@@ -55,7 +55,7 @@ pub(super) fn publish(
         None => None,
     };
     if let Some(key) = key {
-        idempotency::remember_published(batch, key, position.as_ref())?;
+        idempotency::remember_published(batch, key, &publication.channel, position.as_ref())?;
     }
     batch.staged.deliveries.push(Delivery {
         channel: publication.channel.clone(),
@@ -338,7 +338,7 @@ pub(super) fn load(
 }
 
 /// A key that was checked when it was published to; a user id in it may be anything.
-fn restored_key(key: &str) -> Result<ChannelKey, Error> {
+pub(super) fn restored_key(key: &str) -> Result<ChannelKey, Error> {
     match key.strip_prefix("notifications_") {
         Some(user) => Ok(ChannelKey::notifications_of(user)),
         None => ChannelKey::parse(key, usize::MAX).map_err(Error::storage),
@@ -351,15 +351,15 @@ pub(super) fn channel_and_offset(row: &[u8]) -> Result<(u64, u64), Error> {
 }
 
 /// A row of [`LOG`].
-struct LogRow<'a> {
-    channel: u64,
-    offset: u64,
-    expire_ms: u64,
-    json: &'a [u8],
+pub(super) struct LogRow<'a> {
+    pub(super) channel: u64,
+    pub(super) offset: u64,
+    pub(super) expire_ms: u64,
+    pub(super) json: &'a [u8],
 }
 
 impl<'a> LogRow<'a> {
-    fn to_row(&self) -> Vec<u8> {
+    pub(super) fn to_row(&self) -> Vec<u8> {
         RowWriter::new()
             .number(self.channel)
             .number(self.offset)
@@ -367,7 +367,7 @@ impl<'a> LogRow<'a> {
             .rest(self.json)
     }
 
-    fn from_row(row: &'a [u8]) -> Result<Self, Error> {
+    pub(super) fn from_row(row: &'a [u8]) -> Result<Self, Error> {
         let mut row = RowReader::new(row)?;
         Ok(Self {
             channel: row.number()?,
@@ -419,12 +419,12 @@ fn end_epochs(
 /// A row of [`CHANNELS`].
 pub(super) struct ChannelRow {
     pub(super) number: u64,
-    epoch: String,
-    limit: u64,
+    pub(super) epoch: String,
+    pub(super) limit: u64,
     /// The channel's last offset when its last row left the log. Living rows are all above it.
-    floor: u64,
+    pub(super) floor: u64,
     /// Whether events may have been published in its epoch before they were on disk.
-    relaxed: bool,
+    pub(super) relaxed: bool,
 }
 
 impl ChannelRow {

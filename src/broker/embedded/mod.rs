@@ -19,6 +19,7 @@ mod lock;
 mod log;
 pub mod maintenance;
 mod memory;
+pub mod migration;
 mod notifications;
 mod open;
 mod presence;

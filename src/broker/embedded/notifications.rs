@@ -19,8 +19,8 @@ use crate::broker::{
 /// Notifications beyond the cap that one addition removes, should the cap have been lowered.
 const EVICT_ROWS: usize = 1_000;
 
-const UNREAD: u8 = 0;
-const READ: u8 = 1;
+pub(super) const UNREAD: u8 = 0;
+pub(super) const READ: u8 = 1;
 
 /// How many notifications a user has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -336,7 +336,7 @@ fn id_of(order: u64) -> Uuid {
     Uuid::from_u128(time | 0x7 << 76 | counter | 0b10 << 62 | random)
 }
 
-fn order_of(id: &str) -> Option<u64> {
+pub(super) fn order_of(id: &str) -> Option<u64> {
     let id = Uuid::try_parse(id).ok()?.as_u128();
     Some(((id >> 80) as u64) << 12 | ((id >> 64) as u64 & 0xfff))
 }

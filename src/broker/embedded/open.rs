@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::log;
 use super::ring::Histories;
-use super::tables::{LEDGER_KEY, Ledger, META, SCHEMA_KEY, Tables};
+use super::tables::{LEDGER_KEY, Ledger, META, MIGRATION_KEY, RETIRED_KEY, SCHEMA_KEY, Tables};
 use crate::broker::Error;
 
 /// The layout of the tables. Goes up with every change that an older program would misread.
@@ -66,6 +66,15 @@ pub enum OpenError {
         /// What is wrong.
         cause: String,
     },
+    /// A migration to here has not come to its end.
+    #[error(
+        "{path} holds an unfinished migration: run \"fanfare migrate --to embedded\" again to finish it, \
+         or move the file away"
+    )]
+    Unfinished {
+        /// The file.
+        path: PathBuf,
+    },
     /// Anything else of the operating system.
     #[error("{path} cannot be opened")]
     Io {
@@ -90,6 +99,10 @@ pub(super) fn open(path: &Path, now_ms: u64, history_bytes: u64) -> Result<Opene
         path: path.to_owned(),
         cause: error.to_string(),
     };
+    // Whoever opens it goes on from here: it is no longer what was migrated away.
+    if meta(&database, RETIRED_KEY).map_err(damaged)?.is_some() {
+        rewrite(&database, |tables, _| tables.write_meta(RETIRED_KEY, None)).map_err(damaged)?;
+    }
     let (ledger, histories) = load(&database, now_ms, history_bytes).map_err(damaged)?;
     Ok(Opened {
         database,
@@ -114,6 +127,11 @@ pub(super) fn database(path: &Path) -> Result<Database, OpenError> {
                 path: path.to_owned(),
                 found,
                 known: SCHEMA,
+            });
+        }
+        Some(_) if meta(&database, MIGRATION_KEY).map_err(damaged)?.is_some() => {
+            return Err(OpenError::Unfinished {
+                path: path.to_owned(),
             });
         }
         Some(found) => settle(&database, found).map_err(damaged)?,
@@ -143,6 +161,13 @@ pub(super) fn load(
     let tx = database.begin_read().map_err(Error::storage)?;
     let histories = log::load(&tx, &ledger, now_ms, history_bytes)?;
     Ok((ledger, histories))
+}
+
+/// A row of the table [`META`].
+pub(super) fn meta(database: &Database, key: &str) -> Result<Option<Vec<u8>>, Error> {
+    let tx = database.begin_read().map_err(Error::storage)?;
+    let meta = tx.open_table(META).map_err(Error::storage)?;
+    super::tables::row_of(&meta, key)
 }
 
 /// The ledger as it is on disk.
@@ -203,7 +228,7 @@ fn refused(path: &Path, source: io::Error) -> OpenError {
     }
 }
 
-fn explain(path: &Path, error: DatabaseError) -> OpenError {
+pub(super) fn explain(path: &Path, error: DatabaseError) -> OpenError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
@@ -226,7 +251,7 @@ fn explain(path: &Path, error: DatabaseError) -> OpenError {
 }
 
 /// The schema version in the file; `None` if it has no tables yet.
-fn schema(database: &Database) -> Result<Option<u64>, Error> {
+pub(super) fn schema(database: &Database) -> Result<Option<u64>, Error> {
     let tx = database.begin_read().map_err(Error::storage)?;
     let meta = match tx.open_table(META) {
         Ok(meta) => meta,
@@ -275,7 +300,7 @@ pub(super) fn rewrite(
     tx.commit().map_err(Error::storage)
 }
 
-fn create_tables(database: &Database) -> Result<(), Error> {
+pub(super) fn create_tables(database: &Database) -> Result<(), Error> {
     let mut tx = database.begin_write().map_err(Error::storage)?;
     tx.set_quick_repair(true);
     {

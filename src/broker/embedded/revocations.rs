@@ -18,11 +18,7 @@ const USER: u8 = 2;
 
 /// Remembers a revocation. What is there already stays at least as strong.
 pub(super) fn add(batch: &mut Batch<'_>, revocation: &Revocation) -> Result<(), Error> {
-    let (kind, id, before_ms) = match &revocation.revoked {
-        Revoked::Token { id } => (TOKEN, id.as_str(), 0),
-        Revoked::Family { id } => (FAMILY, id.as_str(), 0),
-        Revoked::User { id, before_ms } => (USER, id.as_str(), *before_ms),
-    };
+    let (kind, id, before_ms) = named(&revocation.revoked);
     if revocation.keep_until_ms <= batch.now_ms {
         return Ok(());
     }
@@ -118,7 +114,16 @@ pub(super) fn has_expired(
     Ok(first.is_some_and(|(row, _)| row.value().0 <= now_ms))
 }
 
-fn revoked(kind: u8, id: &str, before_ms: u64) -> Result<Revoked, Error> {
+/// Kind, name and moment, as they are stored.
+pub(super) fn named(revoked: &Revoked) -> (u8, &str, u64) {
+    match revoked {
+        Revoked::Token { id } => (TOKEN, id, 0),
+        Revoked::Family { id } => (FAMILY, id, 0),
+        Revoked::User { id, before_ms } => (USER, id, *before_ms),
+    }
+}
+
+pub(super) fn revoked(kind: u8, id: &str, before_ms: u64) -> Result<Revoked, Error> {
     let id = id.to_owned();
     match kind {
         TOKEN => Ok(Revoked::Token { id }),
@@ -141,20 +146,20 @@ fn row_bytes(id: &str) -> u64 {
 
 /// A row of the table `revocations`.
 #[derive(PartialEq)]
-struct Row {
-    keep_until_ms: u64,
-    before_ms: u64,
+pub(super) struct Row {
+    pub(super) keep_until_ms: u64,
+    pub(super) before_ms: u64,
 }
 
 impl Row {
-    fn to_row(&self) -> Vec<u8> {
+    pub(super) fn to_row(&self) -> Vec<u8> {
         RowWriter::new()
             .number(self.keep_until_ms)
             .number(self.before_ms)
             .done()
     }
 
-    fn from_row(row: &[u8]) -> Result<Self, Error> {
+    pub(super) fn from_row(row: &[u8]) -> Result<Self, Error> {
         let mut row = RowReader::new(row)?;
         Ok(Self {
             keep_until_ms: row.number()?,

@@ -70,7 +70,7 @@ pub(super) struct Ring {
     /// What `slots` take.
     memory: u64,
     /// Never more than `limit`; `expire_ms` never falls from front to back.
-    slots: VecDeque<Slot>,
+    pub(super) slots: VecDeque<Slot>,
 }
 
 /// An event in a ring.
@@ -401,15 +401,15 @@ impl Ring {
         gone
     }
 
-    fn first_alive(&self, now_ms: u64) -> usize {
+    pub(super) fn first_alive(&self, now_ms: u64) -> usize {
         self.slots.partition_point(|slot| slot.expire_ms <= now_ms)
     }
 
-    fn offset_at(&self, index: usize) -> u64 {
+    pub(super) fn offset_at(&self, index: usize) -> u64 {
         self.top + 1 - self.slots.len() as u64 + index as u64
     }
 
-    fn index(&self, offset: u64) -> Option<usize> {
+    pub(super) fn index(&self, offset: u64) -> Option<usize> {
         let index = offset.checked_sub(self.offset_at(0))? as usize;
         (index < self.slots.len()).then_some(index)
     }

@@ -63,6 +63,10 @@ pub(super) fn visit_tables<V: TableVisitor>(visitor: &mut V) -> Result<(), V::Er
 
 pub(super) const SCHEMA_KEY: &str = "schema";
 pub(super) const LEDGER_KEY: &str = "ledger";
+/// How far an unfinished migration to here has come (`migration`). No server starts while it is there.
+pub(super) const MIGRATION_KEY: &str = "migration";
+/// Whom everything was migrated for from here, until a server opens it again.
+pub(super) const RETIRED_KEY: &str = "retired";
 
 /// What a row costs besides its key and value: its share of the page's index and of the branches.
 pub(super) const ROW_BYTES: u64 = 16;
@@ -133,6 +137,15 @@ impl<'t> Tables<'t> {
         self.meta
             .insert(SCHEMA_KEY, schema.to_le_bytes().as_slice())
             .map_err(Error::storage)?;
+        Ok(())
+    }
+
+    /// Sets a row of [`META`], or takes it away.
+    pub(super) fn write_meta(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), Error> {
+        match value {
+            Some(value) => self.meta.insert(key, value).map_err(Error::storage)?,
+            None => self.meta.remove(key).map_err(Error::storage)?,
+        };
         Ok(())
     }
 

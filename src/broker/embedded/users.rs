@@ -89,7 +89,7 @@ fn write(batch: &mut Batch<'_>, user: &User) -> Result<(), Error> {
     Ok(())
 }
 
-fn to_row(user: &User) -> Vec<u8> {
+pub(super) fn to_row(user: &User) -> Vec<u8> {
     RowWriter::new()
         .number(user.created_at_ms)
         .maybe_text(user.wallet.as_deref())
@@ -97,7 +97,7 @@ fn to_row(user: &User) -> Vec<u8> {
         .done()
 }
 
-fn from_row(id: &str, row: &[u8]) -> Result<User, Error> {
+pub(super) fn from_row(id: &str, row: &[u8]) -> Result<User, Error> {
     let mut row = RowReader::new(row)?;
     Ok(User {
         id: id.to_owned(),

@@ -11,7 +11,7 @@ use super::followed::Order;
 use super::history::Question;
 use crate::broker::{
     Answer, Broker, Deliver, Entry, Error, Health, NOTICE_BYTES_MAX, Present, Publication,
-    Published, Recovery,
+    Published, Recovery, Unrecoverable,
 };
 use crate::protocol::{ChannelKey, Position};
 
@@ -63,7 +63,16 @@ impl Broker for Client {
             let _accepted = accepted?;
             let question = Question::Since(&since, self.redis.bounds().recovery_events);
             let read = self.redis.read(&channel, question).await?;
-            Ok(read.since(&since))
+            let recovery = read.since(&since);
+            let is_other = matches!(recovery.missed, Err(Unrecoverable::EpochChanged));
+            if is_other && self.redis.stands_on_ground(&channel, &since).await? {
+                let epoch = recovery.position.epoch;
+                let since = Position { epoch, offset: 0 };
+                let question = Question::Since(&since, self.redis.bounds().recovery_events);
+                let read = self.redis.read(&channel, question).await?;
+                return Ok(read.since(&since));
+            }
+            Ok(recovery)
         })
     }
 

@@ -65,16 +65,7 @@ impl Redis {
         let durable = retention.durability == crate::broker::Durability::Commit;
         let answer = self.write(&call, durable).await?;
         let (repeated, answer): (u64, String) = decode(answer)?;
-        let position = if answer.is_empty() {
-            // The key belongs to a publication of a time without history.
-            None
-        } else {
-            let (offset, epoch) = answer.split_once(':').ok_or_else(garbled)?;
-            Some(Position {
-                epoch: wire::epoch(epoch.as_bytes()).ok_or_else(garbled)?,
-                offset: offset.parse().map_err(Error::storage)?,
-            })
-        };
+        let position = placed(&answer)?;
         let repeated = repeated == 1;
         if let (false, Some(position)) = (repeated, &position) {
             self.pass_on(publication, Some(position)).await?;
@@ -265,8 +256,20 @@ pub(super) fn read(answer: Value) -> Result<Read, Error> {
     })
 }
 
+/// `OFFSET:EPOCH`, as the answer to an idempotency key is kept; nothing: there was no history then.
+pub(super) fn placed(answer: &str) -> Result<Option<Position>, Error> {
+    if answer.is_empty() {
+        return Ok(None);
+    }
+    let (offset, epoch) = answer.split_once(':').ok_or_else(garbled)?;
+    Ok(Some(Position {
+        epoch: wire::epoch(epoch.as_bytes()).ok_or_else(garbled)?,
+        offset: offset.parse().map_err(Error::storage)?,
+    }))
+}
+
 /// Never used before, and by nobody else.
-fn new_epoch() -> String {
+pub(super) fn new_epoch() -> String {
     let epoch = format!("{:016x}", uuid::Uuid::new_v4().as_u128() as u64);
     debug_assert_eq!(Epoch::new(&epoch).as_str(), epoch);
     epoch

@@ -11,6 +11,7 @@
 //! PREFIX{!revoked}:.. zsets, hash   revocations (values.rs)
 //! PREFIX{b:OWNER}:.. strings  budgets of an address or a wallet (budgets.rs)
 //! PREFIXk:N:SPACE:KEY string   the key-value part
+//! PREFIX{!migration}:.. strings  what a migration leaves for the next one and for servers (migration/)
 //!
 //! PREFIXCHANNEL       pub/sub  events, ours and those of plain publishers
 //! PREFIX{CHANNEL}     pub/sub  ours, where pub/sub is sharded
@@ -56,6 +57,55 @@ impl Keys {
     /// `part` of what belongs to all nodes together.
     pub(super) fn of_all_nodes(&self, name: &str, part: &str) -> String {
         format!("{}{{!{name}}}:{part}", self.prefix)
+    }
+
+    /// What revocations are kept in: the list, the ends, the rows.
+    pub(super) fn revoked(&self) -> Vec<String> {
+        ["l", "e", "r"]
+            .map(|part| self.of_all_nodes("revoked", part))
+            .into()
+    }
+
+    /// The keys of a user's notifications: the unread ones, the read ones, the rows.
+    pub(super) fn notes(&self, user_id: &str) -> Vec<String> {
+        ["nu", "nr", "nd"]
+            .map(|part| self.user(user_id, part))
+            .into()
+    }
+
+    /// Patterns that all keys match that anything is kept under.
+    pub(super) fn patterns(&self) -> [String; 2] {
+        [format!("{}{{*", self.prefix), format!("{}k:*", self.prefix)]
+    }
+
+    /// What the keys of `part` of an owner match.
+    pub(super) fn pattern(&self, owner: &str, part: &str) -> String {
+        format!("{}{{{owner}*}}:{part}", self.prefix)
+    }
+
+    /// The user of whom a key is `part`.
+    pub(super) fn user_of<'a>(&self, key: &'a str, part: &str) -> Option<&'a str> {
+        self.owner(key, part)?.strip_prefix("u:")
+    }
+
+    /// Whose `part` a key is.
+    pub(super) fn owner<'a>(&self, key: &'a str, part: &str) -> Option<&'a str> {
+        let rest = key.strip_prefix(self.prefix.as_str())?.strip_prefix('{')?;
+        rest.strip_suffix(part)?.strip_suffix("}:")
+    }
+
+    /// Who answers to an idempotency key, and the key.
+    pub(super) fn answer_of<'a>(&self, key: &'a str) -> Option<(&'a str, &'a str)> {
+        let rest = key.strip_prefix(self.prefix.as_str())?.strip_prefix('{')?;
+        rest.split_once("}:i:")
+    }
+
+    /// Namespace and key of the key-value part.
+    pub(super) fn value_of<'a>(&self, key: &'a str) -> Option<(&'a str, &'a str)> {
+        let rest = key.strip_prefix(self.prefix.as_str())?.strip_prefix("k:")?;
+        let (length, rest) = rest.split_once(':')?;
+        let (space, rest) = rest.split_at_checked(length.parse().ok()?)?;
+        Some((space, rest.strip_prefix(':')?))
     }
 
     /// A key of the key-value part. The length keeps awkward names apart.
@@ -109,6 +159,16 @@ mod tests {
         for user in ["", "{}", "}", "u"] {
             let (one, other) = (keys.user(user, "n"), keys.user(user, "u"));
             assert_eq!(slot(one.as_bytes()), slot(other.as_bytes()), "{user}");
+        }
+        for (space, key) in [("refresh", "a:b"), ("a:b", ""), ("", "x")] {
+            assert_eq!(keys.value_of(&keys.value(space, key)), Some((space, key)));
+        }
+        for user in ["", "{}", "}", "u:}:u"] {
+            assert_eq!(keys.user_of(&keys.user(user, "u"), "u"), Some(user));
+            assert_eq!(keys.user_of(&keys.user(user, "nd"), "u"), None);
+            let key = keys.user(user, "i:r\nx\nk}:i:");
+            let owner = format!("u:{user}");
+            assert_eq!(keys.answer_of(&key), Some((owner.as_str(), "r\nx\nk}:i:")));
         }
         assert_eq!(keys.channel_of("ws:!notice"), None);
         assert_eq!(keys.channel_of("other:post_1"), None);

@@ -22,6 +22,7 @@ mod keys;
 mod line;
 mod link;
 mod listener;
+pub mod migration;
 mod notifications;
 mod presence;
 mod records;
@@ -35,7 +36,7 @@ mod values;
 mod wire;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::figures::RedisFigures;
 use super::{Deliver, Error, Health};
 use crate::clock::Clock;
-use crate::protocol::ChannelKey;
+use crate::protocol::{ChannelKey, Epoch};
 use crate::sparing::Sparing;
 use address::Target;
 use call::{Call, Wait};
@@ -115,6 +116,12 @@ pub enum OpenError {
     /// It is there, and will not do.
     #[error("cannot use Redis: {0}")]
     Unfit(String),
+    /// A migration to it has not come to its end.
+    #[error(
+        "Redis holds an unfinished migration: run \"fanfare migrate --to redis\" again to finish it, \
+         or choose another broker.redis.prefix"
+    )]
+    Unfinished,
     /// The thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -169,6 +176,7 @@ pub fn open(options: Options, clock: Clock) -> Result<Arc<Client>, OpenError> {
         redis: redis.map_err(|refusal| match refusal {
             Refusal::Unreachable(cause) => OpenError::Unreachable(cause),
             Refusal::Unfit(cause) => OpenError::Unfit(cause),
+            Refusal::Unfinished => OpenError::Unfinished,
         })?,
         stop,
         thread: Mutex::new(Some(thread)),
@@ -201,6 +209,8 @@ struct Redis {
     sink: RwLock<Option<Arc<dyn Deliver>>>,
     figures: Arc<Figures>,
     warnings: Sparing,
+    /// The epoch of channels that had no event where everything was migrated from (`migration`).
+    ground: OnceLock<Epoch>,
     /// Whether notices are heard; what is announced before would not be.
     is_ready: watch::Sender<bool>,
     is_closed: AtomicBool,
@@ -266,6 +276,7 @@ impl Redis {
             sink: RwLock::new(None),
             figures: Arc::clone(&figures),
             warnings: Sparing::default(),
+            ground: OnceLock::new(),
             is_ready: watch::channel(false).0,
             is_closed: AtomicBool::new(false),
             accepted: AtomicUsize::new(0),
@@ -281,11 +292,16 @@ impl Redis {
         }
         let mut ready = self.is_ready.subscribe();
         let heard = tokio::time::timeout(START_PATIENCE, ready.wait_for(|ready| *ready));
-        match heard.await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Refusal::Unfit(
+        if heard.await.is_err() {
+            return Err(Refusal::Unfit(
                 "it lets nobody subscribe to what all nodes hear".into(),
-            )),
+            ));
+        }
+        match self.meet_migrations().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::Unfinished),
+            Err(Error::Storage(cause)) => Err(Refusal::Unfit(cause.to_string())),
+            Err(error) => Err(Refusal::Unreachable(error.to_string())),
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! The id is a UUID of version 7 that holds the order (milliseconds and a counter of ten bits) and 62
 //! random bits, so that a lookup needs no index and nobody can guess one. A row begins with the
-//! random bits, which are compared whenever an id comes from outside.
+//! random bits, which are compared whenever an id comes from outside. The embedded store counts with twelve
+//! bits: what came from there with a larger number counts as of a later millisecond, and the two bits
+//! before the random ones say by how many.
 
 use redis::Value;
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,7 @@ use crate::broker::{
 const PAGE_MAX: usize = 100_000;
 /// Hexadecimal digits before the rest of a row.
 const RANDOM_DIGITS: usize = 16;
+const RANDOM_MASK: u64 = (1 << 62) - 1;
 
 #[derive(Serialize, Deserialize)]
 struct Row {
@@ -50,7 +53,7 @@ impl Redis {
         };
         let mut keys = self.notes(&user_id);
         keys.extend(key.map(|key| self.keys.user(&user_id, &format!("i:{key}"))));
-        let random = Uuid::new_v4().as_u128() as u64 & ((1 << 62) - 1);
+        let random = Uuid::new_v4().as_u128() as u64 & RANDOM_MASK;
         let cap = self.bounds().notifications_per_user.clamp(1, PAGE_MAX * 10);
         let call = Call::script(Script::NoteAdd, keys)
             .arg(format!("{random:016x}"))
@@ -150,14 +153,32 @@ impl Redis {
     }
 
     fn notes(&self, user_id: &str) -> Vec<String> {
-        ["nu", "nr", "nd"]
-            .map(|part| self.keys.user(user_id, part))
-            .into()
+        self.keys.notes(user_id)
     }
 }
 
+/// The order of a notification that came from elsewhere, and its row.
+pub(super) fn to_row(note: &Notification) -> Result<(u64, Vec<u8>), Error> {
+    let (order, random) = taken_apart(&note.id)
+        .ok_or_else(|| Error::storage("a notification whose id is not one of ours"))?;
+    let json = serde_json::to_string(&Row {
+        kind: note.kind.clone(),
+        title: note.title.clone(),
+        message: note.message.clone(),
+        metadata: note.metadata.clone(),
+    });
+    let json = json.map_err(Error::storage)?;
+    let row = format!("{random}{} {json}", note.created_at_ms);
+    Ok((order, row.into_bytes()))
+}
+
 /// `RANDOM MS JSON`, the random digits without a space after them.
-fn from_row(user_id: &str, order: u64, is_read: bool, row: &[u8]) -> Result<Notification, Error> {
+pub(super) fn from_row(
+    user_id: &str,
+    order: u64,
+    is_read: bool,
+    row: &[u8],
+) -> Result<Notification, Error> {
     let row = std::str::from_utf8(row).map_err(Error::storage)?;
     let (random, rest) = row.split_at_checked(RANDOM_DIGITS).ok_or_else(garbled)?;
     let random = u64::from_str_radix(random, 16).map_err(Error::storage)?;
@@ -176,16 +197,19 @@ fn from_row(user_id: &str, order: u64, is_read: bool, row: &[u8]) -> Result<Noti
 }
 
 fn id_of(order: u64, random: u64) -> Uuid {
-    let time = u128::from(order >> 10) << 80;
-    let counter = u128::from(order & 0x3ff) << 64;
+    let (later, random) = (random >> 62, random & RANDOM_MASK);
+    let time = u128::from((order >> 10).wrapping_sub(later)) << 80;
+    let counter = u128::from(later << 10 | order & 0x3ff) << 64;
     Uuid::from_u128(time | 0x7 << 76 | counter | 0b10 << 62 | u128::from(random))
 }
 
 /// The order and the random digits of an id that came from outside.
-fn taken_apart(id: &str) -> Option<(u64, String)> {
+pub(super) fn taken_apart(id: &str) -> Option<(u64, String)> {
     let uuid = Uuid::try_parse(id).ok()?.as_u128();
-    let order = ((uuid >> 80) as u64) << 10 | (uuid >> 64) as u64 & 0x3ff;
-    let random = uuid as u64 & ((1 << 62) - 1);
+    let counter = (uuid >> 64) as u64 & 0xfff;
+    let later = counter >> 10;
+    let order = ((uuid >> 80) as u64 + later) << 10 | counter & 0x3ff;
+    let random = later << 62 | uuid as u64 & RANDOM_MASK;
     // Other spellings of the same number are no ids.
     let is_it = id_of(order, random).to_string() == id;
     is_it.then(|| (order, format!("{random:016x}")))
@@ -201,6 +225,12 @@ mod tests {
         let id = id_of(order, random).to_string();
         assert_eq!(taken_apart(&id), Some((order, format!("{random:016x}"))));
         assert_eq!(&id[14..15], "7");
+        // As the embedded store makes them: a counter of twelve bits.
+        let wide = "01a2b3c4-d5e6-7fff-8123-456789abcdef";
+        let (order, random) = taken_apart(wide).unwrap();
+        assert_eq!(order, (0x01a2_b3c4_d5e6 + 3) << 10 | 0x3ff);
+        let random = u64::from_str_radix(&random, 16).unwrap();
+        assert_eq!(id_of(order, random).to_string(), wide);
         assert_eq!(taken_apart(&id.to_uppercase()), None);
         assert_eq!(taken_apart("nonsense"), None);
         assert_eq!(taken_apart("00000000-0000-4000-8000-000000000000"), None);

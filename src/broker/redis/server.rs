@@ -67,12 +67,15 @@ pub(super) enum Refusal {
     Unreachable(String),
     /// It will not get better by itself: another password, another version.
     Unfit(String),
+    /// It holds what a migration has not finished.
+    Unfinished,
 }
 
 impl Refusal {
     pub(super) fn cause(&self) -> &str {
         match self {
             Self::Unreachable(cause) | Self::Unfit(cause) => cause,
+            Self::Unfinished => "it holds an unfinished migration",
         }
     }
 }

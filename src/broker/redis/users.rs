@@ -220,11 +220,11 @@ fn record(fields: Fields) -> Option<Record> {
 }
 
 /// The value of a wallet's key that names this user.
-fn claim(id: &str) -> String {
+pub(super) fn claim(id: &str) -> String {
     format!("{:016x}{id}", Uuid::new_v4().as_u128() as u64)
 }
 
-fn owner(value: &str) -> Option<String> {
+pub(super) fn owner(value: &str) -> Option<String> {
     let (_, id) = value.split_at_checked(MARK_DIGITS)?;
     Some(id.to_owned())
 }

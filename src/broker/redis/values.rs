@@ -13,7 +13,7 @@ use crate::broker::{Error, Revocation, RevocationPage, Revoked, Stored};
 use crate::clock::millis;
 
 /// Bytes of the revision before a value: a random number, so that none ever comes back.
-const REVISION_BYTES: usize = 8;
+pub(super) const REVISION_BYTES: usize = 8;
 /// Digits of a time in the row of a revocation.
 const TIME_DIGITS: usize = 20;
 
@@ -112,19 +112,17 @@ impl Redis {
     /// The list of all, each as its name and its row in one, which is read in its order; by name, when
     /// each ends; by name, the row.
     fn revoked(&self) -> Vec<String> {
-        ["l", "e", "r"]
-            .map(|part| self.keys.of_all_nodes("revoked", part))
-            .into()
+        self.keys.revoked()
     }
 }
 
 /// A value under a revision that no other write ever had.
-fn revised(value: &[u8]) -> Vec<u8> {
+pub(super) fn revised(value: &[u8]) -> Vec<u8> {
     let revision = Uuid::new_v4().as_u128() as u64;
     [&revision.to_be_bytes(), value].concat()
 }
 
-fn name(revoked: &Revoked) -> (String, u64) {
+pub(super) fn name(revoked: &Revoked) -> (String, u64) {
     match revoked {
         Revoked::Token { id } => (format!("t:{id}"), 0),
         Revoked::Family { id } => (format!("f:{id}"), 0),
@@ -133,7 +131,7 @@ fn name(revoked: &Revoked) -> (String, u64) {
 }
 
 /// What an entry of the list says: a name and two times.
-fn revocation(entry: &str) -> Result<Revocation, Error> {
+pub(super) fn revocation(entry: &str) -> Result<Revocation, Error> {
     let name_bytes = entry.len().checked_sub(2 * TIME_DIGITS);
     let split = name_bytes.and_then(|at| entry.split_at_checked(at));
     let (name, row) = split.ok_or_else(garbled)?;

@@ -1,0 +1,324 @@
+//! A Redis without a server of ours on it: many questions at a time, every key.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use redis::{Cmd, Value};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::Options;
+use crate::broker::Error;
+use crate::broker::migration::MigrationError;
+use crate::broker::redis::address::Target;
+use crate::broker::redis::call::Wait;
+use crate::broker::redis::figures::Figures;
+use crate::broker::redis::history::{decode, garbled};
+use crate::broker::redis::keys::Keys;
+use crate::broker::redis::link::{Link, Routes};
+use crate::broker::redis::server::{Refusal, Server};
+use crate::broker::redis::slot::slot;
+use crate::broker::redis::{OpenError, START_PATIENCE};
+
+/// Questions that go out together.
+const TOGETHER: usize = 2_000;
+/// Keys that a step of a scan looks at.
+const SCAN_KEYS: usize = 1_000;
+
+/// The connection.
+pub(super) struct Vault {
+    pub(super) keys: Keys,
+    pub(super) options: Options,
+    link: Link,
+    pubsub: Option<Link>,
+    runtime: Handle,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What is done with keys of one slot.
+pub(super) struct Ask {
+    /// A command's name, or a script.
+    what: &'static str,
+    is_script: bool,
+    keys: Vec<String>,
+    arguments: Vec<Vec<u8>>,
+}
+
+impl Ask {
+    pub(super) fn command(name: &'static str, key: String) -> Self {
+        Self {
+            what: name,
+            is_script: false,
+            keys: vec![key],
+            arguments: Vec::new(),
+        }
+    }
+
+    /// The run id of the server is the script's first argument.
+    pub(super) fn script(text: &'static str, keys: Vec<String>) -> Self {
+        Self {
+            what: text,
+            is_script: true,
+            keys,
+            arguments: Vec::new(),
+        }
+    }
+
+    pub(super) fn arg(mut self, argument: impl Into<Vec<u8>>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub(super) fn number(self, argument: u64) -> Self {
+        self.arg(argument.to_string())
+    }
+
+    fn slot(&self) -> u16 {
+        slot(self.keys.first().map_or(&[], |key| key.as_bytes()))
+    }
+
+    fn cmd(&self, server: &Server) -> Cmd {
+        if self.is_script {
+            let mut cmd = redis::cmd("EVAL");
+            cmd.arg(self.what)
+                .arg(self.keys.len())
+                .arg(&self.keys)
+                .arg(&server.run_id)
+                .arg(&self.arguments);
+            cmd
+        } else {
+            let mut cmd = redis::cmd(self.what);
+            cmd.arg(&self.keys).arg(&self.arguments);
+            cmd
+        }
+    }
+}
+
+impl Vault {
+    pub(super) fn open(options: Options) -> Result<Self, OpenError> {
+        let target = |url: &str| Target::parse(url, options.authorities.clone());
+        let data = target(&options.url).map_err(OpenError::Url)?;
+        let pubsub = options.pubsub_url.as_deref().map(target).transpose();
+        let pubsub = pubsub.map_err(OpenError::Url)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(OpenError::Thread)?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = watch::channel(false);
+        let (opened_tx, opened) = std::sync::mpsc::sync_channel(1);
+        // Connections are looked after while the other side is being read.
+        let thread = std::thread::Builder::new()
+            .name("fanfare-redis".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let link = |target| {
+                        let figures = Arc::new(Figures::default());
+                        Link::begin(target, Arc::new(|_, _| {}), figures, false)
+                    };
+                    let (data, pubsub) = (link(data), pubsub.map(link));
+                    let mut outcome = data.connected(START_PATIENCE).await;
+                    if let (Ok(()), Some(pubsub)) = (&outcome, &pubsub) {
+                        outcome = pubsub.connected(START_PATIENCE).await;
+                    }
+                    let is_up = outcome.is_ok();
+                    if opened_tx.send(outcome.map(|()| (data, pubsub))).is_ok() && is_up {
+                        let mut stopped = stopped;
+                        let _ = stopped.wait_for(|stop| *stop).await;
+                    }
+                });
+                runtime.shutdown_background();
+            })
+            .map_err(OpenError::Thread)?;
+        let outcome = opened.recv();
+        let outcome = outcome.map_err(|error| OpenError::Thread(std::io::Error::other(error)))?;
+        let (link, pubsub) = outcome.map_err(|refusal| match refusal {
+            Refusal::Unreachable(cause) => OpenError::Unreachable(cause),
+            Refusal::Unfit(cause) => OpenError::Unfit(cause),
+            Refusal::Unfinished => OpenError::Unfinished,
+        })?;
+        Ok(Self {
+            keys: Keys::new(&options.prefix),
+            options,
+            link,
+            pubsub,
+            runtime: handle,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    fn wait<T>(&self, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.runtime.block_on(what)
+    }
+
+    /// Asks all of it; the answers in the same order. What is asked of one slot is done in its order.
+    pub(super) fn ask_all(&self, asks: &[Ask]) -> Result<Vec<Value>, Error> {
+        let mut answers = Vec::with_capacity(asks.len());
+        for asks in asks.chunks(TOGETHER) {
+            answers.extend(self.wait(self.ask_together(asks))?);
+        }
+        Ok(answers)
+    }
+
+    pub(super) fn ask(&self, ask: Ask) -> Result<Value, Error> {
+        self.ask_all(&[ask])?.pop().ok_or_else(garbled)
+    }
+
+    async fn ask_together(&self, asks: &[Ask]) -> Result<Vec<Value>, Error> {
+        let mut by_server: HashMap<u64, (Arc<Server>, Vec<usize>)> = HashMap::new();
+        for (index, ask) in asks.iter().enumerate() {
+            let server = self.link.server(ask.slot())?;
+            let (_, indexes) = by_server
+                .entry(server.id)
+                .or_insert_with(|| (server, Vec::new()));
+            indexes.push(index);
+        }
+        let mut answers = vec![Value::Nil; asks.len()];
+        for (server, indexes) in by_server.into_values() {
+            let cmds = indexes.iter().map(|index| asks[*index].cmd(&server));
+            let told = server.ask_all(cmds.collect()).await;
+            let told = told.map_err(|error| self.link.judge(&server, &error))?;
+            for (index, answer) in indexes.into_iter().zip(told) {
+                let answer = answer.extract_error();
+                answers[index] = answer.map_err(|error| match error.code() {
+                    Some("MOVED" | "ASK" | "TRYAGAIN") => Error::storage(
+                        "the cluster is moving slots: run this again when that is done",
+                    ),
+                    _ => self.link.judge(&server, &error),
+                })?;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Those that take writes, in an order that stays.
+    pub(super) fn servers(&self) -> Result<Vec<Arc<Server>>, Error> {
+        servers(&self.link)
+    }
+
+    /// The processes that answer.
+    pub(super) fn run_ids(&self) -> Result<String, Error> {
+        let servers = self.servers()?;
+        let ids: Vec<_> = servers.iter().map(|it| it.run_id.as_str()).collect();
+        Ok(ids.join(","))
+    }
+
+    /// A step through the keys of a server: where to go on, 0 at the end, and the keys. `kind`: of this
+    /// type only.
+    pub(super) fn scan(
+        &self,
+        server: &Server,
+        cursor: u64,
+        pattern: &str,
+        kind: Option<&str>,
+    ) -> Result<(u64, Vec<String>), Error> {
+        let mut cmd = redis::cmd("SCAN");
+        cmd.arg(cursor)
+            .arg("MATCH")
+            .arg(pattern)
+            .arg("COUNT")
+            .arg(SCAN_KEYS);
+        if let Some(kind) = kind {
+            cmd.arg("TYPE").arg(kind);
+        }
+        let answer = self.wait(async {
+            let answer = server.ask(&cmd).await;
+            answer.map_err(|error| self.link.judge(server, &error))
+        })?;
+        let (next, keys): (u64, Vec<Vec<u8>>) = decode(answer)?;
+        let keys = keys.into_iter();
+        let keys = keys.filter_map(|key| String::from_utf8(key).ok());
+        Ok((next, keys.collect()))
+    }
+
+    /// How many servers of ours hear what is told to all of them.
+    pub(super) fn listeners(&self) -> Result<u64, Error> {
+        let mut cmd = redis::cmd("PUBSUB");
+        cmd.arg("NUMSUB").arg(self.keys.notice_line());
+        let link = self.pubsub.as_ref().unwrap_or(&self.link);
+        let mut count = 0;
+        for server in servers(link)? {
+            let answer = self.wait(async {
+                let answer = server.ask(&cmd).await;
+                answer.map_err(|error| link.judge(&server, &error))
+            })?;
+            let told = match answer {
+                Value::Array(parts) => parts.into_iter().nth(1),
+                Value::Map(pairs) => pairs.into_iter().next().map(|(_, count)| count),
+                _ => None,
+            };
+            count += decode::<u64>(told.ok_or_else(garbled)?)?;
+        }
+        Ok(count)
+    }
+
+    /// Refuses while a server runs on it.
+    pub(super) fn refuse_if_used(&self) -> Result<(), MigrationError> {
+        let count = self
+            .listeners()
+            .map_err(|error| MigrationError::Unreachable(format!("Redis: {error}")))?;
+        if count == 0 {
+            return Ok(());
+        }
+        let servers = match count {
+            1 => "a running server is".to_owned(),
+            count => format!("{count} running servers are"),
+        };
+        Err(MigrationError::Refused(format!(
+            "{servers} connected to Redis (prefix {:?}): stop every node first (systemctl stop fanfare, or \
+             end its process), so that nothing changes while it is copied",
+            self.options.prefix
+        )))
+    }
+
+    /// Waits until as many replicas have everything as the configuration asks for.
+    pub(super) fn wait_for_replicas(&self) -> Result<(), Error> {
+        let wait = Wait {
+            replicas: self.options.wait_replicas,
+            timeout: self.options.wait_timeout,
+        };
+        if wait.replicas == 0 {
+            return Ok(());
+        }
+        for server in self.servers()? {
+            let answers = self.wait(async {
+                let answers = server.ask_waiting(vec![redis::cmd("PING")], wait).await;
+                answers.map_err(|error| self.link.judge(&server, &error))
+            })?;
+            match answers.last() {
+                Some(Value::Int(count)) if *count >= wait.replicas.into() => {}
+                _ => {
+                    let text = format!(
+                        "{}: not as many replicas have it as broker.redis.wait_replicas asks for",
+                        server.address
+                    );
+                    return Err(Error::storage(text));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn servers(link: &Link) -> Result<Vec<Arc<Server>>, Error> {
+    let mut servers = match link.routes() {
+        Routes::Down(..) => return Err(Error::Unavailable),
+        Routes::One(server) => vec![server],
+        Routes::Many(cluster) => cluster.servers.clone(),
+    };
+    servers.sort_by(|one, other| one.run_id.cmp(&other.run_id));
+    Ok(servers)
+}
