@@ -42,6 +42,7 @@ mod protocol;
 mod worker {
     pub mod channels;
     pub mod mailbox;
+    pub mod tap;
 }
 #[path = "../src/ws"]
 mod ws {

@@ -27,8 +27,9 @@ enum Source {
         origin: Instant,
     },
     Manual {
-        unix_ms: Arc<AtomicU64>,
-        origin_ms: u64,
+        mono_ms: Arc<AtomicU64>,
+        /// What the wall clock shows when the other one shows 0.
+        origin_ms: Arc<AtomicU64>,
     },
 }
 
@@ -44,15 +45,22 @@ impl Clock {
     /// A clock that stands still until [`Clock::advance`] moves it.
     pub fn manual(unix_ms: u64) -> Self {
         Self(Source::Manual {
-            unix_ms: Arc::new(AtomicU64::new(unix_ms)),
-            origin_ms: unix_ms,
+            mono_ms: Arc::default(),
+            origin_ms: Arc::new(AtomicU64::new(unix_ms)),
         })
     }
 
     /// Moves a manual clock forward; the system's clock ignores it.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual { unix_ms, .. } = &self.0 {
-            unix_ms.fetch_add(millis(by), Ordering::Relaxed);
+        if let Source::Manual { mono_ms, .. } = &self.0 {
+            mono_ms.fetch_add(millis(by), Ordering::Relaxed);
+        }
+    }
+
+    /// Sets the wall clock of a manual clock back, as who corrects a wrong one; the system's clock ignores it.
+    pub fn set_back(&self, by: Duration) {
+        if let Source::Manual { origin_ms, .. } = &self.0 {
+            origin_ms.fetch_sub(millis(by), Ordering::Relaxed);
         }
     }
 
@@ -66,11 +74,11 @@ impl Clock {
                     .duration_since(SystemTime::UNIX_EPOCH)
                     .map_or(0, millis),
             },
-            Source::Manual { unix_ms, origin_ms } => {
-                let unix_ms = unix_ms.load(Ordering::Relaxed);
+            Source::Manual { mono_ms, origin_ms } => {
+                let mono_ms = mono_ms.load(Ordering::Relaxed);
                 Moment {
-                    mono_ms: unix_ms - origin_ms,
-                    unix_ms,
+                    mono_ms,
+                    unix_ms: origin_ms.load(Ordering::Relaxed).wrapping_add(mono_ms),
                 }
             }
         }

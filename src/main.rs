@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Connections(connections) => connections.run(&sources),
         Command::Publish(publish) => publish.run(&sources),
         Command::Subscribe(subscribe) => subscribe.run(&sources),
+        Command::Tail(tail) => tail.run(&sources),
         Command::Notify(notify) => notify.run(&sources),
         Command::Doctor(doctor) => doctor.run(&sources),
         Command::Backup(backup) => backup.run(&sources),

@@ -2,7 +2,7 @@
 //! the way in terms of what an operator can mend. Blocking; for `canary` and `fanfare doctor`.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,27 @@ pub struct Target {
     /// The address behind it.
     pub address: SocketAddr,
     /// For `wss://`.
-    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub tls: Option<Secured>,
+}
+
+/// How a `wss://` listener is reached.
+pub type Secured = (Arc<ClientConfig>, ServerName<'static>);
+
+impl Target {
+    /// A listener of this machine, perhaps on every interface.
+    pub fn of_listener(listening: SocketAddr, tls: Option<Secured>) -> Self {
+        let ip = match listening.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let scheme = if tls.is_some() { "wss" } else { "ws" };
+        Self {
+            url: format!("{scheme}://localhost/ws"),
+            address: SocketAddr::new(ip, listening.port()),
+            tls,
+        }
+    }
 }
 
 /// Why the round trip did not succeed.

@@ -10,6 +10,7 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user_1: Signal,
 }
 
 /// What a signal asks for.
@@ -19,6 +20,8 @@ pub enum Wish {
     Stop(&'static str),
     /// SIGHUP: to read the configuration again.
     Reload,
+    /// SIGUSR1: to open the event log anew.
+    Reopen,
 }
 
 impl Signals {
@@ -31,6 +34,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -40,6 +44,7 @@ impl Signals {
             _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
             _ = self.hangup.recv() => Wish::Reload,
+            _ = self.user_1.recv() => Wish::Reopen,
         }
     }
 

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["peers"],
     &["router"],
     &["worker::mailbox"],
+    &["worker::tap"],
     &[
         "metrics::server",
         "metrics::console",
@@ -30,8 +31,9 @@ const LAYERS: &[&[&str]] = &[
     &["broker"],
     &["session", "ws"],
     &["protocol"],
+    &["event_log"],
     &["config"],
-    &["event_log", "logging", "shutdown", "descriptors"],
+    &["logging", "shutdown", "descriptors"],
     &["progress", "probe", "trace", "budget"],
     &[
         "limits",

@@ -4,8 +4,12 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use serde_json::{Value, json};
 use support::{Server, eventually};
@@ -31,6 +35,8 @@ fn figures_and_connections_are_shown_to_people_and_to_programs() {
     let stats = said(&server, &["stats"]);
     assert!(stats.contains("2 open, 2 in all"), "{stats}");
     assert!(stats.contains("post_1"), "{stats}");
+    let log = stats.lines().find(|line| line.starts_with("event log"));
+    assert!(log.unwrap().ends_with(" 0 lost"), "{stats}");
 
     let all = said(&server, &["connections"]);
     assert!(all.contains("ann") && all.contains("ben"), "{all}");
@@ -202,4 +208,251 @@ fn a_token_is_looked_at_and_taken_back() {
     let told = said(&server, &["token", "inspect", issued.trim()]);
     assert!(told.contains("verdict  good"), "{told}");
     assert!(told.contains("\"ben\""), "{told}");
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `fanfare tail`, which has begun to look.
+struct Looking(Child);
+
+impl Looking {
+    #[track_caller]
+    fn begin(server: &Server, whose: &[&str]) -> Self {
+        let mut tail = server
+            .command(&[&["tail"], whose].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = tail.stderr.take().unwrap();
+        let (tx, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let _ = tx.send(line.unwrap());
+            }
+        });
+        let first = said.recv_timeout(PATIENCE).unwrap();
+        assert!(first.contains("looking at node"), "{first}");
+        Self(tail)
+    }
+
+    /// Ctrl-C; what it printed until then.
+    #[track_caller]
+    fn end(mut self) -> String {
+        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
+        wait(&mut self.0)
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A client whose tail it is has said and heard everything when this is answered.
+#[track_caller]
+fn settle(client: &mut support::Client) {
+    client.send(&json!({"type": "ping"}));
+    client.next_of("pong");
+}
+
+#[test]
+fn a_tail_shows_what_passes_and_nothing_that_was_said() {
+    let server = Server::start(&[("channels.post.publish", "any")]);
+    let (mut ann, mut bob) = (server.connect("ann"), server.connect("bob"));
+    let of_ann = Looking::begin(&server, &["--user", "ann", "--json"]);
+    let of_post = Looking::begin(&server, &["--channel", "post_1", "--json"]);
+    let people = Looking::begin(&server, &["--user", "ann"]);
+    // Some time later the workers look; a frame of ours is seen when they do.
+    let token = server.token("ann");
+    ann.subscribe("post_1");
+    bob.subscribe("post_1");
+    bob.subscribe("post_2");
+    let event = json!({"type": "liked", "pin": "geheim-4711", "deep": {"code": "geheim-4712"}, "n": 990_123});
+    server.publish("post_1", event.clone());
+    server.publish("post_2", json!({"type": "elsewhere"}));
+    ann.next_of("liked");
+    bob.next_of("elsewhere");
+    ann.send(&json!({"type": "publish", "channel": "post_1", "event": event}));
+    ann.next_of("liked");
+    bob.next_of("liked");
+    ann.send(&json!({"type": "refresh", "token": token}));
+    ann.send_text("geheim, and no JSON");
+    settle(&mut ann);
+    settle(&mut bob);
+    ann.close();
+    bob.close();
+    eventually("both are gone", PATIENCE, || {
+        server.stats()["activeConnections"] == 0
+    });
+
+    let (of_ann, of_post, people) = (of_ann.end(), of_post.end(), people.end());
+    for output in [&of_ann, &of_post, &people] {
+        for secret in ["geheim", "990123", &token[..24], "eyJ"] {
+            assert!(!output.contains(secret), "{secret} in {output}");
+        }
+    }
+    let frames = |output: &str| -> Vec<Value> {
+        let lines = output.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let has = |frames: &[Value], direction: &str, user: &str, what: &str| {
+        frames.iter().any(|one| {
+            one["direction"] == direction
+                && one["userId"] == user
+                && (one["type"] == what || one["frame"] == what)
+        })
+    };
+    let (of_ann, of_post) = (frames(&of_ann), frames(&of_post));
+    for (direction, what) in [
+        ("in", "subscribe"),
+        ("out", "subscribed"),
+        ("out", "liked"),
+        ("in", "publish"),
+        ("in", "refresh"),
+        ("out", "error"),
+        ("in", "ping"),
+        ("out", "pong"),
+        ("in", "close"),
+        ("out", "close"),
+    ] {
+        assert!(
+            has(&of_ann, direction, "ann", what),
+            "{direction} {what}: {of_ann:#?}"
+        );
+    }
+    assert!(of_ann.iter().all(|one| one["userId"] == "ann"));
+    let liked = of_ann.iter().find(|one| one["type"] == "liked").unwrap();
+    assert_eq!(liked["channel"], "post_1");
+    assert_eq!(liked["shape"]["pin"], "text(11)");
+    assert_eq!(liked["shape"]["_meta"]["offset"], 1);
+    assert!(liked["bytes"].as_u64() > Some(80) && liked["at"].is_string());
+    let id = liked["connectionId"].as_str().unwrap();
+    assert!(id.len() > 2 && id.contains('-'), "{id}");
+
+    assert!(
+        of_post.iter().all(|one| one["channel"] == "post_1"),
+        "{of_post:#?}"
+    );
+    for (direction, user, what) in [
+        ("in", "bob", "subscribe"),
+        ("out", "ann", "liked"),
+        ("out", "bob", "liked"),
+        ("in", "ann", "publish"),
+    ] {
+        assert!(
+            has(&of_post, direction, user, what),
+            "{user} {what}: {of_post:#?}"
+        );
+    }
+    let line = people.lines().find(|line| line.contains("liked")).unwrap();
+    assert!(
+        line.contains("  out  ") && line.contains("  ann  "),
+        "{line}"
+    );
+
+    // Only the operator's socket has it.
+    for path in ["/control/tail?user=ann", "/api/control/tail?user=ann"] {
+        assert_eq!(server.as_backend("GET", path, &Value::Null).status, 404);
+    }
+}
+
+#[test]
+fn a_tail_that_is_not_read_drops_and_counts_and_nobody_waits_for_it() {
+    const CLIENTS: usize = 20;
+    const EVENTS: usize = 300;
+    let server = Server::start(&[]);
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|n| {
+            let mut client = server.connect(&format!("u{n}"));
+            client.subscribe("post_1");
+            client
+        })
+        .collect();
+    let looking = Looking::begin(&server, &["--channel", "post_1", "--json"]);
+    for n in 0..EVENTS {
+        server.publish(
+            "post_1",
+            json!({"type": "n", "n": n, "pad": "x".repeat(200)}),
+        );
+    }
+    for client in &mut clients {
+        for n in 0..EVENTS {
+            assert_eq!(client.next()["n"], n);
+        }
+    }
+    // It is read only now; what fits between, and then its end, which comes before it is through.
+    let mut looking = looking;
+    let stdout = BufReader::new(looking.0.stdout.take().unwrap());
+    let (tx, printed) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in stdout.lines() {
+            let _ = tx.send(line.unwrap());
+        }
+    });
+    let (mut seen, mut dropped) = (0, 0);
+    while seen + dropped < CLIENTS * EVENTS {
+        let line = printed
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|_| panic!("{seen} seen, {dropped} dropped"));
+        let line: Value = serde_json::from_str(&line).unwrap();
+        match line["dropped"].as_u64() {
+            Some(lost) => dropped += lost as usize,
+            None => seen += usize::from(line["type"] == "n"),
+        }
+    }
+    assert_eq!(seen + dropped, CLIENTS * EVENTS);
+    assert!(
+        dropped > 0 && seen > 1_000,
+        "{seen} seen, {dropped} dropped"
+    );
+}
+
+#[test]
+fn a_few_may_look_at_once_and_a_place_is_free_again() {
+    let server = Server::start(&[]);
+    let ann = server.connect("ann");
+    let mut all: Vec<Looking> = (0..8)
+        .map(|_| Looking::begin(&server, &["--user", "ann"]))
+        .collect();
+    let refused = server.fanfare(&["tail", "--user", "ann"]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{error}");
+    assert!(error.contains("too_many_tails"), "{error}");
+    all.pop().unwrap().end();
+    let mut told = Vec::new();
+    eventually("a place", PATIENCE, || {
+        // Gone is who was ended when the server has noticed.
+        let output = server
+            .command(&["tail", "--connection", "nonsense"])
+            .output();
+        told = output.unwrap().stderr;
+        let mut other = server.connect("ann");
+        let looking = server
+            .command(&["tail", "--user", "ann", "--count", "1", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut looking = Looking(looking.unwrap());
+        let mut ended = None;
+        eventually("its end", PATIENCE, || {
+            settle(&mut other);
+            ended = looking.0.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap().success()
+    });
+    let told = String::from_utf8_lossy(&told).into_owned();
+    assert!(told.contains("no connection of this node"), "{told}");
+    for wrong in [
+        &["tail"][..],
+        &["tail", "--user", "a", "--channel", "post_1"],
+    ] {
+        assert_eq!(server.fanfare(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    drop((all, ann));
 }

@@ -1,7 +1,7 @@
 //! The canary: a client of the server's own that signs in, subscribes, publishes and waits for the event,
 //! again and again, as one of its users would.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::runtime::Handle;
 
 use crate::auth::TokenSubject;
 use crate::broker::Publication;
-use crate::config::{Access, Config};
+use crate::config::Config;
 use crate::http::Services;
 use crate::patience::{ANSWER_TIMEOUT, within};
-use crate::probe::{Problem, Socket, Target};
+use crate::probe::{Problem, Secured, Socket, Target};
 use crate::protocol::{ChannelKey, Event};
 use crate::stopwatch;
 
@@ -68,12 +68,6 @@ pub fn start(
         .map(drop)
 }
 
-/// How a `wss://` listener is reached.
-pub type Secured = (
-    Arc<rustls::ClientConfig>,
-    rustls::pki_types::ServerName<'static>,
-);
-
 /// One round; from publishing to the event's arrival.
 fn sing(
     services: &Services,
@@ -83,7 +77,10 @@ fn sing(
     runtime: &Handle,
 ) -> Result<Duration, Problem> {
     let user = format!("{USER}-{}", services.node);
-    let channel = channel(config, &user)
+    let channel = config
+        .channels
+        .open_channel(&user)
+        .and_then(|key| ChannelKey::parse(&key, usize::MAX).ok())
         .ok_or_else(|| Problem::Broken("no channel type lets the canary subscribe".into()))?;
     let subject = TokenSubject {
         user_id: user,
@@ -95,12 +92,7 @@ fn sing(
         .authority()
         .issue(&subject, services.clock.unix_ms())
         .token;
-    let scheme = if tls.is_some() { "wss" } else { "ws" };
-    let target = Target {
-        url: format!("{scheme}://localhost/ws"),
-        address: reachable(address),
-        tls,
-    };
+    let target = Target::of_listener(address, tls);
     let mut socket = Socket::open(&target, &token, PATIENCE)?;
     socket.subscribe(channel.as_str())?;
     let mark = uuid::Uuid::new_v4().simple().to_string();
@@ -123,23 +115,4 @@ fn sing(
     let latency = Duration::from_nanos(stopwatch::nanos() - start_ns);
     socket.close();
     Ok(latency)
-}
-
-/// A channel that the canary may have for itself: the first type that lets it.
-fn channel(config: &Config, user: &str) -> Option<ChannelKey> {
-    let kind = config.channels.0.iter().find_map(|(kind, rule)| {
-        let lets = matches!(rule.subscribe, Access::Own | Access::Token | Access::Any);
-        lets.then_some(kind)
-    })?;
-    ChannelKey::parse(&format!("{kind}_{user}"), usize::MAX).ok()
-}
-
-/// Where a listener on every interface is reached from here.
-fn reachable(listening: SocketAddr) -> SocketAddr {
-    let ip = match listening.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listening.port())
 }

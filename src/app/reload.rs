@@ -172,7 +172,7 @@ impl Reload {
             // The last that can fail: from here on everything is in force.
             let path = config.logs.dir.clone();
             app.event_log
-                .renew(&path, config.logs.keep_days)
+                .renew(&config.logs)
                 .map_err(|source| Failure::EventLog { path, source })?;
         }
 

@@ -13,6 +13,7 @@ pub mod serve;
 pub mod stats;
 pub mod store;
 pub mod subscribe;
+pub mod tail;
 pub mod token;
 
 mod operator;
@@ -45,6 +46,7 @@ Examples:
   fanfare bench fanout                       what it does on this machine
   fanfare stats                              what the running server does
   fanfare publish post_42 '{\"type\":\"post_liked\"}'
+  fanfare tail --user u1                     what passes to and from one user, values hidden
   fanfare backup /var/backups/fanfare.backup while it runs; `fanfare restore` brings it back
 
 Settings come from the defaults, then the configuration file, then the environment
@@ -84,6 +86,8 @@ pub enum Command {
     Publish(publish::Publish),
     /// Follow a channel in the terminal
     Subscribe(subscribe::Subscribe),
+    /// Look at the frames of a user, a channel or a connection, without what they say
+    Tail(tail::Tail),
     /// Add a notification for a user
     Notify(publish::Notify),
     /// Find what is wrong with this installation, and how to mend it

@@ -85,6 +85,15 @@ fn tell(out: &mut impl Write, stats: &Value) -> io::Result<()> {
                 store["historyEvents"], store["historyChannels"]
             ),
         ),
+        line(
+            "event log",
+            format!(
+                "{}, {} lines, {} lost",
+                text(&server["eventLog"]["state"]).replace('_', " "),
+                server["eventLog"]["writtenLines"],
+                server["eventLog"]["droppedLines"]
+            ),
+        ),
         line("memory", bytes(&process["residentBytes"])),
         line("descriptors", number(&process["openFds"])),
     ];

@@ -1,7 +1,6 @@
 //! `fanfare subscribe`: follows a channel in the terminal, as one of its clients.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
@@ -148,16 +147,5 @@ fn target(config: &Config) -> Result<Target, Failure> {
             .own_client(),
         None => None,
     };
-    let listen = config.server.listen;
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    let scheme = if tls.is_some() { "wss" } else { "ws" };
-    Ok(Target {
-        url: format!("{scheme}://localhost/ws"),
-        address: SocketAddr::new(ip, listen.port()),
-        tls,
-    })
+    Ok(Target::of_listener(config.server.listen, tls))
 }

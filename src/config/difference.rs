@@ -62,6 +62,7 @@ impl Loaded {
         config.data_dir.clone_from(&before.data_dir);
         config.metrics.listen = before.metrics.listen;
         config.broker.clone_from(&before.broker);
+        config.control_socket.clone_from(&before.control_socket);
         (self, difference)
     }
 }

@@ -166,7 +166,7 @@ pub(super) fn is_within(key: &str, section: &str) -> bool {
 pub(super) fn is_fixed(key: &str) -> bool {
     matches!(
         key,
-        "server.listen" | "server.workers" | "data_dir" | "metrics.listen"
+        "server.listen" | "server.workers" | "data_dir" | "metrics.listen" | "control.socket"
     ) || is_within(key, "broker")
 }
 

@@ -292,10 +292,17 @@ fn auth(reader: &mut Reader, authorities: Option<&[u8]>) -> Option<Auth> {
 fn logs(reader: &mut Reader) -> Option<Logs> {
     let dir = reader.read("logs.dir", values::folder);
     let keep_days = reader.read("logs.keep_days", values::count(1, KEEP_DAYS));
+    let day_bytes = reader.read("logs.day_bytes", values::size);
+    let free_bytes = reader.read("logs.free_bytes", values::size);
     let level = reader.read("logs.level", values::log_filter);
     Some(Logs {
         dir: dir?,
         keep_days: u32::try_from(keep_days?).unwrap_or(u32::MAX),
+        day_bytes: day_bytes?,
+        free_bytes: match free_bytes? {
+            u64::MAX => 0,
+            bytes => bytes,
+        },
         level: level?,
     })
 }

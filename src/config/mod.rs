@@ -319,6 +319,10 @@ pub struct Logs {
     pub dir: PathBuf,
     /// Days that are kept, today included; at least 1.
     pub keep_days: u32,
+    /// How large the log of a day may become.
+    pub day_bytes: u64,
+    /// What its file system must have left; 0: nothing.
+    pub free_bytes: u64,
     /// What diagnostics on stderr show, as `tracing_subscriber::EnvFilter` reads it.
     pub level: String,
 }
@@ -412,6 +416,14 @@ impl ChannelRules {
     /// The rule for channels of this type, if it is built in or configured.
     pub fn rule(&self, kind: &str) -> Option<&ChannelRule> {
         self.0.get(kind)
+    }
+
+    /// A channel of this user's own, of the first type that lets it subscribe without asking anybody: for
+    /// clients of the server's own. Its token has to name it.
+    pub fn open_channel(&self, user: &str) -> Option<String> {
+        let lets = |access| matches!(access, Access::Own | Access::Token | Access::Any);
+        let (kind, _) = self.0.iter().find(|(_, rule)| lets(rule.subscribe))?;
+        Some(format!("{kind}_{user}"))
     }
 
     /// What becomes of events of the channels of this type that a subscriber does not take.

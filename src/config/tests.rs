@@ -1,5 +1,6 @@
 //! The settings as operators write them. The manual has its tests in `manual`, the mistakes in `wrong`.
 
+mod live;
 mod manual;
 mod secrets;
 mod wrong;

@@ -7,6 +7,7 @@
 
 mod listen;
 mod stream;
+mod tail;
 
 use std::convert::Infallible;
 use std::io;
@@ -35,6 +36,7 @@ use crate::metrics::{Observed, render};
 
 pub use listen::{Socket, bind, connect};
 pub use stream::INCOMPLETE;
+pub use tail::TAILS_MAX;
 
 /// Connections at once; more wait.
 const CONNECTIONS_MAX: usize = 64;
@@ -78,6 +80,7 @@ pub async fn run(socket: Socket, parts: Parts) {
 }
 
 async fn accept(socket: Socket, parts: Parts) {
+    let tails = Arc::new(Semaphore::new(TAILS_MAX));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // Never closed.
@@ -92,12 +95,12 @@ async fn accept(socket: Socket, parts: Parts) {
                 continue;
             }
         };
-        let parts = parts.clone();
+        let (parts, tails) = (parts.clone(), tails.clone());
         tokio::spawn(async move {
             let _place = place;
             let service = service_fn(|request| {
-                let parts = parts.clone();
-                async move { Ok::<_, Infallible>(answer(&parts, request).await) }
+                let (parts, tails) = (parts.clone(), tails.clone());
+                async move { Ok::<_, Infallible>(answer(&parts, &tails, request).await) }
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -113,10 +116,15 @@ async fn accept(socket: Socket, parts: Parts) {
     }
 }
 
-async fn answer(parts: &Parts, mut request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    parts: &Parts,
+    tails: &Arc<Semaphore>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
     let outcome = match (request.method(), request.uri().path()) {
         (&Method::GET, "/control/status") => Ok(whole(status(parts))),
         (&Method::GET, "/control/stats") => Ok(whole(stats(parts))),
+        (&Method::GET, "/control/tail") => tail::tail(parts, tails, request.uri().query()).await,
         (&Method::POST, "/control/backup") => backup(parts).await,
         (&Method::POST, "/control/reload") => reload(parts).await,
         (_, path) if path.starts_with("/control/") => Err(ApiError::no_route()),

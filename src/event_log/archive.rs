@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -15,7 +15,8 @@ use flate2::write::GzEncoder;
 use rustix::fs::FlockOperation;
 use time::{Date, Duration, Month};
 
-use super::daily::Tally;
+use super::daily::open_for_append;
+use super::tally::Tally;
 
 /// A day in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +104,7 @@ pub(super) fn put_away(dir: &Path, today: Day, keep_days: u32, tally: &Tally) {
     }
     for day in to_compress {
         let log = day.path(dir);
-        if let Err(error) = compress(&log, &lock) {
+        if let Err(error) = compress(&log, &lock, tally) {
             tally.failed("compress", &log, &error);
         }
     }
@@ -129,38 +130,64 @@ fn delete(path: &Path, tally: &Tally) {
 
 /// Replaces a log by its `.gz`: complete and on disk under another name first, then renamed, then
 /// the log is removed.
-fn compress(log: &Path, dir: &File) -> io::Result<()> {
+fn compress(log: &Path, dir: &File, tally: &Tally) -> io::Result<()> {
     let target = with_ending(log, ".gz");
     let unfinished = with_ending(log, ".gz.tmp");
-    let length = fs::metadata(log)?.len();
+    // A line that a crash tore is ended: the day may get more of them.
+    let (length, file) = {
+        let _nobody_writes = tally.files.lock();
+        let about = open_for_append(log)?.metadata()?;
+        (about.len(), about.ino())
+    };
     if !(target.exists() && ends_with(&target, log, length)?) {
-        let outcome = write_compressed(log, &target, &unfinished, dir);
+        let outcome = write_compressed(log, length, &target, &unfinished, dir);
         if outcome.is_err() {
             let _ = fs::remove_file(&unfinished);
         }
         outcome?;
     }
-    // The clock went back and the day was opened again meanwhile: next time.
-    if fs::metadata(log)?.len() == length {
-        fs::remove_file(log)?;
+    let _nobody_writes = tally.files.lock();
+    let about = fs::metadata(log)?;
+    if about.ino() != file {
+        // Somebody moved it away, and this is the next one.
+        return Ok(());
     }
-    Ok(())
+    if about.len() == length {
+        return fs::remove_file(log);
+    }
+    // The clock went back and the day is written to again: what came meanwhile stays, and nothing else. The
+    // writer sees that its file is gone.
+    let mut rest = File::open(log)?;
+    rest.seek(SeekFrom::Start(length))?;
+    let kept = create(&unfinished).and_then(|mut out| io::copy(&mut rest, &mut out));
+    kept.and_then(|_| fs::rename(&unfinished, log))
 }
 
-fn write_compressed(log: &Path, target: &Path, unfinished: &Path, dir: &File) -> io::Result<()> {
-    let mut out = OpenOptions::new()
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o640)
-        .open(unfinished)?;
+        .open(path)
+}
+
+/// Writes so many bytes of the log.
+fn write_compressed(
+    log: &Path,
+    length: u64,
+    target: &Path,
+    unfinished: &Path,
+    dir: &File,
+) -> io::Result<()> {
+    let mut out = create(unfinished)?;
     // A day that was put away and then got more lines: what is there comes first. Members of a gzip
     // file follow each other (RFC 1952 section 2.2).
     if target.exists() {
         io::copy(&mut File::open(target)?, &mut out)?;
     }
     let mut encoder = GzEncoder::new(out, Compression::default());
-    io::copy(&mut File::open(log)?, &mut encoder)?;
+    io::copy(&mut File::open(log)?.take(length), &mut encoder)?;
     let mut out = encoder.finish()?;
     out.flush()?;
     out.sync_all()?;

@@ -17,6 +17,8 @@ const LINE_BYTES: usize = 256;
 
 /// Where the day stands in every line: right after `{"timestamp":"`.
 pub(super) const DAY: std::ops::Range<usize> = 14..24;
+/// Where the day, the hour and the minute stand.
+pub(super) const MINUTE: std::ops::Range<usize> = 14..30;
 /// Where the whole timestamp stands.
 pub(super) const TIMESTAMP: std::ops::Range<usize> = 14..38;
 
@@ -120,6 +122,13 @@ pub(super) fn stamp(line: &mut [u8], unix_ms: u64) {
     line[TIMESTAMP].copy_from_slice(&clock::rfc3339_bytes(unix_ms));
 }
 
+/// Whether a whole line is what the server says about itself.
+pub(super) fn is_of_the_server(line: &[u8]) -> bool {
+    const REST: &[u8] = b"\",\"type\":\"server\",";
+    line.get(TIMESTAMP.end..)
+        .is_some_and(|rest| rest.starts_with(REST))
+}
+
 /// The same with every text cut to [`LONGEST_MEMBER`] bytes.
 fn bounded<'a>(data: &Data<'a>) -> Data<'a> {
     fn cut(text: &str) -> &str {
@@ -165,7 +174,7 @@ mod tests {
         let line = whole(1_795_406_706_789, Kind::ChannelSubscribe, &data);
         assert_eq!(line.matches('\n').count(), 1);
         assert!(line.ends_with("}\n") && line.bytes().all(|byte| byte == b'\n' || byte >= 0x20));
-        assert!(line.len() < 600);
+        assert!(line.len() < 600 && !is_of_the_server(line.as_bytes()));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["timestamp"], "2026-11-23T04:05:06.789Z");
         assert_eq!(value["type"], "channel_subscribe");
@@ -179,6 +188,7 @@ mod tests {
             let line = whole(unix_ms, Kind::Server, &Data::default());
             assert_eq!(line[TIMESTAMP], clock::rfc3339(unix_ms));
             assert_eq!(line[DAY], clock::date(unix_ms));
+            assert!(is_of_the_server(line.as_bytes()));
         }
     }
 }

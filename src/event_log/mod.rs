@@ -6,18 +6,23 @@
 
 mod archive;
 mod daily;
+mod gate;
 mod line;
+mod tally;
 
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
+pub use gate::floor;
 pub use line::{Data, Kind};
+pub use tally::{Loss, State};
 
 use crate::clock::Clock;
-use daily::{Course, Daily, Opened, Tally};
+use crate::config;
+use daily::{Course, Daily, Opened};
+use tally::Tally;
 
 /// Lines that wait for the disk; about 2 MiB. More are dropped and counted.
 const WAITING_LINES: usize = 8_192;
@@ -32,7 +37,6 @@ struct Open {
     /// Held from reading the clock until the line is queued: lines stand in the order of their
     /// timestamps, so none arrives when its day's file is already closed.
     queue: Mutex<NonBlocking>,
-    overflow: ErrorCounter,
     tally: Arc<Tally>,
     /// How the writing thread is told to go on.
     course: Arc<Course>,
@@ -51,23 +55,37 @@ pub struct Guard {
 pub struct Figures {
     /// Lines that reached the file.
     pub written_lines: u64,
-    /// Lines lost: the queue was full, or the disk refused them.
-    pub dropped_lines: u64,
+    /// Lines lost, by cause, as in [`Loss::ALL`].
+    pub losses: [u64; 4],
     /// Failed opens, writes, compressions and deletions.
     pub io_errors: u64,
+    /// What becomes of lines now.
+    pub state: State,
+}
+
+impl Figures {
+    /// All lines lost.
+    pub fn dropped_lines(&self) -> u64 {
+        self.losses.iter().sum()
+    }
+
+    /// Those lost for this reason.
+    pub fn lost(&self, why: Loss) -> u64 {
+        self.losses[why as usize]
+    }
 }
 
 impl EventLog {
-    /// Opens today's file (UTC) in `dir`, which is created if need be, and puts away the older ones:
+    /// Opens today's file (UTC) in the folder, which is created if need be, and puts away the older ones:
     /// compressed, and deleted when they are not of the last `keep_days` days, today included.
     ///
     /// # Errors
     /// When the directory or today's file cannot be created or written.
-    pub fn open(dir: &Path, keep_days: u32, clock: Clock) -> io::Result<(Self, Guard)> {
+    pub fn open(logs: &config::Logs, clock: Clock) -> io::Result<(Self, Guard)> {
         let tally = Arc::new(Tally::default());
         let course = Arc::new(Course::default());
         let daily = Daily::open(
-            Opened::today(dir, keep_days, clock.unix_ms())?,
+            Opened::today(logs, clock.unix_ms())?,
             Arc::clone(&tally),
             Arc::clone(&course),
         );
@@ -76,26 +94,24 @@ impl EventLog {
             .lossy(true)
             .thread_name("event-log")
             .finish(daily);
-        let overflow = queue.error_counter();
-        tally.watch_queue(overflow.clone());
+        tally.watch_queue(queue.error_counter());
         let open = Open {
             clock,
             queue: Mutex::new(queue),
-            overflow,
             tally,
             course,
         };
         Ok((Self(Some(Arc::new(open))), Guard { _worker: worker }))
     }
 
-    /// Goes on in this folder, which may be the same, and keeps so many days of it. What was recorded
-    /// before may still come to the old one.
+    /// Opens today's file anew and goes on there, in another folder perhaps and with other bounds. What was
+    /// recorded before may still come to the old folder, but not to an old file of the same one.
     ///
     /// # Errors
     /// As [`EventLog::open`]; then it goes on as it was.
-    pub fn renew(&self, dir: &Path, keep_days: u32) -> io::Result<()> {
+    pub fn renew(&self, logs: &config::Logs) -> io::Result<()> {
         if let Some(open) = &self.0 {
-            let opened = Opened::today(dir, keep_days, open.clock.unix_ms())?;
+            let opened = Opened::today(logs, open.clock.unix_ms())?;
             open.course.change(opened);
         }
         Ok(())
@@ -122,8 +138,9 @@ impl EventLog {
             .as_ref()
             .map_or_else(Figures::default, |open| Figures {
                 written_lines: open.tally.written_lines.value(),
-                dropped_lines: open.tally.lost_lines.value() + open.overflow.dropped_lines() as u64,
+                losses: open.tally.losses(),
                 io_errors: open.tally.io_errors.value(),
+                state: open.tally.state(),
             })
     }
 }

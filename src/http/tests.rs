@@ -84,6 +84,8 @@ pub fn config() -> Config {
         logs: Logs {
             dir: "logs".into(),
             keep_days: 14,
+            day_bytes: u64::MAX,
+            free_bytes: 0,
             level: "info".into(),
         },
         console_interval: None,

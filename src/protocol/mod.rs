@@ -11,6 +11,7 @@ pub mod event;
 pub mod event_stream;
 pub mod history;
 pub mod reply;
+pub mod shape;
 
 pub use channel::{ChannelError, ChannelKey};
 pub use close::Close;

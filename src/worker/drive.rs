@@ -174,14 +174,25 @@ impl Worker {
                     continue;
                 }
                 self.mark_dirty(state, slot);
+                state.see_sent(slot, &frame, now);
             }
             match received {
                 Received::NeedInput => return,
-                Received::Text(text) => self.request(state, slot, Request::parse(&text), now),
-                Received::Binary => self.request(state, slot, Request::binary(), now),
-                Received::Pong => self.input(state, slot, Input::Pong, now),
+                Received::Text(text) => {
+                    state.see_received(slot, "text", Some(text.as_str()), now);
+                    self.request(state, slot, Request::parse(&text), now);
+                }
+                Received::Binary => {
+                    state.see_received(slot, "binary", None, now);
+                    self.request(state, slot, Request::binary(), now);
+                }
+                Received::Pong => {
+                    state.see_received(slot, "pong", None, now);
+                    self.input(state, slot, Input::Pong, now);
+                }
                 Received::Failed(close) => self.close(state, slot, close, now),
                 Received::Closing => {
+                    state.see_received(slot, "close", None, now);
                     self.leave_all(state, slot);
                     let connection = &mut state.connections[slot as usize];
                     let until_ms = now.mono_ms + CLOSE_TIMEOUT_MS;

@@ -1,6 +1,8 @@
 //! What sessions want done, carried out: frames are queued, channels joined and left, calls begun,
 //! connections closed.
 
+use smallvec::SmallVec;
+
 use super::calls;
 use super::channels::Slot;
 use super::connection::{Flow, Gone, Life};
@@ -137,8 +139,11 @@ impl Worker {
         let (counters, scratch) = (&self.outfit.counters, &mut state.write);
         let connection = &mut state.connections[slot as usize];
         if connection.may_send() {
-            let frame = connection.framed(frame);
-            let is_queued = connection.queue(&frame, bytes_max, scratch, counters);
+            let framed = connection.framed(frame);
+            let is_queued = connection.queue(&framed, bytes_max, scratch, counters);
+            if is_queued {
+                state.see_sent(slot, frame, now);
+            }
             self.sent(state, slot, is_queued, now);
         }
     }
@@ -156,6 +161,9 @@ impl Worker {
         let connection = &mut state.connections[slot as usize];
         if connection.may_send() {
             let is_queued = connection.queue_event(event, bytes_max, scratch, counters);
+            if is_queued {
+                state.see_sent(slot, event.frame, now);
+            }
             self.sent(state, slot, is_queued, now);
         }
     }
@@ -212,19 +220,26 @@ impl Worker {
             message,
             retry_after_ms,
         };
+        let last = last.encode(None);
+        let mut said: SmallVec<[Frame; 2]> = SmallVec::new();
         if connection.is_event_stream() {
-            let last = last_words(&last.encode(None), close, retry_after_ms);
-            connection.outbox.push_last_words(&last);
+            let last_words = last_words(&last, close, retry_after_ms);
+            connection.outbox.push_last_words(&last_words);
+            said.push(Frame::text(&last));
         } else {
             if connection.dialogue.may_send() {
-                let last = Frame::text(&last.encode(None));
-                connection.outbox.push_last_words(&last);
+                said.push(Frame::text(&last));
             }
             let mut bytes = Vec::new();
             state
                 .engine
                 .close(&mut connection.dialogue, close, &mut bytes);
-            connection.outbox.push_last_words(&Frame::encoded(&bytes));
+            if !bytes.is_empty() {
+                said.push(Frame::encoded(&bytes));
+            }
+            for frame in &said {
+                connection.outbox.push_last_words(frame);
+            }
         }
         connection.call = None;
         connection.unread = None;
@@ -240,6 +255,9 @@ impl Worker {
             state.dirty.push_back(slot);
         }
         connection.wake();
+        for frame in &said {
+            state.see_sent(slot, frame, now);
+        }
         state.schedule(slot);
         self.inbound.wake();
     }

@@ -18,6 +18,7 @@ use crate::limits::{LANE_BYTES_MAX, LANE_EVENTS_MAX};
 use crate::protocol::{ChannelKey, Position};
 use crate::session::Terms;
 use crate::trace::Passage;
+use crate::worker::tap::Tap;
 
 /// What must reach a worker.
 #[derive(Debug)]
@@ -26,6 +27,13 @@ pub enum Control {
     Accept(Accepted),
     /// Go by these terms from now on.
     Terms(Arc<Terms>),
+    /// Show what passes to who watches.
+    Watch {
+        /// To whom.
+        tap: Tap,
+        /// That it has begun.
+        reply: oneshot::Sender<()>,
+    },
     /// Close everything by this monotonic time, spread over it.
     Drain {
         /// In milliseconds.

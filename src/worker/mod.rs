@@ -18,9 +18,11 @@ pub mod mailbox;
 pub mod replay;
 mod roster;
 mod serve;
+mod sight;
 mod slow;
 mod stall;
 pub mod stream;
+pub mod tap;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -91,6 +93,8 @@ struct State {
     rechecked_ms: u64,
     /// Connections whose outbox was full when an event came.
     overflowed: Vec<Slot>,
+    /// Who watches; mostly nobody.
+    taps: Vec<tap::Tap>,
     /// The protocol, for all connections.
     engine: Engine,
     /// One buffer for each purpose, for all connections.
@@ -146,6 +150,7 @@ impl Worker {
             recheck_at_ms: None,
             rechecked_ms: 0,
             overflowed: Vec::new(),
+            taps: Vec::new(),
             engine: Engine::new(outfit.terms.limits.message_bytes),
             read: vec![0; READ_BYTES],
             write: Vec::new(),
@@ -175,6 +180,10 @@ impl Worker {
                 match message {
                     Control::Accept(accepted) => self.clone().accept(accepted),
                     Control::Terms(terms) => self.renew(terms),
+                    Control::Watch { tap, reply } => {
+                        self.watch(tap);
+                        let _ = reply.send(());
+                    }
                     Control::Drain { until_ms } => self.drain(until_ms),
                     // Whoever asked may have given up.
                     Control::List { wanted, reply } => {

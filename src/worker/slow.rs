@@ -76,6 +76,7 @@ impl Worker {
         let counters = &self.outfit.counters;
         counters.dropped.add(aside.backlog.fit(room));
         let bytes_max = REFILL_BYTES.min(room.bytes / QUEUE_SHARE);
+        let mut gaps = Vec::new();
         while connection.outbox.bytes() <= bytes_max {
             let aside = connection.aside.as_mut();
             // What is due has been counted where it waited.
@@ -94,8 +95,10 @@ impl Worker {
                         dropped: gap.dropped,
                         before: gap.before.as_ref(),
                     };
-                    let told = connection.framed(&Frame::text(&told.encode(None)));
-                    connection.queue(&told, usize::MAX, &mut state.write, counters)
+                    let told = Frame::text(&told.encode(None));
+                    let framed = connection.framed(&told);
+                    gaps.push(told);
+                    connection.queue(&framed, usize::MAX, &mut state.write, counters)
                 }
                 None => break,
             };
@@ -109,6 +112,9 @@ impl Worker {
         }
         if !connection.outbox.is_empty() {
             self.mark_dirty(state, slot);
+        }
+        for told in &gaps {
+            state.see_sent(slot, told, now);
         }
     }
 }

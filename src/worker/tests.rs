@@ -111,8 +111,9 @@ impl Bench {
     fn new() -> Self {
         let logs = tempfile::TempDir::new().unwrap();
         let clock = Clock::system();
-        let (event_log, guard) = EventLog::open(logs.path(), 1, clock.clone()).unwrap();
         let mut config = http::tests::config();
+        config.logs.dir = logs.path().into();
+        let (event_log, guard) = EventLog::open(&config.logs, clock.clone()).unwrap();
         let mut open = config.channels.0["post"].clone();
         open.publish = Access::Any;
         config.channels.0.insert("post".into(), open.clone());

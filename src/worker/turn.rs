@@ -2,14 +2,17 @@
 //! written to, once each.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use slab::Slab;
+
 use super::channels::Slot;
-use super::connection::{Flow, Flushed, Gone, Life};
+use super::connection::{Connection, Flow, Flushed, Gone, Life};
 use super::event_stream::Addressed;
-use super::{Next, State, Worker};
+use super::{Next, State, Worker, sight};
 use crate::clock::{Moment, millis};
-use crate::config::Slow;
+use crate::config::{Limits, Slow};
 use crate::limits::{
     DRAIN_PER_MS, RECHECK_EVERY_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX, TURN_WRITES_MAX,
 };
@@ -90,7 +93,6 @@ impl Worker {
     /// Puts events into the queues of those who follow their channels; those that are traced.
     fn take_events(&self, state: &mut State, now: Moment) -> Vec<Traced> {
         let mut traced = Vec::new();
-        let queue_bytes = state.terms.limits.queue_bytes;
         let (mut events, mut bytes, mut deliveries) = (0, 0, 0);
         while events < TURN_EVENTS_MAX && bytes < TURN_BYTES_MAX {
             let Some(posted) = self.inbound.event() else {
@@ -98,7 +100,6 @@ impl Worker {
             };
             events += 1;
             bytes += posted.frame.len();
-            let before = deliveries;
             let frame = Frame::encoded(&posted.frame);
             let State {
                 terms,
@@ -107,36 +108,44 @@ impl Worker {
                 dirty,
                 delivering,
                 overflowed,
+                taps,
                 write,
                 ..
             } = state;
-            let limits = &terms.limits;
             let event = Addressed::new(&posted.channel, posted.position.as_ref(), &frame);
             let position = posted.position.as_ref();
-            channels.event(&posted.channel, position, &frame, |slot, slow| {
-                let connection = &mut connections[slot as usize];
-                if connection.life != Life::Open {
-                    return;
-                }
-                deliveries += 1;
-                let is_taken = if slow == Slow::Close && connection.aside.is_none() {
-                    connection.queue(&frame, queue_bytes, write, &self.outfit.counters)
-                } else {
-                    self.queue_aside(connection, &event, slow, limits, write, now)
-                };
-                if !is_taken {
-                    overflowed.push(slot);
-                } else if connection.flow == Flow::Clean {
-                    connection.flow = Flow::Dirty;
-                    dirty.push_back(slot);
-                }
-            });
+            let mut delivery = Delivery {
+                worker: self,
+                event: &event,
+                limits: &terms.limits,
+                connections,
+                dirty,
+                overflowed,
+                write,
+                now,
+                count: 0,
+            };
+            if taps.is_empty() {
+                channels.event(&posted.channel, position, &frame, |slot, slow| {
+                    delivery.to(slot, slow);
+                });
+            } else {
+                let mut slots = Vec::new();
+                channels.event(&posted.channel, position, &frame, |slot, slow| {
+                    if delivery.to(slot, slow) {
+                        slots.push(slot);
+                    }
+                });
+                sight::see_sent(taps, &sight::of(delivery.connections, &slots), &frame, now);
+            }
+            let subscribers = delivery.count;
+            deliveries += subscribers;
             delivering.begin(posted.since_ns, dirty.len());
             if let Some(passage) = posted.passage {
                 traced.push(Traced {
                     passage,
                     channel: posted.channel,
-                    subscribers: deliveries - before,
+                    subscribers,
                 });
             }
         }
@@ -274,6 +283,46 @@ impl Worker {
             Close::Resync => state.roll(1_000),
             _ => 1_000 + state.roll(2_000),
         }
+    }
+}
+
+/// An event on its way to the members of its channel.
+struct Delivery<'a> {
+    worker: &'a Worker,
+    event: &'a Addressed<'a>,
+    limits: &'a Limits,
+    connections: &'a mut Slab<Connection>,
+    dirty: &'a mut VecDeque<Slot>,
+    overflowed: &'a mut Vec<Slot>,
+    write: &'a mut Vec<u8>,
+    now: Moment,
+    /// Members that it was meant for.
+    count: u64,
+}
+
+impl Delivery<'_> {
+    /// To one of them; whether it took it.
+    #[inline(always)]
+    fn to(&mut self, slot: Slot, slow: Slow) -> bool {
+        let (worker, event, limits) = (self.worker, self.event, self.limits);
+        let connection = &mut self.connections[slot as usize];
+        if connection.life != Life::Open {
+            return false;
+        }
+        self.count += 1;
+        let is_taken = if slow == Slow::Close && connection.aside.is_none() {
+            let counters = &worker.outfit.counters;
+            connection.queue(event.frame, limits.queue_bytes, self.write, counters)
+        } else {
+            worker.queue_aside(connection, event, slow, limits, self.write, self.now)
+        };
+        if !is_taken {
+            self.overflowed.push(slot);
+        } else if connection.flow == Flow::Clean {
+            connection.flow = Flow::Dirty;
+            self.dirty.push_back(slot);
+        }
+        is_taken
     }
 }
 

@@ -348,6 +348,18 @@ test('a restart under 2,000 clients and 200 events a second: nobody refused, no 
   assert.ok(followers.every((one) => one.recovered >= 1));
 });
 
+test('a log that is moved away is begun anew', async () => {
+  const names = () => box.run('ls', '/var/log/fanfare').then((text) => text.trim().split('\n'));
+  const today = (await names()).findLast((name) => name.endsWith('.log'));
+  await box.run('mv', `/var/log/fanfare/${today}`, '/var/log/fanfare/moved');
+  const pid = await mainPid();
+  await box.run('systemctl', 'kill', '--signal', 'USR1', 'fanfare');
+  await until('the file is back', PATIENCE_MS, async () => (await names()).includes(today));
+  assert.equal(await mainPid(), pid);
+  assert.match(await journal(), /the event log was opened anew/);
+  await box.run('rm', '/var/log/fanfare/moved');
+});
+
 test('a reboot brings it back with its data', async () => {
   const before = await history('post_killed');
   await box.reboot();
@@ -370,6 +382,9 @@ test('a full disk refuses writes, and nothing else', async () => {
   await box.run('sh', '-c', 'head -c 150M /dev/zero >/var/lib/fanfare/filler; head -c 1M /dev/zero >/var/log/fanfare/filler || true');
 
   await until('507', PATIENCE_MS, async () => (await publish('post_full', { type: 'tick', n: 1 })).status === 507);
+  const another = new Follower(secret, 'bob', 'notifications_bob');
+  await until('a line too many', PATIENCE_MS, async () => /less than logs\.free_bytes/.test(await journal()));
+  another.stop();
   // Reads go on, sockets stay, and /ready says what is the matter.
   assert.ok((await history('post_killed')).length > 0);
   assert.ok(await answers('/health'));
@@ -381,6 +396,7 @@ test('a full disk refuses writes, and nothing else', async () => {
   await ready();
   assert.equal(await mainPid(), before);
   follower.stop();
+  await until('lines again', PATIENCE_MS, async () => /the disk has room again/.test(await journal()));
   await box.run('systemctl', 'stop', 'fanfare.socket', 'fanfare.service');
   await box.run('sh', '-c', 'umount /var/log/fanfare; umount /var/lib/fanfare; umount /mnt 2>/dev/null || true');
   await box.run('systemctl', 'start', 'fanfare.socket', 'fanfare.service');

@@ -57,7 +57,7 @@ pub(super) async fn follow(
 }
 
 /// What the first sentinel that knows it says.
-async fn ask_any(
+pub(super) async fn ask_any(
     target: &Target,
     sentinels: &[Address],
     master: &str,

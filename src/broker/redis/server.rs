@@ -18,7 +18,7 @@ use crate::broker::figures::ServerFigures;
 use crate::clock::millis;
 
 /// The oldest Redis that has what the scripts use.
-const VERSION_MIN: (u32, u32) = (6, 2);
+pub(super) const VERSION_MIN: (u32, u32) = (6, 2);
 /// Redis and Valkey have sharded pub/sub since their common 7.0.
 const VERSION_SHARDED: (u32, u32) = (7, 0);
 /// For the socket, TLS and the greeting together.
@@ -304,7 +304,10 @@ async fn look_after(server: Arc<Server>) {
     }
 }
 
-async fn info(connection: &mut MultiplexedConnection, section: &str) -> RedisResult<String> {
+pub(super) async fn info(
+    connection: &mut MultiplexedConnection,
+    section: &str,
+) -> RedisResult<String> {
     redis::cmd("INFO")
         .arg(section)
         .query_async(connection)
@@ -323,7 +326,7 @@ pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
         .map(str::trim_end)
 }
 
-fn numbers(version: &str) -> (u32, u32) {
+pub(super) fn numbers(version: &str) -> (u32, u32) {
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }

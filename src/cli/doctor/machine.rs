@@ -9,6 +9,7 @@ use fanfare::broker::embedded::{FILE_NAME, maintenance};
 use fanfare::clock::rfc3339;
 use fanfare::config::Config;
 use fanfare::descriptors::raise_limit;
+use fanfare::event_log;
 use fanfare::tls::Endpoint;
 
 use super::Finding;
@@ -70,18 +71,27 @@ pub(super) fn clock(unix_ms: u64) -> Finding {
 
 pub(super) fn disks(config: &Config) -> Vec<Finding> {
     vec![
-        disk("disk of data", &config.data_dir),
-        disk("disk of logs", &config.logs.dir),
+        disk("disk of data", &config.data_dir, 0),
+        disk("disk of logs", &config.logs.dir, config.logs.free_bytes),
     ]
 }
 
-fn disk(what: &'static str, folder: &Path) -> Finding {
+/// `floor`: below it nothing is written there.
+fn disk(what: &'static str, folder: &Path, floor: u64) -> Finding {
     let shown = folder.display();
     match rustix::fs::statvfs(folder) {
         Ok(disk) => {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
             let found = format!("{} free in {shown}", ByteSize(free));
-            if free < DISK_LOW_BYTES {
+            let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+            if free < event_log::floor(floor, total) {
+                let found = format!("{found}: less than logs.free_bytes, so no line is written");
+                Finding::bad(
+                    what,
+                    found,
+                    "free some, or lower logs.keep_days and logs.day_bytes",
+                )
+            } else if free < DISK_LOW_BYTES {
                 let cure = "free some, or lower limits.store_bytes and logs.keep_days";
                 Finding::warning(what, found, cure)
             } else {

@@ -1,6 +1,7 @@
 //! `fanfare doctor`: what is wrong with this installation, and how to mend it.
 
 mod machine;
+mod redis;
 mod round_trip;
 
 use std::io::{self, Write};
@@ -17,8 +18,10 @@ use super::operator::{Operator, socket};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks at the configuration, the machine, the running server, and makes a real round trip: a token, a
-WebSocket through server.public_url, a publication, and its arrival. Exit code 3: something is wrong.")]
+Looks at the configuration, the machine, Redis where it is the backend, the running server, and makes a
+real round trip: a token, a WebSocket through server.public_url, a publication, and its arrival.
+
+Exit codes: 0 nothing is bad (there may be warnings), 3 something is, 78 the configuration is wrong.")]
 pub struct Doctor {
     /// Print a JSON object
     #[arg(long)]
@@ -117,6 +120,9 @@ fn examine(config: &Config, progress: &mut Progress) -> Vec<Finding> {
     findings.extend(machine::disks(config));
     findings.extend(machine::certificates(config, clock.unix_ms()));
 
+    progress.begin("asking Redis");
+    findings.extend(redis::look(config));
+
     progress.begin("asking the server");
     let asked = socket(config).and_then(|path| Operator::to(&path));
     match asked {
@@ -156,7 +162,8 @@ fn running(server: &mut Operator) -> Vec<Finding> {
     let version = about["version"].as_str().unwrap_or("unknown");
     let own = env!("CARGO_PKG_VERSION");
     let mut findings = vec![if version == own {
-        Finding::good("server", format!("{version}, up {}", stats["uptime"]))
+        let up = stats["uptime"].as_str().unwrap_or("?");
+        Finding::good("server", format!("{version}, up {up}"))
     } else {
         let found = format!("{version} runs, and this program is {own}");
         Finding::warning("server", found, "restart it: systemctl restart fanfare")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fanfare::auth::{Authority, TokenSubject, keys};
 use fanfare::clock::Clock;
-use fanfare::config::{Access, Config};
+use fanfare::config::Config;
 use fanfare::probe::{Problem, Socket, Target};
 use fanfare::stopwatch;
 use rustls::pki_types::ServerName;
@@ -45,7 +45,10 @@ pub(super) fn make(config: &Config, clock: &Clock, server: &mut Operator) -> Fin
 
 fn attempt(config: &Config, clock: &Clock, server: &mut Operator) -> Result<Duration, String> {
     let secret = keys::secret(&config.auth, &config.data_dir).map_err(|error| error.to_string())?;
-    let channel = channel(config).ok_or("no channel type lets a client subscribe")?;
+    let channel = config
+        .channels
+        .open_channel(USER)
+        .ok_or("no channel type lets a client subscribe")?;
     let subject = TokenSubject {
         user_id: USER.to_owned(),
         channels: vec![channel.clone()],
@@ -69,13 +72,6 @@ fn attempt(config: &Config, clock: &Clock, server: &mut Operator) -> Result<Dura
     let took = Duration::from_nanos(stopwatch::nanos() - start_ns);
     socket.close();
     Ok(took)
-}
-
-fn channel(config: &Config) -> Option<String> {
-    let lets = |access| matches!(access, Access::Own | Access::Token | Access::Any);
-    let mut kinds = config.channels.0.iter();
-    let (kind, _) = kinds.find(|(_, rule)| lets(rule.subscribe))?;
-    Some(format!("{kind}_{USER}"))
 }
 
 fn target(public_url: &str) -> Result<Target, String> {

@@ -16,6 +16,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 
@@ -93,6 +94,34 @@ impl Operator {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Hands an answer that has no end over piece by piece, until `take` has enough, Ctrl-C, or the server is
+    /// gone.
+    pub fn follow(
+        &mut self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> io::Result<bool>,
+    ) -> Result<(), Failure> {
+        let response = self.send(Method::GET, path, None, &[])?;
+        let mut body = response.into_body();
+        self.runtime.block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            loop {
+                let frame = tokio::select! {
+                    frame = body.frame() => frame,
+                    _ = interrupt.recv() => return Ok(()),
+                };
+                let Some(Ok(frame)) = frame else {
+                    return Err(Failure::Unreachable("the server has stopped".into()));
+                };
+                if let Some(data) = frame.data_ref()
+                    && !take(data)?
+                {
+                    return Ok(());
+                }
+            }
         })
     }
 

@@ -93,6 +93,8 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(config.metrics.listen.to_string(), "127.0.0.1:9090");
     assert_eq!(config.logs.dir, Path::new("./logs"));
     assert_eq!(config.logs.keep_days, 14);
+    assert_eq!(config.logs.day_bytes, 1 << 30);
+    assert_eq!(config.logs.free_bytes, 512 << 20);
     assert_eq!(config.console_interval, Some(seconds(60)));
 
     let kinds: Vec<(&str, Access)> = config

@@ -76,6 +76,8 @@ fn every_bad_value_is_told_with_what_is_accepted() {
         ("broker.redis.prefix", "ws*", "none of"),
         ("metrics.listen", "9090", "IP:PORT"),
         ("logs.keep_days", "0", "1 to 3650"),
+        ("logs.day_bytes", "much", "\"1GiB\""),
+        ("logs.free_bytes", "-1", "\"1GiB\""),
         ("stats.console_interval", "1ms", "\"0s\" for never"),
         ("channels.post.subscribe", "all", "\"any\""),
         ("channels.post.history", "1.5", "whole number"),

@@ -13,6 +13,7 @@ use prometheus::proto::{
 use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use crate::broker::Health;
+use crate::event_log::Loss;
 use crate::metrics::{ALERTS, Snapshot};
 use crate::protocol::Close;
 use crate::timing::{BOUNDS_US, Timing};
@@ -115,10 +116,12 @@ fn about_the_process(s: &Snapshot, page: &mut Page) {
         "Lines written to the event log.",
         s.event_log.written_lines as f64,
     );
-    page.counter(
+    let losses =
+        Loss::ALL.map(|why| series([("reason", why.name())], s.event_log.lost(why) as f64));
+    page.counters(
         "event_log_dropped_lines_total",
-        "Lines the event log lost: its queue was full or the disk refused them.",
-        s.event_log.dropped_lines as f64,
+        "Lines the event log lost: its queue or its day was full, the disk had too little left or refused them.",
+        losses.into(),
     );
     page.counter(
         "event_log_io_errors_total",

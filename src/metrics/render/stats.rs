@@ -1,10 +1,13 @@
 //! `GET /stats`: the nine members of the predecessor, and beside them `server` with the rest.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 
 use crate::broker::figures::RedisFigures;
 use crate::broker::{Health, StoreFigures};
 use crate::clock;
+use crate::event_log::Loss;
 use crate::metrics::{Process, Snapshot};
 
 /// The JSON text.
@@ -129,8 +132,10 @@ struct Store<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct EventLog {
+    state: &'static str,
     written_lines: u64,
     dropped_lines: u64,
+    dropped_by_reason: BTreeMap<&'static str, u64>,
     io_errors: u64,
 }
 
@@ -200,7 +205,11 @@ impl<'a> Server<'a> {
             tokens_revoked: snapshot.tokens_revoked,
             event_log: EventLog {
                 written_lines: snapshot.event_log.written_lines,
-                dropped_lines: snapshot.event_log.dropped_lines,
+                state: snapshot.event_log.state.name(),
+                dropped_lines: snapshot.event_log.dropped_lines(),
+                dropped_by_reason: Loss::ALL
+                    .map(|why| (why.name(), snapshot.event_log.lost(why)))
+                    .into(),
                 io_errors: snapshot.event_log.io_errors,
             },
             alerts: snapshot.alerts.iter().copied().collect(),
