@@ -267,3 +267,33 @@ fn slots_that_move_lose_nothing_in_silence() {
         }
     });
 }
+
+/// A resharding that was broken off may leave a slot so for days.
+#[test]
+fn events_are_heard_while_their_slot_is_moving() {
+    let cluster = Cluster::start();
+    let servers = nodes(&cluster.url());
+    let mut client = servers[1].connect("u1");
+    client.subscribe("chat_1");
+    client.subscribe("live_1");
+    servers[0].publish("chat_1", json!({"type": "tick", "n": 1}));
+    assert_eq!(client.next_of("tick")["n"], 1);
+    let moving = ["{chat_1}", "{live_1}"].map(|key| cluster.begin_to_move_slot_of(key));
+
+    let body = json!({"channel": "live_1", "event": {"type": "tock"}});
+    let headers = [
+        ("Idempotency-Key", "a-key"),
+        ("X-API-Key", servers[0].api_key()),
+    ];
+    let answer = servers[0].json("POST", "/api/publish", &headers, &body);
+    answer.expect(200);
+    client.next_of("tock");
+    // The first event of another process is one of another epoch, which subscribers are told of.
+    servers[0].publish("chat_1", json!({"type": "tick", "n": 2}));
+    assert_eq!(client.expect_close(), (4103, "resync".into()));
+    let mut client = servers[1].connect("u1");
+    client.subscribe("chat_1");
+    servers[0].publish("chat_1", json!({"type": "tick", "n": 3}));
+    assert_eq!(client.next_of("tick")["n"], 3);
+    moving.iter().for_each(|moving| cluster.end_move(moving));
+}

@@ -86,7 +86,7 @@ impl Link {
                 Some("MOVED" | "ASK") => {
                     is_asking = error.code() == Some("ASK");
                     self.0.nudge.notify_one();
-                    match error.redirect_node().and_then(|to| self.at(to)) {
+                    match error.redirect_node().and_then(|(to, _)| self.at(to)) {
                         Some(other) => server = other,
                         None => {
                             tokio::time::sleep(Duration::from_millis(20 * u64::from(attempt)))
@@ -143,7 +143,9 @@ impl Link {
     }
 
     /// The connected server at an address.
-    fn at(&self, (host, port): (&str, u16)) -> Option<Arc<Server>> {
+    fn at(&self, address: &str) -> Option<Arc<Server>> {
+        let (host, port) = address.rsplit_once(':')?;
+        let port: u16 = port.parse().ok()?;
         let Routes::Many(cluster) = self.routes() else {
             return None;
         };
