@@ -224,7 +224,8 @@ impl Daily {
             message: Some(&message),
             ..Data::default()
         };
-        let mut line = line::unstamped(Kind::Server, &data);
+        let mut line = Vec::new();
+        line::unstamped(&mut line, Kind::Server, &data);
         line[line::TIMESTAMP].copy_from_slice(timestamp);
         match append(file, &line) {
             Ok(()) => self.admitted = missing,
