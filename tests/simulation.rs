@@ -1,7 +1,7 @@
 //! Replay and live events merged, in thousands of random interleavings: the real store, router,
 //! mailboxes, channels and sessions, with dice in place of sockets and threads. Publications, reads
-//! of history, deliveries and answers happen in any order that the dice find; connections and whole
-//! mailboxes are lost, and the store is closed and opened again.
+//! of history and of its pages, deliveries and answers happen in any order that the dice find;
+//! connections and whole mailboxes are lost, and the store is closed and opened again.
 //!
 //! `FANFARE_TEST_SEED` repeats a run, but for how far the store's own thread gets meanwhile.
 
@@ -96,16 +96,21 @@ impl World {
             20..80 => self.clients[n].cut(node),
             80..120 => node.clock.advance(Duration::from_millis(dice.below(400))),
             120..160 => self.clients[n].unsubscribe(CHANNELS[channel], node, account),
-            160..400 => self.publish(channel).await,
-            400..550 => self.answered(dice).await,
-            550..900 => {
+            160..240 => self.publish(channel).await,
+            240..320 => self.answered(dice).await,
+            320..650 => {
                 let worker = dice.below(node::WORKERS as u64) as usize;
                 for (member, frame) in node.deliver(worker, dice.below(4)) {
                     self.clients[member].hear(&frame, account);
                 }
             }
-            900..1_250 => self.clients[n].subscribe(CHANNELS[channel], node, account, dice),
-            1_250..1_600 => self.clients[n].read(node).await,
+            650..900 => self.clients[n].subscribe(CHANNELS[channel], node, account, dice),
+            900..1_200 => self.clients[n].read(node).await,
+            1_200..1_750 => {
+                for _ in 0..=dice.below(3) {
+                    self.clients[n].go_on(node, account).await;
+                }
+            }
             _ => self.clients[n].answer(node, account),
         }
     }
@@ -167,6 +172,9 @@ impl World {
                 client.subscribe(channel, &mut self.node, &mut self.account, &mut dice);
                 client.read(&mut self.node).await;
                 client.answer(&mut self.node, &mut self.account);
+                while client.is_replaying() {
+                    client.go_on(&mut self.node, &mut self.account).await;
+                }
             }
         }
         for worker in 0..node::WORKERS {

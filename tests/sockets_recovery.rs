@@ -213,3 +213,38 @@ fn however_often_a_client_comes_back_it_sees_every_event_once() {
         client.quiet(100);
     });
 }
+
+#[test]
+fn a_recovery_longer_than_a_page_is_one_sequence_with_what_is_published_meanwhile() {
+    // A page is a quarter of the queue, so four of these events; the queue takes sixteen.
+    let server = Server::start(&[
+        ("limits.queue_bytes", "64KiB"),
+        ("channels.post.history", "1000"),
+    ]);
+    let mut client = server.connect("u1");
+    let epoch = client.subscribe("post_1")["data"]["epoch"].clone();
+    drop(client);
+    let text = "x".repeat(4_000);
+    let publish = |numbers: std::ops::RangeInclusive<u64>| {
+        for n in numbers {
+            server.publish("post_1", json!({"type": "tick", "n": n, "x": text}));
+        }
+    };
+    publish(1..=60);
+    for offset in [0, 59, 60] {
+        let mut client = server.connect("u1");
+        assert_eq!(
+            recover(&mut client, "post_1", &epoch, offset)["recovered"],
+            true
+        );
+        gets(&mut client, offset + 1..=60);
+        client.quiet(20);
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| publish(61..=120));
+        let mut client = server.connect("u1");
+        assert_eq!(recover(&mut client, "post_1", &epoch, 0)["recovered"], true);
+        gets(&mut client, 1..=120);
+        client.quiet(100);
+    });
+}

@@ -12,12 +12,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{ACCEPT, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
-use jsonwebtoken::{Algorithm, Validation};
+use jsonwebtoken::Algorithm;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::jwks::{KeySet, SET_BYTES_MAX};
-use super::ring::validation;
 use crate::clock::Clock;
 use crate::config;
 use crate::metrics::Counters;
@@ -39,8 +38,7 @@ pub struct Issuers(Arc<[Arc<Issuer>]>);
 
 /// One.
 pub(super) struct Issuer {
-    config: config::Issuer,
-    validations: Vec<(Algorithm, Validation)>,
+    pub(super) config: config::Issuer,
     uri: Uri,
     outgoing: Outgoing,
     clock: Clock,
@@ -79,13 +77,8 @@ impl Issuers {
             }
             let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
             let uri: Uri = issuer.jwks_url.parse().map_err(invalid)?;
-            let validation = |algorithm: &Algorithm| {
-                let validation = validation(*algorithm, &issuer.issuer, &issuer.audience);
-                (*algorithm, validation)
-            };
             let issuer = Arc::new(Issuer {
                 config: issuer.clone(),
-                validations: issuer.algorithms.iter().map(validation).collect(),
                 outgoing: Outgoing::new(&uri, issuer.authorities.as_deref(), FETCH_TIMEOUT, 1)?,
                 uri,
                 clock: clock.clone(),
@@ -118,11 +111,9 @@ impl Issuers {
 }
 
 impl Issuer {
-    /// What must hold for its tokens; `None`: it may not sign with this algorithm.
-    pub(super) fn validation(&self, algorithm: Algorithm) -> Option<&Validation> {
-        let mut all = self.validations.iter();
-        all.find(|(of, _)| *of == algorithm)
-            .map(|(_, validation)| validation)
+    /// Whether it may sign with this algorithm.
+    pub(super) fn signs_with(&self, algorithm: Algorithm) -> bool {
+        self.config.algorithms.contains(&algorithm)
     }
 
     /// The keys that are known.

@@ -7,6 +7,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::jws::Verifier;
 use crate::key_pair;
 
 /// A set is not larger.
@@ -16,7 +17,7 @@ pub const KEYS_MAX: usize = 64;
 
 /// Keys by `kid` (empty: none) and algorithm.
 #[derive(Debug, Default)]
-pub struct KeySet(HashMap<(String, Algorithm), DecodingKey>);
+pub struct KeySet(HashMap<(String, Algorithm), Verifier>);
 
 impl KeySet {
     /// The keys of a set that are for signatures with one of `algorithms`. What is not understood is
@@ -33,7 +34,8 @@ impl KeySet {
             let jwk: Jwk = serde_json::from_str(key.get()).ok()?;
             let algorithm = usable_for(&jwk).filter(|usable| algorithms.contains(usable))?;
             let key = DecodingKey::from_jwk(&jwk).ok()?;
-            Some(((jwk.common.key_id.unwrap_or_default(), algorithm), key))
+            let name = jwk.common.key_id.unwrap_or_default();
+            Some(((name, algorithm), Verifier::Public(key, algorithm)))
         });
         let mut keys = HashMap::new();
         for (name, key) in usable.take(KEYS_MAX) {
@@ -44,7 +46,7 @@ impl KeySet {
     }
 
     /// The key for such a token. A token without a `kid` is for the only key of its algorithm.
-    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&DecodingKey> {
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&Verifier> {
         if let Some(kid) = kid {
             return self.0.get(&(kid.to_owned(), algorithm));
         }

@@ -2,8 +2,10 @@
 
 pub mod api_key;
 pub mod challenge;
+pub mod claims;
 pub mod issuers;
 pub mod jwks;
+mod jws;
 pub mod keys;
 pub mod refresh;
 pub mod revocation;

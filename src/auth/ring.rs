@@ -4,9 +4,10 @@
 
 use aws_lc_rs::hmac;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 
 use super::Refusal;
+use super::jws::Verifier;
 use crate::config::{Auth, Secret};
 
 /// The `kid` of a secret is so long.
@@ -22,9 +23,8 @@ pub struct Ring {
 /// What verifies.
 pub(super) struct Key {
     kid: String,
-    pub(super) algorithm: Algorithm,
-    pub(super) public: DecodingKey,
-    pub(super) validation: Validation,
+    algorithm: Algorithm,
+    pub(super) verifier: Verifier,
     /// Until when it counts, in milliseconds since 1970.
     pub(super) until_ms: u64,
     /// For others; a secret has none.
@@ -37,10 +37,10 @@ impl Ring {
         let mut keys = Vec::new();
         // A generated secret is nobody's who asked for another key.
         if auth.secret.is_some() || auth.signing_key.is_none() {
-            keys.push(shared(secret, u64::MAX, auth));
+            keys.push(shared(secret, u64::MAX));
         }
         if let Some((secret, until_ms)) = &auth.previous_secret {
-            keys.push(shared(secret, *until_ms, auth));
+            keys.push(shared(secret, *until_ms));
         }
         let mut header = Header::new(Algorithm::HS256);
         header.kid = Some(secret_kid(secret));
@@ -52,8 +52,7 @@ impl Ring {
             keys.push(Key {
                 kid: named.kid.clone(),
                 algorithm: named.pair.algorithm,
-                public: named.pair.public.clone(),
-                validation: validation(named.pair.algorithm, &auth.issuer, &auth.audience),
+                verifier: Verifier::Public(named.pair.public.clone(), named.pair.algorithm),
                 until_ms: named.until_unix_ms.unwrap_or(u64::MAX),
                 jwk: Some(jwk),
             });
@@ -78,21 +77,15 @@ impl Ring {
         kid: Option<&str>,
         algorithm: Algorithm,
         unix_ms: u64,
-    ) -> Result<Vec<&Key>, Refusal> {
-        let named = kid.and_then(|kid| self.keys.iter().find(|key| key.kid == kid));
-        let of_algorithm = |key: &&Key| key.algorithm == algorithm;
-        let known: Vec<&Key> = match named {
-            Some(key) => Some(key).into_iter().filter(of_algorithm).collect(),
-            None => self.keys.iter().filter(of_algorithm).collect(),
-        };
-        if known.is_empty() {
+    ) -> Result<impl Iterator<Item = &Key>, Refusal> {
+        let named = kid.and_then(|kid| self.keys.iter().position(|key| key.kid == kid));
+        let named = named.map_or(&self.keys[..], |at| &self.keys[at..=at]);
+        let known = named.iter().filter(move |key| key.algorithm == algorithm);
+        if known.clone().next().is_none() {
             return Err(Refusal::Invalid("algorithm"));
         }
-        let counting: Vec<&Key> = known
-            .into_iter()
-            .filter(|key| unix_ms < key.until_ms)
-            .collect();
-        if counting.is_empty() {
+        let counting = known.filter(move |key| unix_ms < key.until_ms);
+        if counting.clone().next().is_none() {
             return Err(Refusal::Invalid("key_retired"));
         }
         Ok(counting)
@@ -113,24 +106,11 @@ impl Ring {
     }
 }
 
-/// What must hold beside the signature; times are compared by `token`.
-pub(super) fn validation(algorithm: Algorithm, issuer: &str, audience: &str) -> Validation {
-    let mut validation = Validation::new(algorithm);
-    validation.set_issuer(&[issuer]);
-    validation.set_audience(&[audience]);
-    // `set_issuer` and `set_audience` alone let a token pass that has neither.
-    validation.set_required_spec_claims(&["iss", "aud"]);
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation
-}
-
-fn shared(secret: &Secret, until_ms: u64, auth: &Auth) -> Key {
+fn shared(secret: &Secret, until_ms: u64) -> Key {
     Key {
         kid: secret_kid(secret),
         algorithm: Algorithm::HS256,
-        public: DecodingKey::from_secret(secret.expose()),
-        validation: validation(Algorithm::HS256, &auth.issuer, &auth.audience),
+        verifier: Verifier::Shared(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())),
         until_ms,
         jwk: None,
     }

@@ -1,18 +1,18 @@
 //! Access tokens: JSON Web Tokens (RFC 7519). Contract section 2.
 //!
 //! A token is verified with a key of the `ring`, or of the `issuer` that it names; the algorithm is the key's.
-//! jsonwebtoken checks form, signature, `iss` and `aud`. It would read the system's clock for the
-//! rest, so times are compared here, with the `unix_ms` that the caller passes.
+//! `jws` takes it apart and checks the signature, `claims` reads what it says, and compares its times with
+//! the `unix_ms` that the caller passes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use jsonwebtoken::Algorithm;
+use serde::Serialize;
 
+use super::claims::{Claims, LAST_EXPIRY_MS};
 use super::issuers::{Issuer, Issuers};
+use super::jws::{Header, Unverified, Verifier};
 use super::ring::Ring;
 use super::trial::{Event, Trial};
 use super::{Identity, Refusal, api_key, refresh};
@@ -22,17 +22,6 @@ use crate::metrics::Counters;
 
 /// What is longer is no token; it is not even decoded.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
-
-/// A user id, wallet or `jti` in a token. With `notifications_` in front a user id still fits into
-/// the default `limits.channel_key_bytes`.
-pub const MAX_ID_BYTES: usize = 240;
-
-/// How far a token's `nbf` and `iat` may lie ahead of this machine's clock. `exp` has no leeway:
-/// tokens are short-lived, and a client refreshes long before.
-const SKEW_MS: u64 = 30_000;
-
-/// No token outlives the year 9999, so that sums of times cannot overflow.
-const LAST_EXPIRY_MS: u64 = 253_402_300_799_000;
 
 /// Issues and verifies tokens, and knows the backends' keys.
 pub struct Authority {
@@ -165,26 +154,17 @@ impl Authority {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Refusal::Invalid("malformed"));
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|error| refusal(token, &error))?;
-        if header.crit.is_some() {
-            // RFC 7515 section 4.1.11: extensions that are not understood make a token invalid.
-            return Err(Refusal::Invalid("malformed"));
+        let mut json = Vec::new();
+        let token = Unverified::read(token, &mut json)?;
+        let header = Header::parse(&json)?;
+        if let Some(issuer) = self.other_issuer(&token, &header) {
+            return self.verify_of(issuer, &token, &header, unix_ms);
         }
-        if header.jku.is_some()
-            || header.jwk.is_some()
-            || header.x5u.is_some()
-            || header.x5c.is_some()
-        {
-            // A key that comes with the token proves nothing; who sends one is up to something.
-            return Err(Refusal::Invalid("foreign_key"));
-        }
-        if let Some(issuer) = self.other_issuer(token, &header) {
-            return self.verify_of(issuer, token, &header, unix_ms);
-        }
-        let (kid, algorithm) = (header.kid.as_deref(), header.alg);
         let mut refused = Refusal::Invalid("signature");
-        for key in self.ring.candidates(kid, algorithm, unix_ms)? {
-            match self.verify_with(token, &key.public, &key.validation, unix_ms) {
+        let kid = header.kid.as_deref();
+        for key in self.ring.candidates(kid, header.algorithm, unix_ms)? {
+            let whose = (&*self.issuer, &*self.audience);
+            match self.verify_with(&token, &key.verifier, whose, unix_ms) {
                 Ok(mut identity) => {
                     // No socket outlives the key.
                     identity.expires_at_ms = identity.expires_at_ms.min(key.until_ms);
@@ -211,14 +191,18 @@ impl Authority {
         let Ok(token) = std::str::from_utf8(token) else {
             return;
         };
-        let Ok(header) = jsonwebtoken::decode_header(token) else {
+        let mut json = Vec::new();
+        let Ok(token) = Unverified::read(token, &mut json) else {
             return;
         };
-        if let Some(issuer) = self.other_issuer(token, &header)
-            && issuer.validation(header.alg).is_some()
+        let Ok(header) = Header::parse(&json) else {
+            return;
+        };
+        if let Some(issuer) = self.other_issuer(&token, &header)
+            && issuer.signs_with(header.algorithm)
             && issuer
                 .keys()
-                .find(header.kid.as_deref(), header.alg)
+                .find(header.kid.as_deref(), header.algorithm)
                 .is_none()
         {
             issuer.refreshed().await;
@@ -226,53 +210,53 @@ impl Authority {
     }
 
     /// Whose key a token has to be verified with, if it is not ours. Secrets are ours alone.
-    fn other_issuer(&self, token: &str, header: &Header) -> Option<&Arc<Issuer>> {
-        #[derive(Deserialize)]
-        struct Named {
-            iss: String,
-        }
-        if self.issuers.is_empty() || header.alg == Algorithm::HS256 {
+    fn other_issuer(&self, token: &Unverified<'_>, header: &Header<'_>) -> Option<&Arc<Issuer>> {
+        if self.issuers.is_empty() || header.algorithm == Algorithm::HS256 {
             return None;
         }
         // Not verified yet: it only says with which key that has to be done.
-        let named: Named = jsonwebtoken::dangerous::insecure_decode_claims(token).ok()?;
-        let is_ours = named.iss == self.issuer
+        let json = token.claims().ok()?;
+        let claims = Claims::parse(&json).ok()?;
+        let named = claims.issuer()?;
+        let is_ours = named == self.issuer
             && header
                 .kid
                 .as_deref()
                 .is_some_and(|kid| self.ring.knows(kid));
-        self.issuers.find(&named.iss).filter(|_| !is_ours)
+        self.issuers.find(named).filter(|_| !is_ours)
     }
 
     fn verify_of(
         &self,
         issuer: &Issuer,
-        token: &str,
-        header: &Header,
+        token: &Unverified<'_>,
+        header: &Header<'_>,
         unix_ms: u64,
     ) -> Result<Identity, Refusal> {
-        let validation = issuer
-            .validation(header.alg)
-            .ok_or(Refusal::Invalid("algorithm"))?;
+        if !issuer.signs_with(header.algorithm) {
+            return Err(Refusal::Invalid("algorithm"));
+        }
         let keys = issuer.keys();
         let key = keys
-            .find(header.kid.as_deref(), header.alg)
+            .find(header.kid.as_deref(), header.algorithm)
             .ok_or(Refusal::Invalid("unknown_key"))?;
-        self.verify_with(token, key, validation, unix_ms)
+        let whose = (&*issuer.config.issuer, &*issuer.config.audience);
+        self.verify_with(token, key, whose, unix_ms)
     }
 
+    /// `whose`: the issuer and the audience that it has to name.
     fn verify_with(
         &self,
-        token: &str,
-        key: &DecodingKey,
-        validation: &Validation,
+        token: &Unverified<'_>,
+        verifier: &Verifier,
+        (issuer, audience): (&str, &str),
         unix_ms: u64,
     ) -> Result<Identity, Refusal> {
-        let claims = jsonwebtoken::decode::<Claims>(token, key, validation)
-            .map_err(|error| refusal(token, &error))?
-            .claims;
-        let variant = claims.variant.as_ref().and_then(Value::as_str);
-        let variant = variant.and_then(|name| self.trial.known(name));
+        token.check(verifier)?;
+        let json = token.claims()?;
+        let claims = Claims::parse(&json)?;
+        claims.check(issuer, audience)?;
+        let variant = claims.variant().and_then(|name| self.trial.known(name));
         let verified = claims.identify(unix_ms);
         if verified.is_err() {
             self.trial.note(variant.as_deref(), Event::AuthFailure);
@@ -312,117 +296,6 @@ struct IssuedClaims<'a> {
     exp: u64,
     iss: &'a str,
     aud: &'a str,
-}
-
-/// What a token with a good signature may say, before its types are checked.
-#[derive(Deserialize)]
-struct Claims {
-    #[serde(rename = "userId")]
-    user_id: Option<Value>,
-    sub: Option<Value>,
-    wallet: Option<Value>,
-    jti: Option<Value>,
-    exp: Option<Value>,
-    nbf: Option<Value>,
-    iat: Option<Value>,
-    #[serde(rename = "iatMs")]
-    iat_ms: Option<Value>,
-    family: Option<Value>,
-    channels: Option<Value>,
-    variant: Option<Value>,
-}
-
-impl Claims {
-    fn identify(self, unix_ms: u64) -> Result<Identity, Refusal> {
-        let expires_at_ms = self
-            .exp
-            .as_ref()
-            .and_then(numeric_date)
-            .ok_or(Refusal::Invalid("no_expiry"))?
-            .min(LAST_EXPIRY_MS);
-        if expires_at_ms <= unix_ms {
-            return Err(Refusal::Expired);
-        }
-        for start in [&self.nbf, &self.iat].into_iter().flatten() {
-            let start_ms = numeric_date(start).ok_or(Refusal::Invalid("malformed"))?;
-            if start_ms > unix_ms.saturating_add(SKEW_MS) {
-                return Err(Refusal::Invalid("not_yet_valid"));
-            }
-        }
-        let issued_at_ms = self.iat.as_ref().and_then(numeric_date).unwrap_or(0);
-        // Within the second that `iat` names, or it means nothing.
-        let exact_ms = self.iat_ms.as_ref().and_then(Value::as_u64);
-        let issued_at_ms = exact_ms
-            .filter(|exact_ms| exact_ms / 1000 == issued_at_ms / 1000)
-            .unwrap_or(issued_at_ms);
-        let user_id = self
-            .user_id
-            .or(self.sub)
-            .and_then(id)
-            .ok_or(Refusal::Invalid("no_subject"))?;
-        let optional = |claim: Option<Value>| match claim {
-            None => Ok(None),
-            Some(value) => id(value).map(Some).ok_or(Refusal::Invalid("malformed")),
-        };
-        Ok(Identity {
-            user_id,
-            wallet: optional(self.wallet)?,
-            jti: optional(self.jti)?,
-            family: optional(self.family)?,
-            issued_at_ms,
-            expires_at_ms,
-            variant: None,
-            channels: match self.channels {
-                None => Arc::default(),
-                Some(value) => serde_json::from_value::<Vec<String>>(value)
-                    .map_err(|_| Refusal::Invalid("malformed"))?
-                    .into(),
-            },
-        })
-    }
-}
-
-/// An id as text: a string, or an integer as some backends number their users.
-fn id(value: Value) -> Option<Arc<str>> {
-    let text: Arc<str> = match value {
-        Value::String(text) => text.into(),
-        Value::Number(number) if number.is_u64() || number.is_i64() => number.to_string().into(),
-        _ => return None,
-    };
-    let fits = !text.is_empty() && text.len() <= MAX_ID_BYTES;
-    (fits && !text.chars().any(char::is_control)).then_some(text)
-}
-
-/// RFC 7519's NumericDate, seconds since 1970 and perhaps a fraction, in milliseconds.
-fn numeric_date(value: &Value) -> Option<u64> {
-    if let Some(seconds) = value.as_u64() {
-        return Some(seconds.saturating_mul(1000));
-    }
-    let seconds = value.as_f64()?;
-    // A float saturates where it is cast; what is negative lies before 1970.
-    (seconds.is_finite() && seconds >= 0.0).then_some((seconds * 1000.0) as u64)
-}
-
-/// Which check of jsonwebtoken failed.
-fn refusal(token: &str, error: &Error) -> Refusal {
-    Refusal::Invalid(match error.kind() {
-        ErrorKind::InvalidSignature => "signature",
-        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => "algorithm",
-        ErrorKind::InvalidIssuer => "issuer",
-        ErrorKind::InvalidAudience => "audience",
-        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => "issuer",
-        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => "audience",
-        ErrorKind::Json(_) if names_foreign_algorithm(token) => "algorithm",
-        _ => "malformed",
-    })
-}
-
-/// Whether the header is JSON, but with an `alg` that jsonwebtoken has no name for, such as `none`.
-fn names_foreign_algorithm(token: &str) -> bool {
-    match jsonwebtoken::decode_header(token).map_err(Error::into_kind) {
-        Err(ErrorKind::Json(error)) => error.is_data(),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -291,7 +291,8 @@ impl Daily {
             message: Some(message),
             ..Data::default()
         };
-        let mut line = line::unstamped(Kind::Server, &data);
+        let mut line = Vec::new();
+        line::unstamped(&mut line, Kind::Server, &data);
         line[line::TIMESTAMP].copy_from_slice(time);
         let has_place = |length: u64| self.at.gate.has_reserve(length + line.len() as u64);
         let length = file.metadata().map(|about| about.len());

@@ -160,8 +160,11 @@ mod tests {
 
     #[test]
     fn a_full_day_has_a_place_for_the_server_alone() {
-        let [client, server] =
-            [Kind::Connection, Kind::Server].map(|kind| unstamped(kind, &Data::default()));
+        let [client, server] = [Kind::Connection, Kind::Server].map(|kind| {
+            let mut line = Vec::new();
+            unstamped(&mut line, kind, &Data::default());
+            line
+        });
         let batch: Vec<u8> = [&client, &server, &client, &client, &server]
             .into_iter()
             .flatten()

@@ -1,8 +1,7 @@
 //! A line of the event log: what it may say, and its bytes.
 
+use std::io::Write as _;
 use std::net::IpAddr;
-
-use serde::Serialize;
 
 use crate::clock;
 
@@ -23,8 +22,7 @@ pub(super) const MINUTE: std::ops::Range<usize> = 14..30;
 pub(super) const TIMESTAMP: std::ops::Range<usize> = 14..38;
 
 /// What a line is about: its `type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A socket was authenticated.
     Connection,
@@ -51,70 +49,127 @@ pub enum Kind {
 }
 
 /// The `data` of a line: what applies is set. Nothing here may hold a token, signature or key.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default)]
 pub struct Data<'a> {
     /// Whom it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<&'a str>,
     /// Where from.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpAddr>,
     /// What the client says that it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<&'a str>,
     /// Which socket.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_id: Option<&'a str>,
     /// Why.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
     /// The `type` of the message.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub message_type: Option<&'a str>,
     /// The channel's key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<&'a str>,
     /// The close code.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
     /// The wallet that signed in.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub wallet: Option<&'a str>,
     /// The id of the notification or token.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<&'a str>,
     /// The sign-in that a token goes back to.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<&'a str>,
     /// What the server said about itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<&'a str>,
 }
 
-/// A whole line, but for its time, which [`stamp`] fills in. Control characters are escaped by JSON, so
-/// that nothing a client sends can begin a line of its own.
-pub(super) fn unstamped(kind: Kind, data: &Data<'_>) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Tail<'a> {
-        r#type: Kind,
-        data: &'a Data<'a>,
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Disconnect => "disconnect",
+            Self::AuthFailure => "auth_failure",
+            Self::Message => "message",
+            Self::ChannelSubscribe => "channel_subscribe",
+            Self::ChannelUnsubscribe => "channel_unsubscribe",
+            Self::Error => "error",
+            Self::TokenIssued => "token_issued",
+            Self::TokenRevoked => "token_revoked",
+            Self::Notification => "notification",
+            Self::Server => "server",
+        }
     }
-    let data = bounded(data);
-    let mut line = Vec::with_capacity(LINE_BYTES);
+}
+
+/// Puts a whole line into `line`, but for its time, which [`stamp`] fills in. Control characters are
+/// escaped by JSON, so that nothing a client sends can begin a line of its own.
+///
+/// By hand: a client that comes, subscribes and goes is four lines.
+pub(super) fn unstamped(line: &mut Vec<u8>, kind: Kind, data: &Data<'_>) {
+    line.clear();
+    line.reserve(LINE_BYTES);
     line.extend_from_slice(HEAD);
-    let tail = Tail {
-        r#type: kind,
-        data: &data,
+    line.extend_from_slice(b",\"type\":\"");
+    line.extend_from_slice(kind.name().as_bytes());
+    line.extend_from_slice(b"\",\"data\":{");
+    let mut members = Members {
+        line,
+        is_first: true,
     };
-    // Into memory, strings and numbers: it cannot fail, and if it did the line would show it.
-    let _ = serde_json::to_writer(&mut line, &tail);
-    // What follows continues the object that the head began.
-    if let Some(brace) = line.get_mut(HEAD.len()) {
-        *brace = b',';
+    members.text("userId", data.user_id);
+    if let Some(ip) = data.ip {
+        members.name("ip");
+        // Into memory: it cannot fail.
+        let _ = write!(members.line, "\"{ip}\"");
     }
-    line.push(b'\n');
-    line
+    members.text("userAgent", data.user_agent);
+    members.text("connectionId", data.connection_id);
+    members.text("reason", data.reason);
+    members.text("messageType", data.message_type);
+    members.text("channel", data.channel);
+    if let Some(code) = data.code {
+        members.name("code");
+        let _ = write!(members.line, "{code}");
+    }
+    members.text("wallet", data.wallet);
+    members.text("id", data.id);
+    members.text("family", data.family);
+    members.text("message", data.message);
+    line.extend_from_slice(b"}}\n");
+}
+
+/// The members of an object that is being written.
+struct Members<'a> {
+    line: &'a mut Vec<u8>,
+    is_first: bool,
+}
+
+impl Members<'_> {
+    fn name(&mut self, name: &str) {
+        if !std::mem::take(&mut self.is_first) {
+            self.line.push(b',');
+        }
+        self.line.push(b'"');
+        self.line.extend_from_slice(name.as_bytes());
+        self.line.extend_from_slice(b"\":");
+    }
+
+    /// A member with a text, cut to [`LONGEST_MEMBER`] bytes, if there is one.
+    fn text(&mut self, name: &str, text: Option<&str>) {
+        let Some(text) = text else {
+            return;
+        };
+        let mut end = text.len().min(LONGEST_MEMBER);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let text = &text[..end];
+        self.name(name);
+        // As nearly always; to the end, so that it is done many bytes at a time.
+        let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+        if text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+            // Into memory, a string: it cannot fail, and if it did the line would show it.
+            let _ = serde_json::to_writer(&mut *self.line, text);
+        } else {
+            self.line.push(b'"');
+            self.line.extend_from_slice(text.as_bytes());
+            self.line.push(b'"');
+        }
+    }
 }
 
 /// Says when it happened.
@@ -129,37 +184,13 @@ pub(super) fn is_of_the_server(line: &[u8]) -> bool {
         .is_some_and(|rest| rest.starts_with(REST))
 }
 
-/// The same with every text cut to [`LONGEST_MEMBER`] bytes.
-fn bounded<'a>(data: &Data<'a>) -> Data<'a> {
-    fn cut(text: &str) -> &str {
-        let mut end = text.len().min(LONGEST_MEMBER);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        &text[..end]
-    }
-    Data {
-        user_id: data.user_id.map(cut),
-        ip: data.ip,
-        user_agent: data.user_agent.map(cut),
-        connection_id: data.connection_id.map(cut),
-        reason: data.reason.map(cut),
-        message_type: data.message_type.map(cut),
-        channel: data.channel.map(cut),
-        code: data.code,
-        wallet: data.wallet.map(cut),
-        id: data.id.map(cut),
-        family: data.family.map(cut),
-        message: data.message.map(cut),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn whole(unix_ms: u64, kind: Kind, data: &Data<'_>) -> String {
-        let mut line = unstamped(kind, data);
+        let mut line = Vec::new();
+        unstamped(&mut line, kind, data);
         stamp(&mut line, unix_ms);
         String::from_utf8(line).unwrap()
     }
@@ -180,6 +211,36 @@ mod tests {
         assert_eq!(value["type"], "channel_subscribe");
         assert_eq!(value["data"]["messageType"], data.message_type.unwrap());
         assert_eq!(value["data"]["channel"], "é".repeat(150));
+    }
+
+    #[test]
+    fn every_member_stands_under_its_name() {
+        let data = Data {
+            user_id: Some("u\"1"),
+            ip: Some("2001:db8::1".parse().unwrap()),
+            user_agent: Some("a\\b"),
+            connection_id: Some("n-1"),
+            reason: Some(""),
+            message_type: Some("t"),
+            channel: Some("post_1"),
+            code: Some(4_100),
+            wallet: Some("w"),
+            id: Some("i"),
+            family: Some("f"),
+            message: Some("m"),
+        };
+        let line = whole(0, Kind::AuthFailure, &data);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let expected = serde_json::json!({
+            "timestamp": "1970-01-01T00:00:00.000Z", "type": "auth_failure",
+            "data": {"userId": "u\"1", "ip": "2001:db8::1", "userAgent": "a\\b",
+                "connectionId": "n-1", "reason": "", "messageType": "t", "channel": "post_1",
+                "code": 4_100, "wallet": "w", "id": "i", "family": "f", "message": "m"},
+        });
+        assert_eq!(value, expected);
+        let empty = whole(0, Kind::Server, &Data::default());
+        let value: serde_json::Value = serde_json::from_str(&empty).unwrap();
+        assert_eq!(value["data"], serde_json::json!({}));
     }
 
     #[test]

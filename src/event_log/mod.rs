@@ -10,6 +10,7 @@ mod gate;
 mod line;
 mod tally;
 
+use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -124,12 +125,18 @@ impl EventLog {
 
     /// Adds a line with the current time. Texts are cut to 300 bytes.
     pub fn record(&self, kind: Kind, data: &Data<'_>) {
+        thread_local! {
+            /// The queue makes a copy.
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
         let Some(open) = &self.0 else { return };
-        let mut line = line::unstamped(kind, data);
-        let mut queue = open.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        line::stamp(&mut line, open.clock.unix_ms());
-        // Always `Ok`: a full queue is counted by the queue itself.
-        let _ = queue.write_all(&line);
+        LINE.with_borrow_mut(|line| {
+            line::unstamped(line, kind, data);
+            let mut queue = open.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            line::stamp(line, open.clock.unix_ms());
+            // Always `Ok`: a full queue is counted by the queue itself.
+            let _ = queue.write_all(line);
+        });
     }
 
     /// What became of the lines so far.

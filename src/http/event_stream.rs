@@ -147,7 +147,7 @@ fn check<B>(
 fn followed(query: &str, headers: &HeaderMap, user: &str, bytes_max: usize) -> Vec<Followed> {
     let id = headers
         .get("last-event-id")
-        .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned())
+        .map(|id| String::from_utf8_lossy(id.as_bytes()))
         .filter(|id| !id.is_empty())
         .or_else(|| in_query(query, "lastEventId"));
     let before = id.map(|id| parse_id(&id));

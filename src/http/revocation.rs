@@ -13,7 +13,7 @@ use super::identity::{require_backend, require_token};
 use super::refresh;
 use super::reply::{self, Reply};
 use super::request::{Call, id_text, text};
-use crate::auth::token::MAX_ID_BYTES;
+use crate::auth::claims::MAX_ID_BYTES;
 use crate::broker::{Error, Revocation, Revoked};
 use crate::clock::millis;
 use crate::event_log::{Data, Kind};

@@ -1,18 +1,19 @@
 //! From a request to a WebSocket: who may connect, and what the answer is. Contract section 4.
 //! What it shares with a stream of server-sent events, which is no upgrade, is here too.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    CONTENT_LENGTH, EXPECT, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+    CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use tungstenite::handshake::machine::TryParse as _;
-use tungstenite::handshake::server::{self, create_response_with_body};
+use hyper::http::uri::PathAndQuery;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use tungstenite::handshake::server::create_response_with_body;
 
 use super::Services;
 use super::errors::ApiError;
@@ -58,26 +59,47 @@ pub struct Ticket {
 }
 
 /// An upgrade that is whole, and how long its head is. `None` for everything that deserves a closer
-/// look: other requests, parts of requests, what may have a body, what breaks the protocol.
-pub fn whole(bytes: &[u8]) -> Option<(usize, Request<()>)> {
+/// look: other requests, parts of requests, what may have a body, what breaks the protocol. What it says
+/// lies in `bytes` as before.
+pub fn whole(bytes: &Bytes) -> Option<(usize, Request<()>)> {
     // Nothing else is parsed twice.
     if !bytes.starts_with(b"GET /") {
         return None;
     }
-    let (length, request) = server::Request::try_parse(bytes).ok()??;
-    let headers = request.headers();
+    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut fields);
+    let httparse::Status::Complete(length) = head.parse(bytes).ok()? else {
+        return None;
+    };
+    if length > HEAD_BYTES_MAX || head.version != Some(1) {
+        return None;
+    }
+    let mut request = Request::new(());
+    let path = bytes.slice_ref(head.path?.as_bytes());
+    *request.uri_mut() = Uri::from(PathAndQuery::from_maybe_shared(path).ok()?);
+    let headers = request.headers_mut();
+    headers.reserve(head.headers.len());
+    for field in head.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?;
+        headers.append(name, value);
+    }
     let has_body = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT]
         .iter()
         .any(|name| headers.contains_key(name));
-    let fits = length <= HEAD_BYTES_MAX && headers.len() <= HEADERS_MAX;
-    (fits && !has_body && is_upgrade(&request)).then_some((length, request))
+    (!has_body && is_upgrade(&request)).then_some((length, request))
 }
 
-/// The bytes of the answer to an upgrade.
+/// The bytes of the answer to an upgrade, which is always 101.
 pub fn encode(response: &Response<Full<Bytes>>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
-    // Only headers that are no text could make it fail; those of ours are.
-    let _ = server::write_response(&mut bytes, response);
+    bytes.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    for (name, value) in response.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
     bytes
 }
 
@@ -249,15 +271,15 @@ fn unavailable(code: &'static str, text: &'static str, retry_after: RetryAfter) 
 }
 
 /// A token and how it came.
-pub struct Offered {
+pub struct Offered<'a> {
     /// As it was shown, if one was.
-    pub token: Option<String>,
+    pub token: Option<Cow<'a, str>>,
     /// Then the subprotocol has to be answered, or browsers give up.
     by_subprotocol: bool,
 }
 
 /// The token of a request: query, else header, else subprotocol.
-pub fn offered<B>(request: &Request<B>) -> Offered {
+pub fn offered<B>(request: &Request<B>) -> Offered<'_> {
     let subprotocols = request
         .headers()
         .get_all(SEC_WEBSOCKET_PROTOCOL)
@@ -274,10 +296,8 @@ pub fn offered<B>(request: &Request<B>) -> Offered {
     let query = request.uri().query().unwrap_or_default();
     let in_query = in_query(query, "token");
     let token = in_query
-        .or_else(|| {
-            bearer(request.headers()).map(|token| String::from_utf8_lossy(token).into_owned())
-        })
-        .or_else(|| in_subprotocol.map(str::to_owned));
+        .or_else(|| bearer(request.headers()).map(String::from_utf8_lossy))
+        .or_else(|| in_subprotocol.map(Cow::from));
     Offered {
         token,
         by_subprotocol,
@@ -285,18 +305,18 @@ pub fn offered<B>(request: &Request<B>) -> Offered {
 }
 
 /// A parameter of the query: the first that is not empty, if any is there.
-pub(super) fn in_query(query: &str, name: &str) -> Option<String> {
+pub(super) fn in_query<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     // A token comes first and needs no escapes; looking for them takes longer than all the rest.
     let plain = query
         .strip_prefix(name)
         .and_then(|rest| rest.strip_prefix('='))
         .filter(|value| !value.is_empty() && !value.contains(['%', '+', '&']));
     if let Some(value) = plain {
-        return Some(value.to_owned());
+        return Some(value.into());
     }
     url::form_urlencoded::parse(query.as_bytes())
         .find(|(key, value)| key == name && !value.is_empty())
-        .map(|(_, value)| value.into_owned())
+        .map(|(_, value)| value)
 }
 
 /// Whether a comma-separated header value has this word, in any case.
@@ -321,7 +341,8 @@ mod tests {
     }
 
     fn token(uri: &str, headers: &[(&str, &str)]) -> Option<String> {
-        offered(&request(uri, headers)).token
+        let request = request(uri, headers);
+        offered(&request).token.map(Cow::into_owned)
     }
 
     #[test]

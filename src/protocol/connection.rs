@@ -7,8 +7,15 @@ pub fn connection_id(node: &str, serial: u64) -> String {
     let mut name = String::with_capacity(node.len() + 1 + DIGITS_MAX);
     name.push_str(node);
     name.push('-');
-    name.push_str(&serial.to_string());
+    push_number(&mut name, serial);
     name
+}
+
+fn push_number(text: &mut String, number: u64) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from(b'0' + (number % 10) as u8));
 }
 
 /// The number of the connection with this name, if it is one of this node.

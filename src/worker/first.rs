@@ -2,11 +2,15 @@
 //! is good: then it is answered here, and the answer leaves in one write with the greeting. Whatever
 //! else comes is hyper's business (`serve`), which gets the bytes that were read.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::Request;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -22,8 +26,6 @@ enum First {
     Upgrade(Bytes, usize, Box<Request<()>>),
     /// Another request, or a part of one.
     Other(Bytes),
-    /// Nothing is there yet.
-    Nothing,
     /// There is nothing to come.
     End,
 }
@@ -62,48 +64,45 @@ impl Worker {
     async fn begin(self: Rc<Self>, mut stream: Stream, peer: SocketAddr, load: Load) {
         let until = Instant::now() + self.outfit.services.config().limits.header_timeout;
         let mut draining = self.draining.subscribe();
-        loop {
-            tokio::select! {
-                biased;
-                readable = stream.readable() => if readable.is_err() { return },
-                // Who has not asked for anything gets no answer.
-                _ = draining.wait_for(|draining| *draining) => return,
-                () = tokio::time::sleep_until(until) => return say_late(&mut stream),
-            }
-            let (read, considered) = match self.first(&mut stream) {
-                First::Nothing => continue,
-                First::End => return,
-                First::Other(read) => (read, None),
-                First::Upgrade(read, length, request) => {
-                    let services = &self.outfit.services;
-                    upgrade::prepare(services, &*request).await;
-                    match upgrade::consider(services, peer, &*request) {
-                        Considered::Upgrade { response, ticket } => {
-                            let answer = upgrade::encode(&response);
-                            return self.adopt(stream, &answer, &read[length..], *ticket, load);
-                        }
-                        refused => (read, Some(refused)),
+        let first = tokio::select! {
+            biased;
+            first = poll_fn(|context| self.poll_first(&mut stream, context)) => first,
+            // Who has not asked for anything gets no answer.
+            _ = draining.wait_for(|draining| *draining) => return,
+            () = tokio::time::sleep_until(until) => return say_late(&mut stream),
+        };
+        let (read, considered) = match first {
+            First::End => return,
+            First::Other(read) => (read, None),
+            First::Upgrade(read, length, request) => {
+                let services = &self.outfit.services;
+                upgrade::prepare(services, &*request).await;
+                match upgrade::consider(services, peer, &*request) {
+                    Considered::Upgrade { response, ticket } => {
+                        let answer = upgrade::encode(&response);
+                        return self.adopt(stream, &answer, &read[length..], *ticket, load);
                     }
+                    refused => (read, Some(refused)),
                 }
-            };
-            // Boxed: it is much larger than what all others need.
-            return Box::pin(self.serve(stream, peer, load, read, considered, until)).await;
-        }
+            }
+        };
+        // Boxed: it is much larger than what all others need.
+        Box::pin(self.serve(stream, peer, load, read, considered, until)).await;
     }
 
-    fn first(&self, stream: &mut Stream) -> First {
+    fn poll_first(&self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<First> {
         let state = &mut *self.state.borrow_mut();
-        let read = match stream.try_read(&mut state.read) {
-            Ok(0) => return First::End,
-            Ok(count) => &state.read[..count],
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return First::Nothing,
-            Err(_) => return First::End,
-        };
-        let bytes = Bytes::copy_from_slice(read);
-        match upgrade::whole(read) {
+        let mut buffer = ReadBuf::new(&mut state.read);
+        // It knows by what it gets that there is no more: `try_read` would have the next one ask.
+        let read = ready!(Pin::new(stream).poll_read(context, &mut buffer));
+        if read.is_err() || buffer.filled().is_empty() {
+            return Poll::Ready(First::End);
+        }
+        let bytes = Bytes::copy_from_slice(buffer.filled());
+        Poll::Ready(match upgrade::whole(&bytes) {
             Some((length, request)) => First::Upgrade(bytes, length, Box::new(request)),
             None => First::Other(bytes),
-        }
+        })
     }
 }
 

@@ -90,6 +90,8 @@ impl Account {
             "expired",
             "missed",
             "held back",
+            "paged",
+            "held back while the last page was read",
             "live",
             "again on the same connection",
         ] {

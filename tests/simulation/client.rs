@@ -1,12 +1,15 @@
-//! A client with its session, and what it has heard: every event continues the one before.
+//! A client with its session, and what it has heard: every event continues the one before. What it has
+//! missed comes in pages of a few events, as a worker sends them (`fanfare::worker::replay`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use fanfare::broker::Broker;
+use fanfare::protocol::history::{Entry, Recovery};
 use fanfare::protocol::{ChannelKey, Epoch, Position, Request};
 use fanfare::session::{Answer, Call, Effect, Identity, Input, Session};
 use fanfare::worker::channels::Activated;
+use fanfare::worker::replay::page;
 use fanfare::ws::Frame;
 use fanfare::ws::frame::event_text;
 use serde_json::{Value, json};
@@ -14,6 +17,9 @@ use serde_json::{Value, json};
 use crate::account::Account;
 use crate::dice::Dice;
 use crate::node::{self, Node};
+
+/// Bytes of a page: eight events or so.
+const PAGE_BYTES: usize = 1_500;
 
 pub struct Client {
     /// Its slot in whichever worker has it.
@@ -33,6 +39,25 @@ struct Connection {
     asked: Option<(&'static str, Option<Position>)>,
     /// The channels it follows.
     live: Vec<&'static str>,
+    /// Those of which it has not had all it missed.
+    replays: VecDeque<Replay>,
+}
+
+/// A long replay between two pages.
+struct Replay {
+    channel: ChannelKey,
+    /// The last event that was sent.
+    at: Position,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Nothing is held back for it.
+    Postponed,
+    /// Live events are held back again, and the next page is about to be read.
+    Resumed,
+    /// It was read, but not sent yet.
+    Read(Recovery),
 }
 
 impl Client {
@@ -65,6 +90,7 @@ impl Client {
             answer: None,
             asked: None,
             live: Vec::new(),
+            replays: VecDeque::new(),
         });
         if connection.session.is_busy() {
             return;
@@ -116,8 +142,9 @@ impl Client {
         let (position, missed) = match recover {
             None => (node.broker.position(&channel).await.unwrap(), None),
             Some(since) => {
-                let recovery = node.broker.recover(&channel, &since).await.unwrap();
-                (recovery.position, Some(recovery.missed))
+                let recovery = page(&*node.broker, &channel, &since, PAGE_BYTES).await;
+                let Recovery { position, missed } = recovery.unwrap();
+                (position, Some(missed))
             }
         };
         connection.answer = Some(Answer::Subscribed {
@@ -132,6 +159,63 @@ impl Client {
         let connection = self.connection.as_mut();
         if let Some(answer) = connection.and_then(|connection| connection.answer.take()) {
             self.input(Input::Answer(answer), node, account);
+        }
+    }
+
+    /// Whether it has not had all it missed.
+    pub fn is_replaying(&self) -> bool {
+        let connection = self.connection.as_ref();
+        connection.is_some_and(|connection| !connection.replays.is_empty())
+    }
+
+    /// Its first replay goes a step on: live events are held back again, a page is read, it is sent.
+    pub async fn go_on(&mut self, node: &mut Node, account: &mut Account) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        let Some(mut replay) = connection.replays.pop_front() else {
+            return;
+        };
+        match replay.stage {
+            Stage::Postponed => {
+                let slot = self.member as u32;
+                node.channels(connection.worker)
+                    .resume(&replay.channel, slot);
+                replay.stage = Stage::Resumed;
+                connection.replays.push_front(replay);
+            }
+            Stage::Resumed => {
+                let (channel, at) = (&replay.channel, &replay.at);
+                let read = page(&*node.broker, channel, at, PAGE_BYTES).await;
+                replay.stage = Stage::Read(read.unwrap());
+                connection.replays.push_front(replay);
+            }
+            Stage::Read(Recovery {
+                position,
+                missed: Ok(missed),
+            }) => {
+                self.send_page(
+                    &replay.channel,
+                    Some(position),
+                    missed,
+                    "paged",
+                    node,
+                    account,
+                );
+            }
+            Stage::Read(Recovery {
+                position,
+                missed: Err(reason),
+            }) => {
+                // What was promised has left the history meanwhile: it is sent away (4103).
+                account.count("promised in vain");
+                let channel = self.heard.keys();
+                let mut channel = channel.filter(|channel| ***channel == *replay.channel.as_str());
+                let (channel, now) = (*channel.next().unwrap(), node.clock.now());
+                let (at, top) = (replay.at.offset, position.offset);
+                account.not_recovered(channel, at, top, reason.as_str(), now.unix_ms);
+                self.cut(node);
+            }
         }
     }
 
@@ -158,41 +242,63 @@ impl Client {
                     self.reply(&text, now.unix_ms, account)
                 }
                 Effect::Join(key) => node.join(worker, &key, self.member),
-                Effect::Leave(key) => node.leave(worker, &key, self.member),
+                Effect::Leave(key) => {
+                    node.leave(worker, &key, self.member);
+                    let replays = &mut self.connection.as_mut().unwrap().replays;
+                    replays.retain(|replay| replay.channel != key);
+                }
                 Effect::Call(call) => self.connection.as_mut().unwrap().call = Some(call),
                 Effect::Activate {
                     channel,
                     position,
                     missed,
-                } => {
-                    for entry in missed {
-                        let at = Position {
-                            epoch: position.as_ref().unwrap().epoch.clone(),
-                            offset: entry.offset,
-                        };
-                        let text = event_text(&channel, &entry.event, Some(&at));
-                        self.event(text.as_bytes(), "missed", account);
-                    }
-                    self.activate(&channel, position, node, account);
-                }
+                } => self.send_page(&channel, position, missed, "missed", node, account),
                 other => panic!("{other:?}"),
             }
         }
     }
 
-    fn activate(
+    /// As the worker's own, which sends to sockets.
+    fn send_page(
         &mut self,
         channel: &ChannelKey,
         position: Option<Position>,
+        missed: Vec<Entry>,
+        how: &'static str,
         node: &mut Node,
         account: &mut Account,
     ) {
-        let worker = self.connection.as_ref().unwrap().worker;
-        let slot = self.member as u32;
-        match node.channels(worker).activate(channel, slot, position) {
+        let mut last = None;
+        for entry in missed {
+            let at = Position {
+                epoch: position.as_ref().unwrap().epoch.clone(),
+                offset: entry.offset,
+            };
+            let text = event_text(channel, &entry.event, Some(&at));
+            self.event(text.as_bytes(), how, account);
+            last = Some(at);
+        }
+        let connection = self.connection.as_mut().unwrap();
+        let (channels, slot) = (node.channels(connection.worker), self.member as u32);
+        let activated = match last {
+            Some(at) if Some(&at) != position.as_ref() => {
+                connection.replays.push_back(Replay {
+                    channel: channel.clone(),
+                    at,
+                    stage: Stage::Postponed,
+                });
+                channels.postpone(channel, slot)
+            }
+            _ => channels.activate(channel, slot, position),
+        };
+        let how = match how {
+            "paged" => "held back while the last page was read",
+            _ => "held back",
+        };
+        match activated {
             Activated::Held(frames) => {
                 for (_, frame) in frames {
-                    self.event(payload(&frame), "held back", account);
+                    self.event(payload(&frame), how, account);
                 }
             }
             Activated::Lost => panic!("so much is never held back here"),

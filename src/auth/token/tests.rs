@@ -1,7 +1,7 @@
 //! Tokens, good and hostile. Texts are signed here by hand, as a backend's own library would.
 
 use aws_lc_rs::hmac;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::config::WalletProof;
@@ -170,6 +170,18 @@ fn each_check_refuses_by_its_name() {
     assert_eq!(verify_with(json!({"aud": "other"})), refused("audience"));
     assert_eq!(verify_with(json!({"aud": []})), refused("audience"));
     assert_eq!(
+        verify_with(json!({"aud": ["fonana-websocket", 7]})),
+        refused("audience")
+    );
+    assert_eq!(
+        verify_with(json!({"iss": {"fonana.me": "fonana.me"}})),
+        refused("issuer")
+    );
+    assert_eq!(
+        verify_with(json!({"channels": ["post_1", 7]})),
+        refused("malformed")
+    );
+    assert_eq!(
         verify_with(json!({"nbf": NOW_S + 31})),
         refused("not_yet_valid")
     );
@@ -215,6 +227,17 @@ fn no_algorithm_but_hs256_is_ever_believed() {
         );
     }
     assert_eq!(check(json!({"typ": "JWT"})), Refusal::Invalid("algorithm"));
+    for brought in ["jku", "jwk", "x5u", "x5c"] {
+        assert_eq!(
+            check(json!({"alg": "HS256", brought: {"k": 1}})),
+            Refusal::Invalid("foreign_key"),
+            "{brought}"
+        );
+    }
+    assert_eq!(
+        check(json!({"alg": "HS256", "kid": 7})),
+        Refusal::Invalid("malformed")
+    );
     assert_eq!(
         check(json!({"alg": "HS256", "crit": ["b64"], "b64": false})),
         Refusal::Invalid("malformed")
