@@ -21,7 +21,7 @@ const MALFORMED: Refusal = Refusal::Invalid("malformed");
 #[derive(Debug)]
 pub enum Verifier {
     /// A secret, for HS256.
-    Shared(hmac::Key),
+    Shared(Box<hmac::Key>),
     /// A public key, for this algorithm.
     Public(DecodingKey, Algorithm),
 }

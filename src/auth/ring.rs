@@ -110,7 +110,7 @@ fn shared(secret: &Secret, until_ms: u64) -> Key {
     Key {
         kid: secret_kid(secret),
         algorithm: Algorithm::HS256,
-        verifier: Verifier::Shared(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())),
+        verifier: Verifier::Shared(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.expose()))),
         until_ms,
         jwk: None,
     }
