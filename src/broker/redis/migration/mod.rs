@@ -6,6 +6,7 @@
 
 mod export;
 mod ground;
+mod histories;
 mod import;
 mod vault;
 
