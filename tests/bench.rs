@@ -155,6 +155,10 @@ fn deliveries_are_measured_at_a_rate_and_at_the_peak() {
     ];
     figures(&sound(&many), 0, &keys);
     // 50 events a second over three channels of ten each; the last may be late.
+    let paced_latency = figures(&report, 0, &["latency_p50_ms"]);
+    // Events that were due were published then, not when the client happened to wake.
+    let p50 = paced_latency["latency_p50_ms"]["baseline"].as_f64();
+    assert!(p50.is_some_and(|ms| ms < 20.0), "{report:#}");
     let paced = figures(&report, 0, &[])["deliveries_per_second"]["fanfare"].as_f64();
     assert!(paced.is_some_and(|rate| rate <= 501.0), "{report:#}");
 }
@@ -174,6 +178,37 @@ fn subscribers_that_were_away_get_what_they_missed() {
     let report = sound(&["recover", "-n", "20", "-m", "70", "--channels", "4"]);
     let keys = ["seconds", "events_per_second", "cpu_us_per_event"];
     figures(&report, 0, &keys);
+}
+
+#[test]
+fn what_others_notice_of_stalled_subscribers_is_shown_for_each_policy() {
+    let small = ["-n", "20", "--stalled", "3", "-t", "0.6", "--rounds", "1"];
+    let report = sound(&[&["slow"], &small[..]].concat());
+    for (section, closed) in [(0, 3.0), (1, 0.0), (2, 0.0)] {
+        let keys = ["latency_p50_ms", "latency_p99_ms", "cpu_us_per_delivery"];
+        let figures = figures(&report, section, &keys);
+        assert_eq!(figures["stalled_closed"]["fanfare"], closed, "{report:#}");
+        let dropped = figures["stalled_dropped"]["fanfare"].as_f64().unwrap();
+        assert_eq!(dropped > 0.0, closed == 0.0, "{report:#}");
+        for nothing in ["stalled_closed", "stalled_dropped"] {
+            assert_eq!(figures[nothing]["baseline"], 0.0, "{report:#}");
+        }
+    }
+    assert_ne!(
+        bench(&["slow", "--target", "127.0.0.1:1"]).status.code(),
+        Some(0)
+    );
+}
+
+#[test]
+fn what_others_notice_of_bad_sign_ins_is_shown() {
+    let small = ["-n", "10", "-t", "0.6", "--rounds", "1"];
+    let report = sound(&[&["attack", "--sign-ins", "1000"], &small[..]].concat());
+    let keys = ["latency_p50_ms", "latency_p99_ms", "server_cpu_percent"];
+    let figures = figures(&report, 0, &keys);
+    let answered = figures["sign_ins_per_second"]["fanfare"].as_f64();
+    assert!(answered.is_some_and(|rate| rate > 100.0), "{report:#}");
+    assert_ne!(bench(&["attack", "--sign-ins", "0"]).status.code(), Some(0));
 }
 
 #[test]

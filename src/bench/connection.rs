@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use super::ledger::Seen;
+use super::stalled::Stalled;
 use super::wire::{self, Said};
 
 /// Where a subscriber stands.
@@ -35,6 +36,8 @@ pub struct Connection {
     pub counted: bool,
     /// Which of them came.
     pub seen: Seen,
+    /// What came to it, if it is one that stalls.
+    pub stalled: Option<Stalled>,
     /// The start of a frame whose end has not come. Almost always empty.
     rest: Vec<u8>,
 }
@@ -51,6 +54,7 @@ impl Connection {
             channel,
             counted: false,
             seen: Seen::default(),
+            stalled: None,
             rest: Vec::new(),
         }
     }

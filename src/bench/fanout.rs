@@ -11,7 +11,7 @@ use super::report::{Of, Report, Section};
 use super::{Failure, Progress, Setup, descriptors, stopwatch};
 
 /// Before it counts: buffers grow, the scheduler finds its places.
-const WARM_UP: Duration = Duration::from_millis(300);
+pub(super) const WARM_UP: Duration = Duration::from_millis(300);
 /// How long the last deliveries may take.
 const DRAIN: Duration = Duration::from_secs(5);
 

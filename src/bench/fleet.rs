@@ -19,6 +19,7 @@ use super::histogram::Histogram;
 use super::ledger::{Faults, Ledger, Seen};
 use super::mark::{Mark, Run};
 use super::publisher::Publisher;
+use super::stalled::Stalled;
 use super::stopwatch;
 use super::wire;
 
@@ -36,11 +37,11 @@ const STUCK: Duration = Duration::from_secs(20);
 
 /// Subscribers and publishers of one server.
 pub struct Fleet {
-    epoll: OwnedFd,
+    pub(super) epoll: OwnedFd,
     timer: OwnedFd,
     events: Vec<epoll::Event>,
     scratch: Vec<u8>,
-    connections: Vec<Connection>,
+    pub(super) connections: Vec<Connection>,
     publishers: Vec<Publisher>,
     /// Whether every publisher publishes on every channel.
     shared: bool,
@@ -79,12 +80,7 @@ impl Fleet {
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         )?;
-        watch(
-            &epoll,
-            &timer,
-            TIMER,
-            epoll::EventFlags::IN | epoll::EventFlags::ET,
-        )?;
+        watch(&epoll, &timer, TIMER, epoll::EventFlags::IN)?;
         let mut fleet = Self {
             epoll,
             timer,
@@ -118,7 +114,11 @@ impl Fleet {
         let mut subscribers = vec![0; self.channels.len()];
         for connection in &mut self.connections {
             connection.seen = Seen::default();
-            connection.counted = connection.stage == Stage::Ready;
+            let is_there = connection.stage == Stage::Ready;
+            connection.counted = is_there && connection.stalled.is_none();
+            if let Some(stalled) = &mut connection.stalled {
+                *stalled = Stalled::default();
+            }
             subscribers[connection.channel] += u32::from(connection.counted);
         }
         self.ledger = Ledger::new(&subscribers, !self.shared);
@@ -281,7 +281,14 @@ impl Fleet {
             let (number, flags) = (event.data.u64(), event.flags);
             if number < PUBLISHER {
                 self.serve(number as usize, flags, door, subscribe);
-            } else if number != TIMER {
+            } else if number == TIMER {
+                // It goes on only when what it has counted was read, timerfd_create(2). There is
+                // nothing to read once it was set anew.
+                match rustix::io::read(&self.timer, &mut [0; 8]) {
+                    Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            } else {
                 self.hear((number - PUBLISHER) as usize)?;
             }
         }
@@ -349,6 +356,9 @@ impl Fleet {
             socket.bind(&source.into())?;
         }
         self.opened += 1;
+        if self.connections[index].stalled.is_some() {
+            Stalled::narrow(&socket)?;
+        }
         match socket.connect(&address.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(IN_PROGRESS) => {}
@@ -385,10 +395,15 @@ impl Fleet {
                 let now = stopwatch::nanos();
                 let read = connection.read(&mut self.scratch, |connection, text| {
                     if let Some(mark) = run.find(text) {
-                        if connection.counted {
+                        if let Some(stalled) = &mut connection.stalled {
+                            stalled.arrive(mark);
+                        } else if connection.counted {
                             ledger.arrive(&mut connection.seen, mark, now);
                         }
                         return Ok(());
+                    }
+                    if let Some(stalled) = &mut connection.stalled {
+                        stalled.hear(text);
                     }
                     *recovered += u64::from(entry::is_recovery(text));
                     entry::settle_in(connection, text, subscribe)
@@ -404,6 +419,10 @@ impl Fleet {
             Err(why) => {
                 connection.leave();
                 self.ready -= usize::from(was_ready);
+                if let Some(stalled) = connection.stalled.as_mut().filter(|_| was_ready) {
+                    // Whether it was to be closed is said when they are all looked at.
+                    return stalled.end();
+                }
                 self.failed += 1;
                 self.first_failure.get_or_insert(why);
             }

@@ -103,6 +103,11 @@ impl Ledger {
         sequence
     }
 
+    /// Publications on a channel.
+    pub fn published(&self, channel: usize) -> u32 {
+        self.channels[channel].published
+    }
+
     /// Notes an arrival at one subscriber.
     pub fn arrive(&mut self, seen: &mut Seen, mark: Mark, now_ns: u64) {
         let Some(channel) = self.channels.get_mut(usize::from(mark.channel)) else {

@@ -4,6 +4,7 @@
 //! The client is one thread around one epoll, so that the kernel's own work and the server's is what
 //! the figures show. Not for: load on machines of others, correctness in depth (that is `tests/`).
 
+pub mod attack;
 mod conditions;
 pub mod connect;
 mod connection;
@@ -28,6 +29,8 @@ pub mod recover;
 mod redis_server;
 pub mod report;
 mod scratch;
+pub mod slow;
+mod stalled;
 mod wire;
 
 use std::io;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::conditions::Conditions;
-use super::fanout::{self, Load};
+use super::fanout::{self, Load, WARM_UP};
 use super::fleet::Fleet;
 use super::host::{Host, Keys};
 use super::process::{Reading, Used};
@@ -12,8 +12,6 @@ use super::redis_server::{RedisServer, RedisUsed};
 use super::report::{Of, Report, Section};
 use super::{Failure, Progress, Setup, descriptors};
 
-/// Before it counts: buffers grow, the scheduler finds its places.
-const WARM_UP: Duration = Duration::from_millis(300);
 /// Events that a channel keeps, as with default settings.
 const HISTORY: usize = 100;
 

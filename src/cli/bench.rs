@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use fanfare::bench::attack::Attack;
 use fanfare::bench::connect::Connect;
 use fanfare::bench::fanout::{Fanout, Load};
 use fanfare::bench::idle::Idle;
 use fanfare::bench::nodes::Nodes;
 use fanfare::bench::publish::Publish;
 use fanfare::bench::recover::Recover;
+use fanfare::bench::slow::Slow;
 use fanfare::bench::{self, Progress, Report, Setup, Target, leash, raw_server};
 use fanfare::config::{self, Secret, Sources};
 
@@ -105,6 +107,36 @@ enum What {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
         channels: u16,
     },
+    /// What the others notice of subscribers that read no more, for each policy of channels.*.slow
+    Slow {
+        /// Subscribers that read [default: 100; quick: 20]
+        #[arg(short, value_name = "SUBSCRIBERS")]
+        n: Option<usize>,
+        /// Subscribers that do not
+        #[arg(long, value_name = "SUBSCRIBERS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+        stalled: u16,
+        /// Events a second
+        #[arg(short, value_name = "RATE", default_value_t = 500.0)]
+        r: f64,
+        /// Measurements of each kind; the median counts [default: 3; quick: 1]
+        #[arg(long)]
+        rounds: Option<usize>,
+    },
+    /// What others notice of bad sign-ins that come from one address as fast as can be
+    Attack {
+        /// Subscribers from other addresses [default: 100; quick: 20]
+        #[arg(short, value_name = "SUBSCRIBERS")]
+        n: Option<usize>,
+        /// Events a second
+        #[arg(short, value_name = "RATE", default_value_t = 200.0)]
+        r: f64,
+        /// Bad sign-ins a second
+        #[arg(long, value_name = "RATE", default_value_t = 10_000.0)]
+        sign_ins: f64,
+        /// Measurements of each kind; the median counts [default: 5; quick: 1]
+        #[arg(long)]
+        rounds: Option<usize>,
+    },
     /// Several nodes on one Redis beside one node: deliveries a second, CPU of nodes and of Redis, latency
     /// [default load: -r 100, then --saturate]
     Nodes {
@@ -166,9 +198,9 @@ struct How {
     #[arg(short = 't', long, value_name = "SECONDS", global = true)]
     duration: Option<f64>,
 
-    /// Bytes of an event, 64 at least
-    #[arg(long, value_name = "BYTES", default_value_t = 128, global = true)]
-    size: usize,
+    /// Bytes of an event, 64 at least [default: 128; slow: 1024]
+    #[arg(long, value_name = "BYTES", global = true)]
+    size: Option<usize>,
 
     /// Run servers on this CPU
     #[arg(long, value_name = "CPU", global = true, conflicts_with = "target")]
@@ -221,7 +253,11 @@ impl Bench {
         }
         let (quick, json) = (how.quick, how.json);
         let duration = seconds(how.duration, if quick { 1.0 } else { 5.0 })?;
-        let setup = how.setup(sources)?;
+        let usual_bytes = match self.what {
+            What::Slow { .. } => 1_024,
+            _ => 128,
+        };
+        let setup = how.setup(sources, usual_bytes)?;
         if let Some(cpu) = setup.client_cpu {
             if setup.target.is_none() && setup.server_cpu.is_none() {
                 // It would inherit the client's.
@@ -303,6 +339,42 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
             };
             bench::recover::run(setup, &plan, progress)
         }
+        What::Slow {
+            n,
+            stalled,
+            r,
+            rounds,
+        } => {
+            if setup.target.is_some() {
+                return Err(refuse("slow starts its own servers: without --target"));
+            }
+            let plan = Slow {
+                subscribers: size(n, 100, 20),
+                stalled: stalled.into(),
+                rate: rate(r)?,
+                duration,
+                rounds: size(rounds, 3, 1),
+            };
+            bench::slow::run(setup, &plan, progress)
+        }
+        What::Attack {
+            n,
+            r,
+            sign_ins,
+            rounds,
+        } => {
+            if setup.target.is_some() {
+                return Err(refuse("attack starts its own server: without --target"));
+            }
+            let plan = Attack {
+                subscribers: size(n, 100, 20),
+                rate: rate(r)?,
+                sign_ins: rate(sign_ins)?,
+                duration,
+                rounds: size(rounds, 5, 1),
+            };
+            bench::attack::run(setup, &plan, progress)
+        }
         What::Nodes {
             nodes,
             n,
@@ -330,16 +402,23 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
     report.map_err(|failure| Failure::Other(failure.into()))
 }
 
+fn rate(given: f64) -> Result<f64, Failure> {
+    if (0.01..=1e6).contains(&given) {
+        return Ok(given);
+    }
+    Err(refuse(format!(
+        "-r {given}: 0.01 to 1000000 events a second"
+    )))
+}
+
 fn loads(
     saturate: bool,
     windows: &[usize],
     rates: &[f64],
     usual: f64,
 ) -> Result<Vec<Load>, Failure> {
-    if let Some(rate) = rates.iter().find(|rate| !(0.01..=1e6).contains(*rate)) {
-        return Err(refuse(format!(
-            "-r {rate}: 0.01 to 1000000 events a second"
-        )));
+    for &given in rates {
+        rate(given)?;
     }
     let windows = windows.iter().map(|&window| Load::Window(window.max(1)));
     let rated = rates.iter().map(|&rate| Load::Rate(rate));
@@ -351,7 +430,7 @@ fn loads(
 }
 
 impl How {
-    fn setup(self, mut sources: Sources) -> Result<Setup, Failure> {
+    fn setup(self, mut sources: Sources, usual_bytes: usize) -> Result<Setup, Failure> {
         if self.target.is_none() {
             // Our own server sees flags and a file that was asked for, nothing that lies about.
             sources.search.clear();
@@ -392,7 +471,7 @@ impl How {
             scratch: self.scratch.unwrap_or_else(std::env::temp_dir),
             server_cpu: self.server_cpu,
             client_cpu: self.client_cpu,
-            event_bytes: self.size,
+            event_bytes: self.size.unwrap_or(usual_bytes),
         })
     }
 }

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, upgrade};
+use hyper::{Request, Response, StatusCode, upgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -57,8 +57,15 @@ impl Worker {
                     Considered::Upgrade { ticket, .. } if ticket.stream.is_none());
                 let waiting = is_upgrade.then(|| upgrade::on(&mut request));
                 Ok::<_, Infallible>(match considered {
-                    Considered::Other => http::handle(services, peer, request).await,
-                    Considered::Refused(response) => response,
+                    Considered::Other => {
+                        let response = http::handle(services, peer, request).await;
+                        let_others_go_first(&response).await;
+                        response
+                    }
+                    Considered::Refused(response) => {
+                        let_others_go_first(&response).await;
+                        response
+                    }
                     Considered::Upgrade { ticket, .. } if ticket.stream.is_some() => {
                         *streamed.borrow_mut() = Some(*ticket);
                         begins.notify_one();
@@ -149,6 +156,14 @@ impl Worker {
             drop((parts.read_buf, unread));
             self.adopt(stream, &[], &behind, ticket, load);
         }
+    }
+}
+
+/// Whoever asks too much waits for all that is under way, the worker's turn included, before each
+/// answer: of requests sent in one go hyper would answer a dozen before it lets go.
+async fn let_others_go_first<B>(response: &Response<B>) {
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        tokio::task::yield_now().await;
     }
 }
 
