@@ -264,6 +264,48 @@ fn every_method_has_an_answer() {
 }
 
 #[test]
+fn an_answer_waits_for_no_request_that_is_still_to_come() {
+    let server = Server::start(&[]);
+    let health = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    // The next one has only begun: its head, its body.
+    let publish = format!(
+        "POST /api/publish HTTP/1.1\r\nHost: x\r\nX-API-Key: {}\r\nContent-Length: 60\r\n\r\n{{",
+        server.api_key()
+    );
+    for begun in ["G", "GET /health HTTP/1.1\r\nHo", "\r\n", &publish] {
+        let mut raw = Raw::open(server.addr());
+        raw.send(format!("{health}{health}{begun}").as_bytes());
+        let asked = Instant::now();
+        for _ in 0..2 {
+            assert_eq!(raw.reply().expect("no answer").status, 200, "{begun:?}");
+        }
+        // Sooner than anybody gives the client up for (limits.header_timeout).
+        assert!(asked.elapsed() < Duration::from_secs(5), "{begun:?}");
+    }
+    // Much more than is put together in one go, and in order.
+    let mut raw = Raw::open(server.addr());
+    let library = "GET /fanfare.js HTTP/1.1\r\nHost: x\r\n\r\n";
+    raw.send(format!("{health}{library}").repeat(40).as_bytes());
+    for n in 0..40 {
+        assert!(raw.reply().expect("no answer").body.len() < 1_000, "{n}");
+        let length = raw.reply().expect("no answer").body.len();
+        assert!(length > 10_000, "{n}: {length}");
+    }
+    // The answer to an upgrade comes after those before it, and the greeting after that.
+    let mut raw = Raw::open(server.addr());
+    let token = server.token("u1");
+    let upgrade = support::handshake(&format!("/ws?token={token}"));
+    raw.send(format!("{health}{health}{upgrade}").as_bytes());
+    for status in [200, 200, 101] {
+        assert_eq!(raw.reply().expect("no answer").status, status);
+    }
+    raw.send(&support::frame(0x88, b""));
+    let frames = raw.frames(PATIENCE);
+    let greeting = String::from_utf8_lossy(&frames[0].1);
+    assert!(greeting.contains("\"connected\""), "{greeting}");
+}
+
+#[test]
 fn odd_orders_of_sending_get_ordinary_answers() {
     let server = Server::start(&[]);
     let calm = Calm::of(&server);

@@ -8,6 +8,7 @@ mod aside;
 pub mod calls;
 pub mod channels;
 pub mod connection;
+mod cork;
 mod delivering;
 mod drive;
 mod effects;

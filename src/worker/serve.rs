@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Worker;
+use super::cork::{Cork, poll_uncorked};
 use super::first::say_late;
 use super::mailbox::Load;
 use super::stall::Unstalled;
@@ -23,6 +25,9 @@ use super::stream::Stream;
 use crate::http;
 use crate::http::upgrade::{Considered, Ticket};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
+
+/// Refusals in one go. Their answers leave in one write.
+const REFUSALS_AT_ONCE: usize = 8;
 
 impl Worker {
     /// Serves requests until the socket ends or is adopted as a WebSocket. The first one begins with
@@ -41,10 +46,12 @@ impl Worker {
         let (streamed, begins) = (RefCell::new(None), Notify::new());
         let answered = Cell::new(false);
         let considered = Cell::new(considered);
+        let refusals = Refusals::default();
         let service = service_fn(|mut request: Request<Incoming>| {
             answered.set(true);
             let considered = considered.take();
             let (upgraded, streamed, begins) = (&upgraded, &streamed, &begins);
+            let refusals = &refusals;
             async move {
                 let considered = match considered {
                     Some(considered) => considered,
@@ -59,11 +66,11 @@ impl Worker {
                 Ok::<_, Infallible>(match considered {
                     Considered::Other => {
                         let response = http::handle(services, peer, request).await;
-                        let_others_go_first(&response).await;
+                        refusals.note(&response).await;
                         response
                     }
                     Considered::Refused(response) => {
-                        let_others_go_first(&response).await;
+                        refusals.note(&response).await;
                         response
                     }
                     Considered::Upgrade { ticket, .. } if ticket.stream.is_some() => {
@@ -80,6 +87,7 @@ impl Worker {
             }
         });
         let patience = services.config().limits.header_timeout;
+        let (socket, cork) = Cork::new(Unstalled::new(stream, patience, read));
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(patience)
@@ -87,10 +95,7 @@ impl Worker {
             .max_buf_size(HEAD_BYTES_MAX)
             // Who has said all it has to say still waits for the answer.
             .half_close(true)
-            .serve_connection(
-                TokioIo::new(Unstalled::new(stream, patience, read)),
-                service,
-            )
+            .serve_connection(TokioIo::new(socket), service)
             .with_upgrades();
         let mut draining = self.draining.subscribe();
         // hyper's own patience begins with the connection, ours when the socket came.
@@ -102,42 +107,46 @@ impl Worker {
         };
         let serving = async {
             tokio::select! {
-                served = &mut connection => Some(served),
+                served = poll_fn(|context| poll_uncorked(&mut connection, &cork, context)) => Some(served),
                 () = late => None,
                 _ = draining.wait_for(|draining| *draining) => {
                     std::pin::Pin::new(&mut connection).graceful_shutdown();
-                    Some((&mut connection).await)
+                    Some(poll_fn(|context| poll_uncorked(&mut connection, &cork, context)).await)
                 }
             }
         };
         let served = tokio::select! {
             served = serving => served,
             () = begins.notified() => {
-                let parts = connection.into_parts();
-                if let (Some(ticket), Some(parts)) = (streamed.take(), parts) {
-                    let stream = parts.io.into_inner();
+                drop(connection);
+                if let (Some(ticket), Some((socket, held))) = (streamed.take(), cork.into_inner()) {
                     // Else an answer to an earlier request is not out yet, and is lost with the rest.
-                    if !stream.is_waiting() {
-                        self.adopt(stream.into_inner().0, &[], &[], ticket, load);
+                    if held.is_empty() && !socket.is_waiting() {
+                        self.adopt(socket.into_inner().0, &[], &[], ticket, load);
                     }
                 }
                 return;
             }
         };
         match served {
-            Some(Ok(())) => {}
-            Some(Err(error)) if !error.is_timeout() => {
+            Some(Ok(Ok(()))) => {}
+            Some(Err(error)) => {
                 tracing::debug!(%error, %peer, "an http connection ended");
                 return;
             }
-            None | Some(Err(_)) => {
+            Some(Ok(Err(error))) if !error.is_timeout() => {
+                tracing::debug!(%error, %peer, "an http connection ended");
+                return;
+            }
+            None | Some(Ok(Err(_))) => {
                 // Silence between two requests is nobody's fault.
-                let parts = connection.into_parts();
-                if let Some(parts) =
-                    parts.filter(|parts| !answered.get() || !parts.read_buf.is_empty())
+                let is_asking = connection
+                    .into_parts()
+                    .is_some_and(|parts| !parts.read_buf.is_empty());
+                if let Some((socket, _)) = cork.into_inner()
+                    && (is_asking || !answered.get())
                 {
-                    let (mut stream, _) = parts.io.into_inner().into_inner();
-                    say_late(&mut stream);
+                    say_late(&mut socket.into_inner().0);
                 }
                 return;
             }
@@ -149,21 +158,35 @@ impl Worker {
         let Ok(upgraded) = waiting.await else {
             return;
         };
-        if let Ok(parts) = upgraded.downcast::<TokioIo<Unstalled>>() {
+        if let Ok(parts) = upgraded.downcast::<TokioIo<Cork>>() {
+            drop(parts.io);
+            let Some((socket, held)) = cork.into_inner() else {
+                return;
+            };
             // `read_buf` pins hyper's whole buffer even when it is empty: it ends here.
-            let (stream, unread) = parts.io.into_inner().into_inner();
+            let (stream, unread) = socket.into_inner();
             let behind = [&parts.read_buf[..], &unread[..]].concat();
             drop((parts.read_buf, unread));
-            self.adopt(stream, &[], &behind, ticket, load);
+            self.adopt(stream, &held, &behind, ticket, load);
         }
     }
 }
 
-/// Whoever asks too much waits for all that is under way, the worker's turn included, before each
-/// answer: of requests sent in one go hyper would answer a dozen before it lets go.
-async fn let_others_go_first<B>(response: &Response<B>) {
-    if response.status() == StatusCode::TOO_MANY_REQUESTS {
-        tokio::task::yield_now().await;
+/// Answers to somebody who asks too much.
+#[derive(Default)]
+struct Refusals(Cell<usize>);
+
+impl Refusals {
+    /// After some of them everything else that is under way comes first, the worker's turn included:
+    /// hyper would go on as long as there is something to answer.
+    async fn note<B>(&self, response: &Response<B>) {
+        if response.status() != StatusCode::TOO_MANY_REQUESTS {
+            return;
+        }
+        self.0.set(self.0.get() + 1);
+        if self.0.get().is_multiple_of(REFUSALS_AT_ONCE) {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
