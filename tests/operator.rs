@@ -145,6 +145,53 @@ fn a_channel_is_followed_through_a_restart() {
     assert_eq!(numbers, [json!(0), json!(1), json!(2)], "{output}");
 }
 
+#[test]
+fn who_may_open_the_socket_follows_a_channel_without_the_secret() {
+    for server in [Server::start(&[]), Server::start_tls("")] {
+        let socket = server.data_dir().join("control.sock").display().to_string();
+        let listening = server.addr().to_string();
+        let follow = |channel: &str| {
+            let mut command = support::command();
+            // Nothing but where the server is: neither its secret nor its certificates.
+            command
+                .args([
+                    "subscribe",
+                    channel,
+                    "--count",
+                    "1",
+                    "--config",
+                    "/dev/null",
+                ])
+                .args(["--set", &format!("control.socket={socket}")])
+                .args(["--set", &format!("server.listen={listening}")])
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            command
+        };
+        // The second has an owner, and is followed as by him.
+        for channel in ["post_1", "feed_ann"] {
+            let mut follower = follow(channel).spawn().unwrap();
+            eventually("the follower", Duration::from_secs(20), || {
+                server.stats()["connectionsByChannel"][channel] == 1
+            });
+            let event = r#"{"type":"n","n":7}"#;
+            said(&server, &["publish", channel, event]);
+            let output = wait(&mut follower);
+            let event: Value = serde_json::from_str(&output).unwrap();
+            assert_eq!(event["n"], 7, "{output}");
+        }
+        for (channel, why) in [
+            ("nosuch_1", "no type of channel"),
+            ("post", "no channel's key"),
+        ] {
+            let output = follow(channel).output().unwrap();
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{error}");
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
+
 fn wait(child: &mut std::process::Child) -> String {
     let mut output = String::new();
     child

@@ -1,18 +1,21 @@
 //! `fanfare subscribe`: follows a channel in the terminal, as one of its clients.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Args;
-use fanfare::auth::{Authority, TokenSubject, keys};
-use fanfare::clock::Clock;
-use fanfare::config::{self, Access, Config, Sources};
+use fanfare::config::{self, Sources};
 use fanfare::probe::{Problem, Socket, Target};
-use fanfare::protocol::ChannelKey;
-use fanfare::tls::Endpoint;
+use fanfare::tls::own_client;
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use super::Failure;
+use super::operator::{self, Operator};
 
 /// For opening the socket and for the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,13 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Before the next attempt.
 const PAUSE: Duration = Duration::from_secs(1);
-const USER: &str = "fanfare-subscribe";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Every event is a line of JSON on stdout, as clients get it; everything else is on stderr. The token
-is signed with the server's secret, for the owner where a channel has one. When the connection ends,
-the command comes back for what it missed. Ctrl-C ends it.")]
+Every event is a line of JSON on stdout, as clients get it; everything else is on stderr. The server
+is asked for a token over its control socket: the owner's, where a channel has one. When the
+connection ends, the command comes back for what it missed. Ctrl-C ends it.")]
 pub struct Subscribe {
     /// The channel's key, such as post_42
     channel: String,
@@ -39,36 +41,23 @@ pub struct Subscribe {
 impl Subscribe {
     pub fn run(&self, sources: &Sources) -> Result<(), Failure> {
         let config = config::load(sources)?;
-        let channel = ChannelKey::parse(&self.channel, config.limits.channel_key_bytes)
-            .map_err(|error| Failure::Other(format!("{:?}: {error}", self.channel).into()))?;
-        let secret = keys::secret(&config.auth, &config.data_dir)
-            .map_err(|error| Failure::Other(error.into()))?;
-        let authority = Authority::new(&secret, &config.auth);
-        let subject = TokenSubject {
-            user_id: user(&config, &channel)?,
-            channels: vec![channel.to_string()],
-            ..TokenSubject::default()
-        };
-        let target = target(&config)?;
+        let socket = operator::socket(&config)?;
         let mut position = Value::Null;
         let mut left = self.count.unwrap_or(u64::MAX);
         let mut was_in = false;
         while left > 0 {
-            let token = authority.issue(&subject, Clock::system().unix_ms()).token;
-            let followed = follow(
-                &target,
-                &token,
-                &channel,
-                &mut position,
-                &mut left,
-                &mut was_in,
-            );
+            let followed = self
+                .come_in(&socket, config.server.listen)
+                .map_err(Ended::Server)
+                .and_then(|way| follow(&way, &mut position, &mut left, &mut was_in));
             match followed {
                 Ok(()) => {}
                 // The first time, what is wrong is most likely here to stay.
+                Err(Ended::Server(failure)) if !was_in => return Err(failure),
                 Err(Ended::Socket(problem)) if !was_in => {
                     return Err(Failure::Unreachable(problem.to_string()));
                 }
+                Err(Ended::Server(_)) => std::thread::sleep(PAUSE),
                 Err(Ended::Socket(problem)) => {
                     writeln!(io::stderr(), "fanfare: {problem}; coming back")?;
                     std::thread::sleep(PAUSE);
@@ -79,25 +68,45 @@ impl Subscribe {
         }
         Ok(())
     }
+
+    /// Asks the server for a token, and how to speak with its listener.
+    fn come_in(&self, socket: &Path, listening: SocketAddr) -> Result<Way, Failure> {
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("channel", &self.channel)
+            .finish();
+        let path = format!("/control/follow?{query}");
+        let told = Operator::to(socket)?.post(&path, &Value::Null, &[])?;
+        let unlike = || Failure::Other("the server's answer is not understood".into());
+        let word = |key: &str| told[key].as_str().map(str::to_owned);
+        let certificate = word("certificate").map(|text| BASE64_STANDARD.decode(text));
+        let certificate = certificate.transpose().map_err(|_| unlike())?;
+        let tls = certificate.map(|der| own_client(der.into()).ok_or_else(unlike));
+        Ok(Way {
+            target: Target::of_listener(listening, tls.transpose()?),
+            token: word("token").ok_or_else(unlike)?,
+            channel: word("channel").ok_or_else(unlike)?,
+        })
+    }
+}
+
+/// How to get in, once.
+struct Way {
+    target: Target,
+    token: String,
+    channel: String,
 }
 
 /// Why a connection is no longer followed.
 enum Ended {
+    Server(Failure),
     Socket(Problem),
     Output(io::Error),
 }
 
-fn follow(
-    target: &Target,
-    token: &str,
-    channel: &ChannelKey,
-    position: &mut Value,
-    left: &mut u64,
-    was_in: &mut bool,
-) -> Result<(), Ended> {
-    let mut socket = Socket::open(target, token, PATIENCE).map_err(Ended::Socket)?;
+fn follow(way: &Way, position: &mut Value, left: &mut u64, was_in: &mut bool) -> Result<(), Ended> {
+    let mut socket = Socket::open(&way.target, &way.token, PATIENCE).map_err(Ended::Socket)?;
     let answer = socket
-        .subscribe_from(channel.as_str(), position)
+        .subscribe_from(&way.channel, position)
         .map_err(Ended::Socket)?;
     *was_in = true;
     let data = &answer["data"];
@@ -112,7 +121,7 @@ fn follow(
     while *left > 0 {
         let message = socket.next(SILENCE_MAX).map_err(Ended::Socket)?;
         let meta = &message["_meta"];
-        if meta["channel"] != channel.as_str() {
+        if meta["channel"] != way.channel.as_str() {
             continue;
         }
         let mut out = io::stdout().lock();
@@ -126,26 +135,4 @@ fn follow(
     }
     socket.close();
     Ok(())
-}
-
-/// Who may follow it.
-fn user(config: &Config, channel: &ChannelKey) -> Result<String, Failure> {
-    let refused = |why: String| Err(Failure::Other(why.into()));
-    let kind = channel.kind();
-    match config.channels.rule(kind).map(|rule| rule.subscribe) {
-        Some(Access::Own) => Ok(channel.id().to_owned()),
-        Some(Access::Any | Access::Token | Access::Backend) => Ok(USER.to_owned()),
-        Some(Access::None) => refused(format!("channels.{kind}.subscribe lets nobody in")),
-        None => refused(format!("{kind:?} is no type of channel that is configured")),
-    }
-}
-
-fn target(config: &Config) -> Result<Target, Failure> {
-    let tls = match &config.server.tls {
-        Some(files) => Endpoint::new(Some(files))
-            .map_err(|fault| Failure::Other(fault.into()))?
-            .own_client(),
-        None => None,
-    };
-    Ok(Target::of_listener(config.server.listen, tls))
 }

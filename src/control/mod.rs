@@ -5,6 +5,7 @@
 //!
 //! Not for: what the network may reach.
 
+mod following;
 mod listen;
 mod stream;
 mod tail;
@@ -125,6 +126,7 @@ async fn answer(
         (&Method::GET, "/control/status") => Ok(whole(status(parts))),
         (&Method::GET, "/control/stats") => Ok(whole(stats(parts))),
         (&Method::GET, "/control/tail") => tail::tail(parts, tails, request.uri().query()).await,
+        (&Method::POST, "/control/follow") => following::follow(parts, request.uri().query()),
         (&Method::POST, "/control/backup") => backup(parts).await,
         (&Method::POST, "/control/reload") => reload(parts).await,
         (_, path) if path.starts_with("/control/") => Err(ApiError::no_route()),

@@ -150,10 +150,13 @@ impl Endpoint {
 
     /// How the server itself connects to this listener; `None`: it is plain.
     pub fn own_client(&self) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+        own::client(self.end_entity()?)
+    }
+
+    /// The certificate that it shows, of those it has; `None`: it is plain.
+    pub fn end_entity(&self) -> Option<CertificateDer<'static>> {
         let current = self.0.current.load();
-        let end_entity = current.as_ref()?.end_entity.clone()?;
-        let name = ServerName::try_from("localhost").ok()?;
-        Some((own::client(end_entity, &self.0.provider), name))
+        current.as_ref()?.end_entity.clone()
     }
 
     fn current(&self, certificate: Certificate) -> Current {

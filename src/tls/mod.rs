@@ -12,3 +12,4 @@ mod own;
 pub use certificate::{Fault, Files};
 pub use endpoint::{Endpoint, Prepared, Refreshed};
 pub use greeting::{ANSWER, Spoken, first_words};
+pub use own::client as own_client;

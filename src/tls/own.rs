@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
@@ -14,22 +14,22 @@ struct Pinned {
     provider: Arc<CryptoProvider>,
 }
 
-/// A client that believes this certificate and no other.
-pub(super) fn client(
+/// A client that believes this certificate and no other, and the name that it calls the listener by.
+pub fn client(
     certificate: CertificateDer<'static>,
-    provider: &Arc<CryptoProvider>,
-) -> Arc<ClientConfig> {
+) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Pinned {
         certificate,
-        provider: Arc::clone(provider),
+        provider: Arc::clone(&provider),
     };
-    let config = ClientConfig::builder_with_provider(Arc::clone(provider))
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for both versions")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    Arc::new(config)
+    Some((Arc::new(config), ServerName::try_from("localhost").ok()?))
 }
 
 impl ServerCertVerifier for Pinned {
