@@ -17,7 +17,7 @@ use super::fleet::Fleet;
 use super::host::{Host, Keys};
 use super::process::{Reading, Used};
 use super::report::{Of, Report, Section};
-use super::{Failure, Progress, Setup, descriptors, stopwatch};
+use super::{Failure, Progress, Setup, stopwatch};
 
 /// The limits that stop the attacker, as they are by default; other measurements have none.
 const LIMITS: [(&str, &str); 2] = [
@@ -60,10 +60,7 @@ pub struct Attack {
 pub fn run(setup: &Setup, plan: &Attack, progress: &mut Progress) -> Result<Report, Failure> {
     let mut report = Report::new("attack", CLAIM);
     let mut conditions = Conditions::default();
-    let subscribers = descriptors::make_room(plan.subscribers);
-    if subscribers < plan.subscribers {
-        conditions.warn(descriptors::too_few(plan.subscribers, subscribers));
-    }
+    let subscribers = conditions.sockets(plan.subscribers);
     let settings = LIMITS.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let host = Host::node(setup, 0, &Keys::random(), &settings)?;
     let key = host.door.channel(&host.fleeting, 0);

@@ -1,5 +1,6 @@
 //! Whether the figures can be trusted: was the client the bottleneck, was the machine busy.
 
+use super::descriptors;
 use super::process::Used;
 
 /// Of one CPU. A client above it may have held the server back.
@@ -22,6 +23,15 @@ impl Conditions {
             self.client = self.client.max(used.client / used.seconds);
             self.others = self.others.max(used.others / used.seconds);
         }
+    }
+
+    /// How many sockets there can be of so many; that they are fewer has to be said.
+    pub fn sockets(&mut self, wanted: usize) -> usize {
+        let sockets = descriptors::make_room(wanted);
+        if sockets < wanted {
+            self.warn(descriptors::too_few(wanted, sockets));
+        }
+        sockets
     }
 
     /// Something else that has to be said.

@@ -37,10 +37,7 @@ pub fn run(setup: &Setup, plan: &Connect, progress: &mut Progress) -> Result<Rep
     // During a storm the server may not have noticed yet that the old sockets are gone; if there is no
     // room for both, it has to.
     descriptors::make_room(plan.clients.saturating_mul(2));
-    let clients = descriptors::make_room(plan.clients);
-    if clients < plan.clients {
-        conditions.warn(descriptors::too_few(plan.clients, clients));
-    }
+    let clients = conditions.sockets(plan.clients);
     let title = format!(
         "connect: {clients} clients with a token, a greeting and one subscription; {} storms",
         plan.rounds

@@ -8,7 +8,7 @@ use super::fleet::Fleet;
 use super::host::Host;
 use super::process::{Reading, Used};
 use super::report::{Of, Report, Section};
-use super::{Failure, Progress, Setup, descriptors, stopwatch};
+use super::{Failure, Progress, Setup, stopwatch};
 
 /// Before it counts: buffers grow, the scheduler finds its places.
 pub(super) const WARM_UP: Duration = Duration::from_millis(300);
@@ -52,10 +52,7 @@ pub enum Load {
 pub fn run(setup: &Setup, plan: &Fanout, progress: &mut Progress) -> Result<Report, Failure> {
     let mut report = Report::new("fanout", CLAIM);
     let mut conditions = Conditions::default();
-    let subscribers = descriptors::make_room(plan.subscribers);
-    if subscribers < plan.subscribers {
-        conditions.warn(descriptors::too_few(plan.subscribers, subscribers));
-    }
+    let subscribers = conditions.sockets(plan.subscribers);
     let plan = Fanout {
         subscribers,
         channels: plan.channels.clamp(1, subscribers.max(1)),

@@ -7,7 +7,7 @@ use super::fleet::Fleet;
 use super::host::Host;
 use super::process::{Reading, resident_bytes};
 use super::report::{Of, Report, Section};
-use super::{Failure, Progress, Setup, descriptors, stopwatch};
+use super::{Failure, Progress, Setup, stopwatch};
 
 /// Channels that the sockets share; each has its own notifications besides.
 const CHANNELS: usize = 100;
@@ -33,10 +33,7 @@ pub struct Idle {
 pub fn run(setup: &Setup, plan: &Idle, progress: &mut Progress) -> Result<Report, Failure> {
     let mut report = Report::new("idle", CLAIM);
     let mut conditions = Conditions::default();
-    let sockets = descriptors::make_room(plan.sockets);
-    if sockets < plan.sockets {
-        conditions.warn(descriptors::too_few(plan.sockets, sockets));
-    }
+    let sockets = conditions.sockets(plan.sockets);
     let title = format!(
         "idle: {sockets} sockets with a token and two subscriptions, read after {:?}",
         plan.settle

@@ -10,7 +10,7 @@ use super::host::{Host, Keys};
 use super::process::{Reading, Used};
 use super::redis_server::{RedisServer, RedisUsed};
 use super::report::{Of, Report, Section};
-use super::{Failure, Progress, Setup, descriptors};
+use super::{Failure, Progress, Setup};
 
 /// Events that a channel keeps, as with default settings.
 const HISTORY: usize = 100;
@@ -43,10 +43,7 @@ pub struct Nodes {
 pub fn run(setup: &Setup, plan: &Nodes, progress: &mut Progress) -> Result<Report, Failure> {
     let mut report = Report::new("nodes", CLAIM);
     let mut conditions = Conditions::default();
-    let subscribers = descriptors::make_room(plan.subscribers);
-    if subscribers < plan.subscribers {
-        conditions.warn(descriptors::too_few(plan.subscribers, subscribers));
-    }
+    let subscribers = conditions.sockets(plan.subscribers);
     let title = |load: &Load| {
         format!(
             "{} nodes and one, on one Redis: {subscribers} subscribers of a channel with history, {} bytes, \

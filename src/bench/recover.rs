@@ -10,7 +10,7 @@ use super::fleet::Fleet;
 use super::host::Host;
 use super::process::Reading;
 use super::report::{Of, Report, Section};
-use super::{Failure, Progress, Setup, descriptors, stopwatch};
+use super::{Failure, Progress, Setup, stopwatch};
 
 /// Events of each channel that arrive live before the cut, and again after it.
 const LIVE: usize = 5;
@@ -48,10 +48,7 @@ struct Position {
 pub fn run(setup: &Setup, plan: &Recover, progress: &mut Progress) -> Result<Report, Failure> {
     let mut report = Report::new("recover", CLAIM);
     let mut conditions = Conditions::default();
-    let subscribers = descriptors::make_room(plan.subscribers);
-    if subscribers < plan.subscribers {
-        conditions.warn(descriptors::too_few(plan.subscribers, subscribers));
-    }
+    let subscribers = conditions.sockets(plan.subscribers);
     let channels = plan.channels.clamp(1, subscribers.max(1));
     let missed = plan.missed;
     let title = format!(

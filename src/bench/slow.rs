@@ -10,7 +10,7 @@ use super::host::{Host, Keys};
 use super::process::{Reading, Used};
 use super::report::{Of, Report, Section};
 use super::stalled::Aftermath;
-use super::{Failure, Progress, Setup, descriptors};
+use super::{Failure, Progress, Setup};
 
 /// The values of `channels.*.slow`, with what becomes of a socket that stalls.
 const POLICIES: [(&str, bool); 3] = [
@@ -48,10 +48,7 @@ pub fn run(setup: &Setup, plan: &Slow, progress: &mut Progress) -> Result<Report
     let mut report = Report::new("slow", CLAIM);
     let mut conditions = Conditions::default();
     let wanted = plan.subscribers + plan.stalled;
-    let subscribers = descriptors::make_room(wanted);
-    if subscribers < wanted {
-        conditions.warn(descriptors::too_few(wanted, subscribers));
-    }
+    let subscribers = conditions.sockets(wanted);
     let plan = Slow {
         subscribers: subscribers.saturating_sub(plan.stalled).max(1),
         ..plan.clone()

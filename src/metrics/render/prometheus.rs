@@ -3,20 +3,16 @@
 //! Names begin with `fanfare_`, units are seconds and bytes. No label has values that clients choose:
 //! what is not in a table of ours is `other`. Nothing is per channel or per user.
 
+mod page;
 mod redis;
 
-use std::collections::BTreeMap;
-
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
-};
-use prometheus::{TEXT_FORMAT, TextEncoder};
+use prometheus::TEXT_FORMAT;
 
 use crate::broker::Health;
 use crate::event_log::Loss;
 use crate::metrics::{ALERTS, Snapshot};
 use crate::protocol::Close;
-use crate::timing::{BOUNDS_US, Timing};
+use page::{Page, Series, bounded, series};
 
 /// The media type of [`metrics`].
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
@@ -52,7 +48,7 @@ const OTHER: &str = "other";
 
 /// The text.
 pub fn metrics(snapshot: &Snapshot) -> String {
-    let mut page = Page(Vec::new());
+    let mut page = Page::default();
     about_the_process(snapshot, &mut page);
     about_sockets(snapshot, &mut page);
     about_requests(snapshot, &mut page);
@@ -61,10 +57,7 @@ pub fn metrics(snapshot: &Snapshot) -> String {
     if let Some(redis) = &snapshot.redis {
         redis::about_redis(redis, &mut page);
     }
-    // The encoder refuses a family without a name or a series: `Page` adds neither.
-    TextEncoder::new()
-        .encode_to_string(&page.0)
-        .unwrap_or_default()
+    page.text()
 }
 
 fn about_the_process(s: &Snapshot, page: &mut Page) {
@@ -435,100 +428,4 @@ fn states(health: &Health) -> Vec<Series> {
 
 fn known(name: &str, table: &[&str]) -> String {
     String::from(if table.contains(&name) { name } else { OTHER })
-}
-
-/// A series: its labels and its value.
-type Series = (Vec<LabelPair>, f64);
-
-fn series<const N: usize>(labels: [(&str, impl Into<String>); N], value: f64) -> Series {
-    let pair = |(name, value): (&str, _)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.to_string());
-        pair.set_value(Into::<String>::into(value));
-        pair
-    };
-    (labels.map(pair).into(), value)
-}
-
-/// Sums up what gets the same labels.
-fn bounded<const N: usize>(
-    counts: &[(String, u64)],
-    labels: impl Fn(&str) -> [(&'static str, String); N],
-) -> Vec<Series> {
-    let mut sums = BTreeMap::new();
-    for (name, count) in counts {
-        *sums.entry(labels(name)).or_default() += count;
-    }
-    let sums = sums.into_iter();
-    sums.map(|(labels, sum): (_, u64)| series(labels, sum as f64))
-        .collect()
-}
-
-/// The families in the order in which they are shown.
-struct Page(Vec<MetricFamily>);
-
-impl Page {
-    fn gauge(&mut self, name: &str, help: &str, value: impl Into<f64>) {
-        self.gauges(name, help, vec![(Vec::new(), value.into())]);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: f64) {
-        self.counters(name, help, vec![(Vec::new(), value)]);
-    }
-
-    fn gauges(&mut self, name: &str, help: &str, series: Vec<Series>) {
-        let metrics = series.into_iter().map(|(labels, value)| {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            let mut metric = Metric::from_gauge(gauge);
-            metric.set_label(labels);
-            metric
-        });
-        self.add(MetricType::GAUGE, name, help, metrics.collect());
-    }
-
-    fn counters(&mut self, name: &str, help: &str, series: Vec<Series>) {
-        let metrics = series.into_iter().map(|(labels, value)| {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            let mut metric = Metric::from_label(labels);
-            metric.set_counter(counter);
-            metric
-        });
-        self.add(MetricType::COUNTER, name, help, metrics.collect());
-    }
-
-    /// Histograms with the same buckets.
-    fn histograms(&mut self, name: &str, help: &str, series: Vec<(Vec<LabelPair>, &Timing)>) {
-        let metrics = series.into_iter().map(|(labels, timing)| {
-            let buckets = BOUNDS_US.iter().zip(timing.cumulative);
-            let buckets = buckets.map(|(bound, count)| {
-                let mut bucket = Bucket::default();
-                bucket.set_upper_bound(*bound as f64 / 1e6);
-                bucket.set_cumulative_count(count);
-                bucket
-            });
-            let mut histogram = Histogram::default();
-            histogram.set_bucket(buckets.collect());
-            histogram.set_sample_count(timing.count());
-            histogram.set_sample_sum(timing.sum_us as f64 / 1e6);
-            let mut metric = Metric::from_label(labels);
-            metric.set_histogram(histogram);
-            metric
-        });
-        self.add(MetricType::HISTOGRAM, name, help, metrics.collect());
-    }
-
-    /// A family that has no series yet is left out: the format has no such thing.
-    fn add(&mut self, kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) {
-        if metrics.is_empty() {
-            return;
-        }
-        let mut family = MetricFamily::default();
-        family.set_name(format!("fanfare_{name}"));
-        family.set_help(help.to_string());
-        family.set_field_type(kind);
-        family.set_metric(metrics);
-        self.0.push(family);
-    }
 }
