@@ -219,7 +219,7 @@ test('what root lays into the folder of credentials, the server can read', async
   await ready();
 });
 
-test('killed, it is back within two seconds with everything acknowledged', async () => {
+test('killed, it is back within two seconds with everything acknowledged', async (t) => {
   const took = [];
   let n = 0;
   for (let round = 0; round < 3; round += 1) {
@@ -234,8 +234,9 @@ test('killed, it is back within two seconds with everything acknowledged', async
     took.push(performance.now() - began);
     assert.deepEqual((await history('post_killed')).map((event) => event.n).sort((a, b) => a - b), upTo(n));
   }
-  // The rest of the machine may be in the way of two of three.
-  assert.ok(Math.min(...took) < 2_000, `${took.map(Math.round)} ms`);
+  t.diagnostic(`back after ${took.map(Math.round).join(', ')} ms`);
+  // The rest of the machine may be in the way of one of three.
+  assert.ok(took.toSorted((a, b) => a - b)[1] < 2_000, `${took.map(Math.round)} ms`);
 });
 
 test('a good file is reloaded, and nobody notices', async () => {
