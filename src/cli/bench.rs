@@ -65,20 +65,8 @@ enum What {
         /// Subscribers [default: 1000; quick: 100]
         #[arg(short, value_name = "SUBSCRIBERS")]
         n: Option<usize>,
-        /// As much as it takes, with so many publications under way as -w says
-        #[arg(long)]
-        saturate: bool,
-        /// Publications under way with --saturate; may be repeated
-        #[arg(
-            short,
-            value_name = "WINDOW",
-            value_delimiter = ',',
-            default_value = "4"
-        )]
-        w: Vec<usize>,
-        /// Events a second; may be repeated
-        #[arg(short, value_name = "RATE", value_delimiter = ',')]
-        r: Vec<f64>,
+        #[command(flatten)]
+        loads: Loads,
         /// Channels that the subscribers are spread over
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
         channels: u16,
@@ -150,20 +138,8 @@ enum What {
         /// redis-server from PATH, for the time of the measurement]
         #[arg(long, value_name = "URL")]
         redis: Option<String>,
-        /// As much as they take, with so many publications under way as -w says
-        #[arg(long)]
-        saturate: bool,
-        /// Publications under way with --saturate; may be repeated
-        #[arg(
-            short,
-            value_name = "WINDOW",
-            value_delimiter = ',',
-            default_value = "4"
-        )]
-        w: Vec<usize>,
-        /// Events a second; may be repeated
-        #[arg(short, value_name = "RATE", value_delimiter = ',')]
-        r: Vec<f64>,
+        #[command(flatten)]
+        loads: Loads,
         /// Measurements of each kind; the median counts [default: 3; quick: 1]
         #[arg(long)]
         rounds: Option<usize>,
@@ -181,6 +157,25 @@ enum What {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
+}
+
+/// How much is published.
+#[derive(Debug, Args)]
+struct Loads {
+    /// As much as is taken, with so many publications under way as -w says
+    #[arg(long)]
+    saturate: bool,
+    /// Publications under way with --saturate; may be repeated
+    #[arg(
+        short,
+        value_name = "WINDOW",
+        value_delimiter = ',',
+        default_value = "4"
+    )]
+    w: Vec<usize>,
+    /// Events a second; may be repeated
+    #[arg(short, value_name = "RATE", value_delimiter = ',')]
+    r: Vec<f64>,
 }
 
 #[derive(Debug, Args)]
@@ -307,9 +302,7 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
         }
         What::Fanout {
             n,
-            saturate,
-            w,
-            r,
+            loads,
             channels,
             publishers,
             rounds,
@@ -318,7 +311,7 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
                 subscribers: size(n, 1_000, 100),
                 channels: channels.into(),
                 publishers: publishers.into(),
-                loads: loads(saturate, &w, &r, 10.0)?,
+                loads: loads.all(10.0)?,
                 duration,
                 rounds: size(rounds, 3, 1),
             };
@@ -379,9 +372,7 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
             nodes,
             n,
             redis,
-            saturate,
-            w,
-            r,
+            loads,
             rounds,
         } => {
             if setup.target.is_some() {
@@ -391,7 +382,7 @@ fn measure(what: What, setup: &Setup, quick: bool, duration: Duration) -> Result
                 nodes: nodes.into(),
                 subscribers: size(n, 1_000, 100),
                 redis,
-                loads: loads(saturate, &w, &r, 100.0)?,
+                loads: loads.all(100.0)?,
                 duration,
                 rounds: size(rounds, 3, 1),
             };
@@ -411,22 +402,20 @@ fn rate(given: f64) -> Result<f64, Failure> {
     )))
 }
 
-fn loads(
-    saturate: bool,
-    windows: &[usize],
-    rates: &[f64],
-    usual: f64,
-) -> Result<Vec<Load>, Failure> {
-    for &given in rates {
-        rate(given)?;
+impl Loads {
+    /// What was asked for, else a rate that is usual and the peak.
+    fn all(&self, usual: f64) -> Result<Vec<Load>, Failure> {
+        for &given in &self.r {
+            rate(given)?;
+        }
+        let windows = self.w.iter().map(|&window| Load::Window(window.max(1)));
+        let rated = self.r.iter().map(|&rate| Load::Rate(rate));
+        Ok(match (self.saturate, self.r.is_empty()) {
+            (false, false) => rated.collect(),
+            (true, _) => rated.chain(windows).collect(),
+            (false, true) => std::iter::once(Load::Rate(usual)).chain(windows).collect(),
+        })
     }
-    let windows = windows.iter().map(|&window| Load::Window(window.max(1)));
-    let rated = rates.iter().map(|&rate| Load::Rate(rate));
-    Ok(match (saturate, rates.is_empty()) {
-        (false, false) => rated.collect(),
-        (true, _) => rated.chain(windows).collect(),
-        (false, true) => std::iter::once(Load::Rate(usual)).chain(windows).collect(),
-    })
 }
 
 impl How {
