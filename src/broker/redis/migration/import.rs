@@ -154,7 +154,8 @@ impl Vault {
                     let mut ask = Ask::script(NOTE, self.keys.notes(&note.user_id));
                     for note in notes {
                         let (order, row) = notifications::to_row(note)?;
-                        ask = ask.number(order).number(note.is_read.into()).arg(row);
+                        ask = ask.arg(notifications::digits(order));
+                        ask = ask.number(note.is_read.into()).arg(row);
                     }
                     asks.push(ask);
                 }
@@ -192,6 +193,7 @@ impl Vault {
                         }
                         Given::Added(note) => {
                             let (order, row) = notifications::to_row(note)?;
+                            let order = notifications::digits(order);
                             format!("{order} {}", String::from_utf8_lossy(&row))
                         }
                     };
@@ -282,7 +284,11 @@ impl Vault {
                         <[String; 3]>::try_from(self.keys.notes(&note.user_id)).unwrap_or_default();
                     for (name, key) in [("HMGET", rows), ("ZMSCORE", unread), ("ZMSCORE", read)] {
                         let ask = Ask::command(name, key);
-                        asks.push(orders.iter().fold(ask, |ask, order| ask.number(*order)));
+                        asks.push(
+                            orders
+                                .iter()
+                                .fold(ask, |ask, order| ask.arg(order.as_str())),
+                        );
                     }
                     reads.push(Box::new(move |answers| {
                         read_notes(&note.user_id, &orders, answers)
@@ -412,30 +418,29 @@ fn events_of<'a>(
     events.collect()
 }
 
-fn orders(notes: &[&Notification]) -> Result<Vec<u64>, Error> {
+fn orders(notes: &[&Notification]) -> Result<Vec<String>, Error> {
     let order = |note: &&Notification| {
         let taken_apart = notifications::taken_apart(&note.id).ok_or_else(garbled)?;
-        Ok(taken_apart.0)
+        Ok(notifications::digits(taken_apart.0))
     };
     notes.iter().map(order).collect()
 }
 
 fn read_notes(
     user_id: &str,
-    orders: &[u64],
+    orders: &[String],
     answers: &mut std::vec::IntoIter<Value>,
 ) -> Result<Vec<Option<Record>>, Error> {
     let rows: Vec<Option<Vec<u8>>> = next(answers)?;
     let unread: Vec<Option<f64>> = next(answers)?;
     let read: Vec<Option<f64>> = next(answers)?;
     let mut found = Vec::with_capacity(orders.len());
-    for (at, row) in rows.into_iter().enumerate() {
+    for (at, (order, row)) in orders.iter().zip(rows).enumerate() {
         let is_in = |list: &[Option<f64>]| list.get(at).is_some_and(Option::is_some);
-        let order = orders.get(at).map_or_else(String::new, u64::to_string);
         found.push(match (row, is_in(&unread), is_in(&read)) {
             (Some(row), true, false) | (Some(row), false, true) => {
                 let note = stored_note(user_id, is_in(&read), order.as_bytes(), &row)?;
-                Some(Record::Notification(note.1))
+                Some(Record::Notification(note))
             }
             _ => None,
         });

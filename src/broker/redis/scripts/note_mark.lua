@@ -36,7 +36,7 @@ else
         redis.call('HDEL', KEYS[3], order)
         changed = changed + 1
       elseif redis.call('ZREM', from, order) == 1 then
-        redis.call('ZADD', to, order, order)
+        redis.call('ZADD', to, 0, order)
         changed = changed + 1
         places[#places + 1] = (i - 3) / 2
       end
