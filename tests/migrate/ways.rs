@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::support::Server;
-use crate::support::redis::{RedisServer, Secured, Sentinels, Topology, on_every_redis};
+use crate::support::redis::{Cluster, RedisServer, Secured, Sentinels, Topology, on_every_redis};
 use crate::told::{Told, has_all, tell};
-use crate::{REFUSED, gets, is_refused, migrate, move_to, publish, report, server_with};
+use crate::{REFUSED, gets, is_refused, migrate, move_to, publish, report, server, server_with};
 
 on_every_redis! {
     all_goes_there_and_back
@@ -114,4 +114,58 @@ fn what_replicas_are_waited_for_survives_the_master() {
     client.send(&json!({"type": "history", "channel": "chat_{1}"}));
     let kept = client.next_of("history")["data"]["events"].clone();
     assert_eq!(kept.as_array().unwrap().len(), 9, "{kept}");
+}
+
+/// What an earlier run wrote is waited for as well, at servers that this one writes nothing to.
+#[test]
+fn what_goes_on_waits_for_the_replicas_of_all() {
+    let cluster = Cluster::with_replicas(1);
+    let url = cluster.url();
+    let mut server = server_with(&[
+        ("broker.redis.url", &url),
+        ("broker.redis.wait_replicas", "1"),
+        ("broker.redis.wait_timeout", "2s"),
+    ]);
+    tell(&server);
+    server.terminate();
+    let marked = cluster.nodes[..3].iter().position(|node| {
+        let answer = node.command(&["EXISTS", "ws:{!migration}:t"]);
+        !answer.starts_with("-MOVED")
+    });
+    let replica = &cluster.nodes[3 + (marked.unwrap() + 1) % 3];
+    replica.freeze();
+    for _ in 0..2 {
+        let without = migrate(&server, &["--to", "redis"]);
+        is_refused(&without, 1, "broker.redis.wait_replicas asks for");
+    }
+    replica.thaw();
+    cluster.agree();
+    let moved = report(&migrate(&server, &["--to", "redis"]));
+    assert_eq!(moved["resumed"], true);
+}
+
+#[test]
+fn it_says_what_may_throw_things_away() {
+    let redis = RedisServer::start(&[("maxmemory", "512mb"), ("maxmemory-policy", "volatile-lru")]);
+    let mut server = server(&redis.url());
+    let told = tell(&server);
+    server.terminate();
+    let output = migrate(&server, &["--to", "redis"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let sentence = "maxmemory-policy volatile-lru lets Redis throw away what is remembered";
+    assert!(said.contains(sentence), "{said}");
+    assert!(said.contains(&redis.address().to_string()), "{said}");
+    let moved = report(&output);
+    let warnings = moved["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{moved}");
+    assert!(warnings[0].as_str().unwrap().contains(sentence), "{moved}");
+    server.set("broker.backend", "redis");
+    server.restart();
+    has_all(&server, &told);
+    gets(&server, "chat_{1}", &told.chat, 5, &[6, 7, 8, 9]);
+    // Whether this channel had an event that was thrown away nobody could tell: nothing is promised.
+    let mut client = server.connect("u1");
+    let subscribed = crate::recover(&mut client, "chat_quiet", &told.quiet, 0);
+    assert_eq!(subscribed["recovered"], false, "{subscribed}");
+    assert_eq!(subscribed["reason"], "epoch_changed");
 }

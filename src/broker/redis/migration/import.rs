@@ -38,6 +38,22 @@ impl Destination {
         vault.refuse_if_used()?;
         Ok(Self(vault))
     }
+
+    /// What an operator should mend before servers rely on it.
+    ///
+    /// # Errors
+    /// It could not be asked.
+    pub fn warnings(&self) -> Result<Vec<String>, MigrationError> {
+        let evicting = self.0.evicting().map_err(target)?.into_iter();
+        let warning = |(server, policy)| {
+            format!(
+                "{server}: maxmemory-policy {policy} lets Redis throw away what is remembered: set it to \
+                 noeviction, best before this is run; as it is, who had subscribed to a channel without \
+                 events is told epoch_changed"
+            )
+        };
+        Ok(evicting.map(warning).collect())
+    }
 }
 
 impl Target for Destination {
@@ -93,10 +109,7 @@ impl Target for Destination {
         let asks = self.0.placing(records).map_err(target)?;
         self.0.ask_all(&asks).map_err(target)?;
         if let Some(checkpoint) = checkpoint {
-            let mark = serde_json::to_vec(checkpoint)
-                .map_err(|error| MigrationError::Target(Error::storage(error)))?;
-            let ask = Ask::command("SET", self.0.mark("t")).arg(mark);
-            self.0.ask(ask).map_err(target)?;
+            self.0.set_mark(checkpoint)?;
         }
         // Servers look for the mark after they are heard: one of both sees the other.
         if records.is_empty()
@@ -122,7 +135,9 @@ impl Target for Destination {
     fn finish(&mut self, checkpoint: &Checkpoint) -> Result<(), MigrationError> {
         let ground = checkpoint.compared.as_ref();
         let ground = ground.and_then(|(_, ground)| ground.as_deref());
-        if let Some(ground) = ground {
+        // It stands for channels of which nothing was forgotten; of what was thrown away nobody knows.
+        let evicts = !self.0.evicting().map_err(target)?.is_empty();
+        if let Some(ground) = ground.filter(|_| !evicts) {
             let now_ms = self.0.options.clock.unix_ms();
             let until_ms = (now_ms + HOLD_MS).min(remembered_ms(checkpoint.begun_ms));
             let run_ids = self.0.run_ids().map_err(target)?;
@@ -135,11 +150,24 @@ impl Target for Destination {
         }
         self.0.wait_for_replicas().map_err(target)?;
         let ask = Ask::command("DEL", self.0.mark("t"));
-        self.0.ask(ask).map(drop).map_err(target)
+        self.0.ask(ask).map_err(target)?;
+        let replicated = self.0.wait_for_replicas().map_err(target);
+        if replicated.is_err() {
+            // A replica that took over would have the mark: then it is not finished.
+            self.0.set_mark(checkpoint)?;
+        }
+        replicated
     }
 }
 
 impl Vault {
+    fn set_mark(&self, checkpoint: &Checkpoint) -> Result<(), MigrationError> {
+        let mark = serde_json::to_vec(checkpoint)
+            .map_err(|error| MigrationError::Target(Error::storage(error)))?;
+        let ask = Ask::command("SET", self.mark("t")).arg(mark);
+        self.ask(ask).map(drop).map_err(target)
+    }
+
     /// What puts records in place.
     fn placing(&self, records: &[Record]) -> Result<Vec<Ask>, Error> {
         let mut asks = Vec::with_capacity(records.len());

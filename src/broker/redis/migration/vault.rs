@@ -18,8 +18,8 @@ use crate::broker::redis::figures::Figures;
 use crate::broker::redis::history::{decode, garbled};
 use crate::broker::redis::keys::Keys;
 use crate::broker::redis::link::{Link, Routes};
-use crate::broker::redis::server::{Refusal, Server};
-use crate::broker::redis::slot::slot;
+use crate::broker::redis::server::{Refusal, Server, may_evict};
+use crate::broker::redis::slot::{SLOTS, slot};
 use crate::broker::redis::{OpenError, START_PATIENCE};
 
 /// Questions that go out together.
@@ -235,6 +235,19 @@ impl Vault {
         Ok((next, keys.collect()))
     }
 
+    /// Servers that may throw away what they are given, each with its policy.
+    pub(super) fn evicting(&self) -> Result<Vec<(String, String)>, Error> {
+        let mut evicting = Vec::new();
+        for server in self.servers()? {
+            let figures = self.runtime.block_on(server.figures());
+            let (figures, policy) = figures.ok_or(Error::Unavailable)?;
+            if may_evict(&policy, figures.max_bytes) {
+                evicting.push((figures.server, policy));
+            }
+        }
+        Ok(evicting)
+    }
+
     /// How many servers of ours hear what is told to all of them.
     pub(super) fn listeners(&self) -> Result<u64, Error> {
         let mut cmd = redis::cmd("PUBSUB");
@@ -285,8 +298,16 @@ impl Vault {
             return Ok(());
         }
         for server in self.servers()? {
+            // Since Redis 7.2 and in Valkey, WAIT counts from its connection's last write: an earlier run
+            // wrote over another one.
+            let Some(key) = self.any_key_of(&server) else {
+                continue;
+            };
+            let (mut set, mut delete) = (redis::cmd("SET"), redis::cmd("DEL"));
+            set.arg(&key).arg("");
+            delete.arg(&key);
             let answers = self.wait(async {
-                let answers = server.ask_waiting(vec![redis::cmd("PING")], wait).await;
+                let answers = server.ask_waiting(vec![set, delete], wait).await;
                 answers.map_err(|error| self.link.judge(&server, &error))
             })?;
             match answers.last() {
@@ -301,6 +322,18 @@ impl Vault {
             }
         }
         Ok(())
+    }
+}
+
+impl Vault {
+    /// A key of nobody's that is a server's to keep.
+    fn any_key_of(&self, server: &Server) -> Option<String> {
+        let keys = (0..4 * SLOTS).map(|n| self.keys.of_all_nodes(&format!("migration{n}"), "w"));
+        let is_its = |key: &String| {
+            let of = self.link.server(slot(key.as_bytes()));
+            of.is_ok_and(|of| of.id == server.id)
+        };
+        keys.into_iter().find(is_its)
     }
 }
 
