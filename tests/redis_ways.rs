@@ -106,6 +106,8 @@ fn a_write_that_no_replica_has_is_not_answered_with_success() {
         ("broker.redis.wait_timeout", "500ms"),
         ("channels.fast.subscribe", "any"),
         ("channels.fast.durability", "relaxed"),
+        ("channels.live.subscribe", "any"),
+        ("channels.live.history", "0"),
     ]);
     let tick = |channel: &str| {
         let body = json!({"channel": channel, "event": {"type": "tick"}});
@@ -130,4 +132,27 @@ fn a_write_that_no_replica_has_is_not_answered_with_success() {
     eventually("the replica has it", Duration::from_secs(30), || {
         tick("post_1") == 200
     });
+    // What is repeated writes nothing new, and no replica has it any more than it had.
+    let notes = "/api/user/notifications";
+    let event = json!({"channel": "post_1", "event": {"type": "once"}});
+    let live = json!({"channel": "live_1", "event": {"type": "once"}});
+    let new = json!({"userId": "u1", "type": "like", "title": "once", "message": "m"});
+    let read = json!({"notificationId": server.notify("u1", "hello")["id"], "isRead": true});
+    let key = [("X-API-Key", server.api_key()), ("Idempotency-Key", "k")];
+    let repeated: [&dyn Fn() -> u16; 4] = [
+        &|| server.json("POST", "/api/publish", &key, &event).status,
+        &|| server.json("POST", "/api/publish", &key, &live).status,
+        &|| server.json("POST", notes, &key, &new).status,
+        &|| server.as_user("u1", "PATCH", notes, &read).status,
+    ];
+    for (number, repeated) in repeated.iter().enumerate() {
+        replica.freeze();
+        for _ in 0..2 {
+            assert_eq!(repeated(), 503, "{number}");
+        }
+        replica.thaw();
+        eventually("the replica has it", Duration::from_secs(30), || {
+            repeated() == 200
+        });
+    }
 }

@@ -136,7 +136,9 @@ impl Redis {
         what: &'static str,
         ids: Vec<String>,
     ) -> Result<Changed, Error> {
-        let mut call = Call::script(Script::NoteMark, self.notes(user_id)).arg(what);
+        let mut keys = self.notes(user_id);
+        keys.push(self.keys.user(user_id, "nw"));
+        let mut call = Call::script(Script::NoteMark, keys).arg(what);
         let mut named = Vec::new();
         for id in ids {
             if let Some((order, random)) = taken_apart(&id) {

@@ -304,7 +304,7 @@ impl Vault {
                 continue;
             };
             let (mut set, mut delete) = (redis::cmd("SET"), redis::cmd("DEL"));
-            set.arg(&key).arg("");
+            set.arg(&key).arg("").arg("PX").arg(1);
             delete.arg(&key);
             let answers = self.wait(async {
                 let answers = server.ask_waiting(vec![set, delete], wait).await;
@@ -323,9 +323,7 @@ impl Vault {
         }
         Ok(())
     }
-}
 
-impl Vault {
     /// A key of nobody's that is a server's to keep.
     fn any_key_of(&self, server: &Server) -> Option<String> {
         let keys = (0..4 * SLOTS).map(|n| self.keys.of_all_nodes(&format!("migration{n}"), "w"));

@@ -5,6 +5,8 @@
 if KEYS[4] then
   local first = redis.call('GET', KEYS[4])
   if first then
+    -- Whoever waits for replicas waits for their having what is written now.
+    redis.call('SET', KEYS[4], first, 'KEEPTTL')
     local order, row = string.match(first, '^(%x+) (.*)$')
     local now = redis.call('HGET', KEYS[3], order)
     local is_read = redis.call('ZSCORE', KEYS[2], order) and 1 or 0
