@@ -156,3 +156,40 @@ fn a_write_that_no_replica_has_is_not_answered_with_success() {
         });
     }
 }
+
+/// As with one Redis for both: it is kept and told, and the answer is 503 until replicas have it.
+#[test]
+fn what_no_replica_has_is_heard_all_the_same() {
+    let (master, pubsub) = (RedisServer::start(&[]), RedisServer::start(&[]));
+    let of_master = format!("127.0.0.1 {}", master.port());
+    let replica = RedisServer::start(&[("replicaof", &of_master)]);
+    until("the replica follows", || {
+        replica.info("master_link_status") == "up"
+    });
+    let (url, pubsub_url) = (master.url(), pubsub.url());
+    let server = node(&[
+        ("broker.redis.url", &url),
+        ("broker.redis.pubsub_url", &pubsub_url),
+        ("broker.redis.wait_replicas", "1"),
+        ("broker.redis.wait_timeout", "500ms"),
+        ("channels.live.subscribe", "any"),
+        ("channels.live.history", "0"),
+    ]);
+    let mut client = server.connect("u1");
+    let key = [("X-API-Key", server.api_key()), ("Idempotency-Key", "k")];
+    for channel in ["post_1", "live_1"] {
+        client.subscribe(channel);
+        let body = json!({"channel": channel, "event": {"type": "once"}});
+        let publish = || server.json("POST", "/api/publish", &key, &body).status;
+        replica.freeze();
+        assert_eq!(publish(), 503);
+        assert_eq!(client.next_of("once")["_meta"]["channel"], channel);
+        replica.thaw();
+        eventually("the replica has it", Duration::from_secs(30), || {
+            publish() == 200
+        });
+        // It is not heard once more.
+        client.send(&json!({"type": "ping"}));
+        assert_eq!(client.next()["type"], "pong", "{}", client.tell());
+    }
+}

@@ -57,6 +57,7 @@ use followed::{Followed, Order};
 use keys::Keys;
 use link::Link;
 use presence::Told;
+use sending::Written;
 use server::Refusal;
 
 /// How long a start waits for Redis.
@@ -318,9 +319,17 @@ impl Redis {
 
     /// A write. `durable`: it is answered when as many replicas have it as the configuration asks for.
     async fn write(&self, call: &Call, durable: bool) -> Result<Value, Error> {
-        self.link
-            .call_for(call, self.wait.filter(|_| durable))
-            .await
+        let written = self.written(call, durable).await?;
+        if !written.is_replicated {
+            return Err(Error::Unavailable);
+        }
+        Ok(written.answer)
+    }
+
+    /// A write that has further effects whether or not replicas have it.
+    async fn written(&self, call: &Call, durable: bool) -> Result<Written, Error> {
+        let wait = self.wait.filter(|_| durable);
+        self.link.call_for(call, wait).await
     }
 
     fn bounds(&self) -> Bounds {
