@@ -19,7 +19,6 @@ on_every_redis! {
     any_program_may_publish
     notifications_users_and_presence_are_shared
     disconnecting_reaches_every_node_and_counts_them_all
-    any_node_tells_of_all_nodes
     every_node_has_the_order_of_the_stream
 }
 
@@ -277,7 +276,12 @@ fn list(server: &Server, path: &str, member: &str) -> Option<Vec<Value>> {
     }
 }
 
-fn any_node_tells_of_all_nodes(on: Topology) {
+#[test]
+fn any_node_tells_of_all_nodes() {
+    Topology::all_at_once(a_node_tells_of_all_nodes);
+}
+
+fn a_node_tells_of_all_nodes(on: Topology) {
     let redis = on.shared();
     let mut servers = nodes(&redis, 3);
     let mut clients = Vec::new();
@@ -382,14 +386,9 @@ fn the_metrics_tell_of_the_redis() {
     assert!(said.contains("maxmemory-policy"), "{said}");
 }
 
-/// On every Redis at once: each takes half a minute.
 #[test]
 fn a_node_that_is_killed_is_forgotten() {
-    std::thread::scope(|scope| {
-        for on in Topology::ALL {
-            scope.spawn(move || who_was_on_a_killed_node_is_forgotten(on));
-        }
-    });
+    Topology::all_at_once(who_was_on_a_killed_node_is_forgotten);
 }
 
 fn who_was_on_a_killed_node_is_forgotten(on: Topology) {

@@ -30,8 +30,6 @@ enum Running {
 }
 
 impl Topology {
-    pub const ALL: [Self; 3] = [Self::One, Self::Sentinels, Self::Cluster];
-
     /// One that other tests use as well.
     #[track_caller]
     pub fn shared(self) -> Redis {
@@ -40,6 +38,22 @@ impl Topology {
             Self::Sentinels => Running::Sentinels(SENTINELS.get(Sentinels::start)),
             Self::Cluster => Running::Cluster(CLUSTER.get(Cluster::start)),
         })
+    }
+
+    /// Runs a test that waits for long on every one at the same time.
+    #[track_caller]
+    pub fn all_at_once(test: impl Fn(Self) + Sync) {
+        std::thread::scope(|scope| {
+            for on in [Self::One, Self::Sentinels, Self::Cluster] {
+                let thread = std::thread::Builder::new().name(format!("{on:?}"));
+                thread
+                    .spawn_scoped(scope, {
+                        let test = &test;
+                        move || test(on)
+                    })
+                    .unwrap();
+            }
+        });
     }
 
     /// One of the test's own, of which everything may be looked at and closed.
