@@ -20,7 +20,10 @@ const NOTES: &str = include_str!("scripts/notes.lua");
 /// What is forgotten meanwhile must not come back.
 const RETIRE: &str =
     "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'r', '') end";
-pub(super) const KEPT: &str = include_str!("scripts/kept.lua");
+pub(super) const KEPT: &str = concat!(
+    include_str!("scripts/ends.lua"),
+    include_str!("scripts/kept.lua")
+);
 
 /// Owners whose lists are asked for at once: each answers with [`CHUNK_BYTES`] at most.
 const OWNERS: usize = 64;
