@@ -46,6 +46,14 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// Says something that stays, terminal or not, in a line of its own.
+    pub fn leave(&mut self, what: fmt::Arguments<'_>) {
+        let wiped = if self.shown { "\r\x1b[K" } else { "" };
+        let _ = writeln!(io::stderr(), "{wiped}{what}");
+    }
+}
+
 impl Default for Progress {
     fn default() -> Self {
         Self::new()

@@ -12,8 +12,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::redis::RedisServer;
+use support::redis::{RedisServer, Topology, on_every_redis};
 use support::{Client, Server, eventually};
+
+on_every_redis! {
+    a_connection_that_is_closed_is_made_again_without_loss
+}
 
 /// For a node to find its Redis again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -200,16 +204,20 @@ fn a_redis_that_is_killed_ends_the_epochs_and_keeps_the_events() {
     assert_eq!(notes.expect(200).json()["notifications"], json!([note]));
 }
 
-#[test]
-fn a_connection_that_is_closed_is_made_again_without_loss() {
-    let redis = RedisServer::start(&[]);
-    let (server, other) = (node(&redis.url()), node(&redis.url()));
+fn a_connection_that_is_closed_is_made_again_without_loss(on: Topology) {
+    let redis = on.start();
+    let (server, other) = (
+        Server::start(&redis.settings()),
+        Server::start(&redis.settings()),
+    );
     let mut client = server.connect("u1");
     client.subscribe("post_1");
     client.set_patience(PATIENCE);
     let mut n = 0;
     for kind in ["pubsub", "normal", "pubsub"] {
-        redis.command(&["CLIENT", "KILL", "TYPE", kind]);
+        for one in redis.servers() {
+            one.command(&["CLIENT", "KILL", "TYPE", kind]);
+        }
         for _ in 0..5 {
             n += 1;
             // The other node has lost its connection as well, and finds it again.

@@ -4,21 +4,26 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::redis::{Cluster, RedisServer, fresh_prefix};
+use support::redis::{Redis, RedisServer, Topology, on_every_redis};
 use support::{Client, Server, eventually};
 
-/// Nodes with one prefix.
-fn nodes(url: &str, prefix: &str, count: usize) -> Vec<Server> {
+on_every_redis! {
+    an_event_reaches_the_subscribers_of_every_node
+    a_publication_is_one_round_trip_for_three_nodes_of_subscribers
+    any_program_may_publish
+    notifications_users_and_presence_are_shared
+    disconnecting_reaches_every_node_and_counts_them_all
+    every_node_has_the_order_of_the_stream
+}
+
+fn nodes(redis: &Redis, count: usize) -> Vec<Server> {
     let settings = [
-        ("broker.backend", "redis"),
-        ("broker.redis.url", url),
-        ("broker.redis.prefix", prefix),
         ("channels.chat.subscribe", "any"),
         ("channels.chat.publish", "any"),
         ("channels.chat.history", "10000"),
@@ -28,6 +33,7 @@ fn nodes(url: &str, prefix: &str, count: usize) -> Vec<Server> {
         ("channels.live.subscribe", "any"),
         ("channels.live.history", "0"),
     ];
+    let settings = [&redis.settings()[..], &settings].concat();
     (0..count).map(|_| Server::start(&settings)).collect()
 }
 
@@ -43,10 +49,9 @@ fn comes(client: &mut Client, user: &str) {
     while client.next_of("join")["data"]["userId"] != user {}
 }
 
-#[test]
-fn an_event_reaches_the_subscribers_of_every_node() {
-    let redis = RedisServer::start(&[]);
-    let servers = nodes(&redis.url(), "ws:", 2);
+fn an_event_reaches_the_subscribers_of_every_node(on: Topology) {
+    let redis = on.shared();
+    let servers = nodes(&redis, 2);
     let mut clients: Vec<_> = servers.iter().map(|server| server.connect("u1")).collect();
     for client in &mut clients {
         client.subscribe("post_42");
@@ -80,33 +85,38 @@ fn an_event_reaches_the_subscribers_of_every_node() {
     assert_eq!(client.next()["n"], 2);
 }
 
-#[test]
-fn a_publication_is_one_round_trip_for_three_nodes_of_subscribers() {
+fn a_publication_is_one_round_trip_for_three_nodes_of_subscribers(on: Topology) {
     const EVENTS: usize = 50;
-    let redis = RedisServer::start(&[]);
-    let servers = nodes(&redis.url(), "ws:", 3);
+    let redis = on.start();
+    let servers = nodes(&redis, 3);
     let mut clients: Vec<_> = servers.iter().map(|server| server.connect("u1")).collect();
     for client in &mut clients {
         client.subscribe("post_42");
     }
-    let mut monitor = TcpStream::connect(redis.address()).unwrap();
-    monitor.write_all(b"MONITOR\r\n").unwrap();
-    let mut seen = BufReader::new(monitor).lines();
-    assert_eq!(seen.next().unwrap().unwrap(), "+OK");
+    let monitors: Vec<_> = redis.servers().iter().map(monitor).collect();
     for n in 0..EVENTS {
         servers[0].publish("post_42", json!({"type": "tick", "n": n}));
         for client in &mut clients {
             assert_eq!(client.next_of("tick")["n"], n);
         }
     }
-    redis.command(&["ECHO", "that is all"]);
-    let seen = seen.map(Result::unwrap);
-    let seen = seen.take_while(|line| !line.contains("that is all"));
-    // What the script itself does is no round trip; the rest is the nodes' own housekeeping.
-    let own = [" lua] ", "\"PING\"", "\"INFO\"", "\"ws:!notice\""];
-    let trips: Vec<String> = seen
-        .filter(|line| !own.iter().any(|own| line.contains(own)))
-        .collect();
+    // What the script itself does is no round trip; the rest is housekeeping, of the nodes and of sentinels.
+    let notice = format!("\"{}!notice\"", redis.prefix());
+    let own = [
+        " lua] ",
+        "\"PING\"",
+        "\"INFO\"",
+        "\"CLUSTER\" \"SLOTS\"",
+        "\"__sentinel__:hello\"",
+        &notice,
+    ];
+    let mut trips = Vec::new();
+    for (server, seen) in redis.servers().iter().zip(monitors) {
+        server.command(&["ECHO", "that is all"]);
+        let seen = seen.map(Result::unwrap);
+        let seen = seen.take_while(|line| !line.contains("that is all"));
+        trips.extend(seen.filter(|line| !own.iter().any(|own| line.contains(own))));
+    }
     assert_eq!(trips.len(), EVENTS, "{trips:#?}");
     assert!(
         trips.iter().all(|line| line.contains("EVALSHA")),
@@ -114,14 +124,23 @@ fn a_publication_is_one_round_trip_for_three_nodes_of_subscribers() {
     );
 }
 
-#[test]
-fn any_program_may_publish() {
-    let redis = RedisServer::start(&[]);
-    let servers = nodes(&redis.url(), "ws:", 2);
+/// All commands that a server gets from now on.
+fn monitor(server: &RedisServer) -> Lines<BufReader<TcpStream>> {
+    let mut monitor = TcpStream::connect(server.address()).unwrap();
+    monitor.write_all(b"MONITOR\r\n").unwrap();
+    let mut seen = BufReader::new(monitor).lines();
+    assert_eq!(seen.next().unwrap().unwrap(), "+OK");
+    seen
+}
+
+fn any_program_may_publish(on: Topology) {
+    let redis = on.shared();
+    let servers = nodes(&redis, 2);
     let mut clients: Vec<_> = servers.iter().map(|server| server.connect("u1")).collect();
     for client in &mut clients {
         client.subscribe("post_42");
     }
+    let line = format!("{}post_42", redis.prefix());
     for nonsense in [
         "",
         "hello",
@@ -131,19 +150,20 @@ fn any_program_may_publish() {
         "{\"type\":\"x\",\"_meta\":{}}",
         "@1:e:x",
     ] {
-        redis.command(&["PUBLISH", "ws:post_42", nonsense]);
+        redis.command(&["PUBLISH", &line, nonsense]);
     }
-    redis.command(&[
-        "PUBLISH",
-        "ws:post_42",
-        "{\"type\":\"post_liked\",\"by\":\"u9\"}",
-    ]);
-    redis.command(&["PUBLISH", "ws:no channel", "{\"type\":\"x\"}"]);
-    for client in &mut clients {
-        assert_eq!(
-            client.next(),
-            json!({"_meta": {"channel": "post_42"}, "type": "post_liked", "by": "u9"})
-        );
+    let no_channel = format!("{}no channel", redis.prefix());
+    redis.command(&["PUBLISH", &no_channel, "{\"type\":\"x\"}"]);
+    // It is all the same which server of a cluster is told.
+    for (n, one) in redis.servers().iter().enumerate() {
+        let event = format!("{{\"type\":\"post_liked\",\"n\":{n}}}");
+        one.command(&["PUBLISH", &line, &event]);
+        for client in &mut clients {
+            assert_eq!(
+                client.next(),
+                json!({"_meta": {"channel": "post_42"}, "type": "post_liked", "n": n})
+            );
+        }
     }
     for server in &servers {
         let metrics = server.metrics("/metrics").expect(200).text().to_owned();
@@ -152,10 +172,9 @@ fn any_program_may_publish() {
     }
 }
 
-#[test]
-fn notifications_users_and_presence_are_shared() {
-    let redis = RedisServer::start(&[]);
-    let servers = nodes(&redis.url(), "ws:", 2);
+fn notifications_users_and_presence_are_shared(on: Topology) {
+    let redis = on.shared();
+    let servers = nodes(&redis, 2);
     let [one, other] = servers.as_slice() else {
         unreachable!()
     };
@@ -201,10 +220,9 @@ fn notifications_users_and_presence_are_shared() {
     assert_eq!(left.next_of("leave")["data"]["userId"], "bob");
 }
 
-#[test]
-fn disconnecting_reaches_every_node_and_counts_them_all() {
-    let redis = RedisServer::start(&[]);
-    let servers = nodes(&redis.url(), "ws:", 2);
+fn disconnecting_reaches_every_node_and_counts_them_all(on: Topology) {
+    let redis = on.shared();
+    let servers = nodes(&redis, 2);
     let mut clients: Vec<_> = servers.iter().map(|server| server.connect("ann")).collect();
     let mut stranger = servers[1].connect("bob");
     let disconnect = |body: Value| {
@@ -260,8 +278,12 @@ fn list(server: &Server, path: &str, member: &str) -> Option<Vec<Value>> {
 
 #[test]
 fn any_node_tells_of_all_nodes() {
-    let redis = RedisServer::start(&[]);
-    let mut servers = nodes(&redis.url(), "ws:", 3);
+    Topology::all_at_once(a_node_tells_of_all_nodes);
+}
+
+fn a_node_tells_of_all_nodes(on: Topology) {
+    let redis = on.shared();
+    let mut servers = nodes(&redis, 3);
     let mut clients = Vec::new();
     for (number, server) in servers.iter().enumerate() {
         for n in 0..3 {
@@ -335,8 +357,9 @@ fn any_node_tells_of_all_nodes() {
 #[test]
 fn the_metrics_tell_of_the_redis() {
     let redis = RedisServer::start(&[("maxmemory", "512mb"), ("maxmemory-policy", "allkeys-lru")]);
-    let servers = nodes(&redis.url(), "ws:", 1);
-    servers[0].publish("post_1", json!({"type": "tick"}));
+    let url = redis.url();
+    let server = Server::start(&[("broker.backend", "redis"), ("broker.redis.url", &url)]);
+    server.publish("post_1", json!({"type": "tick"}));
     let wanted = [
         "fanfare_redis_operation_seconds_bucket{operation=\"publish\",le=\"3\"} 1".to_owned(),
         "fanfare_redis_pubsub_lag_seconds_count 1".to_owned(),
@@ -351,7 +374,7 @@ fn the_metrics_tell_of_the_redis() {
     ];
     let mut metrics = String::new();
     eventually("a canary was heard", Duration::from_secs(30), || {
-        metrics = servers[0].metrics("/metrics").expect(200).text().to_owned();
+        metrics = server.metrics("/metrics").expect(200).text().to_owned();
         let has_lag = !metrics.contains("fanfare_redis_pubsub_lag_seconds_count 0");
         has_lag && metrics.contains("fanfare_redis_maximum_memory_bytes")
     });
@@ -359,14 +382,18 @@ fn the_metrics_tell_of_the_redis() {
         let line = line.strip_suffix(" 1").unwrap_or(line);
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
-    let said = servers[0].output();
+    let said = server.output();
     assert!(said.contains("maxmemory-policy"), "{said}");
 }
 
 #[test]
 fn a_node_that_is_killed_is_forgotten() {
-    let redis = RedisServer::start(&[]);
-    let mut servers = nodes(&redis.url(), "ws:", 2);
+    Topology::all_at_once(who_was_on_a_killed_node_is_forgotten);
+}
+
+fn who_was_on_a_killed_node_is_forgotten(on: Topology) {
+    let redis = on.shared();
+    let mut servers = nodes(&redis, 2);
     let mut left = servers[0].connect("ann");
     let mut right = servers[1].connect("bob");
     left.subscribe("room_1");
@@ -382,10 +409,11 @@ fn a_node_that_is_killed_is_forgotten() {
 }
 
 /// Several publishers on several nodes; every subscriber on every node sees what the stream has.
-fn one_order(url: &str, prefix: &str, stream: impl Fn(&str) -> Vec<u64>) {
+fn every_node_has_the_order_of_the_stream(on: Topology) {
     const PUBLISHERS: u64 = 3;
     const EACH: u64 = 60;
-    let servers = nodes(url, prefix, 3);
+    let redis = on.shared();
+    let servers = nodes(&redis, 3);
     let channels = ["chat_1", "chat_2", "chat_3"];
     let mut listeners: Vec<_> = servers
         .iter()
@@ -428,7 +456,8 @@ fn one_order(url: &str, prefix: &str, stream: impl Fn(&str) -> Vec<u64>) {
         orders.push(heard);
     }
     for (index, channel) in channels.iter().enumerate() {
-        let stored = stream(channel);
+        let key = format!("{}{{{channel}}}:h", redis.prefix());
+        let stored = stored(&redis.command(&["XRANGE", &key, "-", "+"]));
         assert!(!stored.is_empty());
         for order in &orders {
             assert_eq!(order[index], stored, "{channel}");
@@ -445,45 +474,6 @@ fn stored(answer: &str) -> Vec<u64> {
             .unwrap()
     };
     events.map(number).collect()
-}
-
-#[test]
-fn every_node_has_the_order_of_the_stream() {
-    let redis = RedisServer::start(&[]);
-    one_order(&redis.url(), "ws:", |channel| {
-        stored(&redis.command(&["XRANGE", &format!("ws:{{{channel}}}:h"), "-", "+"]))
-    });
-}
-
-#[test]
-fn in_a_cluster_every_node_has_the_order_of_the_stream() {
-    let cluster = Cluster::start();
-    let prefix = fresh_prefix();
-    one_order(&cluster.url(), &prefix, |channel| {
-        let key = format!("{prefix}{{{channel}}}:h");
-        let answers = cluster
-            .nodes
-            .iter()
-            .map(|node| node.command(&["XRANGE", &key, "-", "+"]));
-        let answers: Vec<_> = answers
-            .filter(|answer| !answer.starts_with("-MOVED"))
-            .collect();
-        assert_eq!(answers.len(), 1);
-        stored(&answers[0])
-    });
-    // A plain PUBLISH to any of the servers is heard.
-    let servers = nodes(&cluster.url(), &prefix, 2);
-    let mut clients: Vec<_> = servers.iter().map(|server| server.connect("u1")).collect();
-    for client in &mut clients {
-        client.subscribe("post_42");
-    }
-    let line = format!("{prefix}post_42");
-    for node in &cluster.nodes {
-        node.command(&["PUBLISH", &line, "{\"type\":\"post_liked\"}"]);
-        for client in &mut clients {
-            assert_eq!(client.next()["type"], "post_liked");
-        }
-    }
 }
 
 #[test]

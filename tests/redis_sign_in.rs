@@ -12,22 +12,26 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::redis::RedisServer;
+use support::redis::{Redis, RedisServer, Topology, on_every_redis};
 use support::{Client, Dice, EthereumWallet, Reply, Server, SolanaWallet};
 use support::{eventually, within_a_second};
 
+on_every_redis! {
+    a_sign_in_goes_on_from_node_to_node
+    what_one_node_takes_back_closes_the_sockets_of_the_other_within_a_second
+    an_address_and_a_wallet_have_one_budget_on_all_nodes
+}
+
 const NODES: usize = 2;
 
-fn nodes(redis: &RedisServer, settings: &[(&str, &str)]) -> [Server; NODES] {
-    let url = redis.url();
+fn nodes(redis: &Redis, settings: &[(&str, &str)]) -> [Server; NODES] {
     let common = [
-        ("broker.backend", "redis"),
-        ("broker.redis.url", url.as_str()),
         ("server.public_url", "https://fonana.me"),
         ("auth.wallet_proof", "signature"),
         ("auth.refresh_grace", "0s"),
     ];
-    std::array::from_fn(|_| Server::start(&[&common, settings].concat()))
+    let settings = [&redis.settings()[..], &common, settings].concat();
+    std::array::from_fn(|_| Server::start(&settings))
 }
 
 fn post(server: &Server, path: &str, body: &Value) -> Reply {
@@ -67,9 +71,8 @@ fn verified(server: &Server, token: &Value) -> u16 {
     server.http("GET", "/api/auth/wallet", &headers, "").status
 }
 
-#[test]
-fn a_sign_in_goes_on_from_node_to_node() {
-    let redis = RedisServer::start(&[]);
+fn a_sign_in_goes_on_from_node_to_node(on: Topology) {
+    let redis = on.shared();
     let [one, other] = &nodes(&redis, &[]);
     let mut dice = Dice::from_environment();
     let (solana, ethereum) = (SolanaWallet::new(&mut dice), EthereumWallet::new(&mut dice));
@@ -106,9 +109,8 @@ fn a_sign_in_goes_on_from_node_to_node() {
     bystander.next_of("pong");
 }
 
-#[test]
-fn what_one_node_takes_back_closes_the_sockets_of_the_other_within_a_second() {
-    let redis = RedisServer::start(&[]);
+fn what_one_node_takes_back_closes_the_sockets_of_the_other_within_a_second(on: Topology) {
+    let redis = on.shared();
     let [one, other] = &nodes(&redis, &[]);
     let wallet = SolanaWallet::new(&mut Dice::from_environment());
     let signed_in = || {
@@ -143,9 +145,8 @@ fn what_one_node_takes_back_closes_the_sockets_of_the_other_within_a_second() {
     }
 }
 
-#[test]
-fn an_address_and_a_wallet_have_one_budget_on_all_nodes() {
-    let redis = RedisServer::start(&[]);
+fn an_address_and_a_wallet_have_one_budget_on_all_nodes(on: Topology) {
+    let redis = on.shared();
     let servers = nodes(&redis, &[("limits.sign_in_per_minute", "6")]);
     let mut dice = Dice::from_environment();
     let wallet = dice.wallet();
@@ -198,14 +199,18 @@ fn an_address_and_a_wallet_have_one_budget_on_all_nodes() {
             .expect(200);
     }
     // Budgets that are full again are nowhere.
-    let keys = redis.command(&["KEYS", "ws:{b:*"]);
-    let names: Vec<&str> = keys.split_whitespace().collect();
+    let mut names = Vec::new();
+    for server in redis.servers() {
+        let keys = server.command(&["KEYS", &format!("{}{{b:*", redis.prefix())]);
+        let of_ours = keys.lines().filter(|line| line.starts_with(redis.prefix()));
+        names.extend(of_ours.map(str::to_owned));
+    }
     assert!(
         names.iter().any(|name| name.contains("203.0.113.1")),
-        "{keys}"
+        "{names:?}"
     );
-    for name in names.iter().filter(|name| name.starts_with("ws:")) {
-        let ttl = redis.command(&["PTTL", name]);
+    for name in names {
+        let ttl = redis.command(&["PTTL", &name]);
         let ttl: i64 = ttl.trim().trim_start_matches(":").parse().unwrap();
         assert!((-2..=240_000).contains(&ttl) && ttl != -1, "{name}: {ttl}");
     }
@@ -214,11 +219,17 @@ fn an_address_and_a_wallet_have_one_budget_on_all_nodes() {
 #[test]
 fn without_its_redis_nobody_signs_in_and_it_says_so() {
     let mut redis = RedisServer::start(&[]);
-    let [server, _] = &nodes(&redis, &[]);
+    let url = redis.url();
+    let server = Server::start(&[
+        ("broker.backend", "redis"),
+        ("broker.redis.url", &url),
+        ("server.public_url", "https://fonana.me"),
+        ("auth.wallet_proof", "signature"),
+    ]);
     redis.kill();
     let body = json!({"wallet": Dice::from_environment().wallet()});
     for path in ["/api/auth/challenge", "/api/auth/wallet"] {
-        let reply = post(server, path, &body).expect(503);
+        let reply = post(&server, path, &body).expect(503);
         assert!(reply.header("retry-after").is_some());
         assert_eq!(reply.json()["code"], "unavailable");
     }

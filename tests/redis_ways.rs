@@ -4,13 +4,15 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
-use support::redis::{RedisServer, until};
+use support::redis::{RedisServer, Secured, Topology, on_every_redis, until};
 use support::{Server, eventually};
+
+on_every_redis! {
+    with_pubsub_on_another_one
+}
 
 fn node(settings: &[(&str, &str)]) -> Server {
     Server::start(&[&[("broker.backend", "redis")], settings].concat())
@@ -34,26 +36,8 @@ fn are_one(servers: &[Server]) {
 
 #[test]
 fn over_tls_as_an_acl_user() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    certificate(folder.path());
-    let port = support::redis::free_port();
-    let rights = "on >pass@word ~ws:* &ws:* +@read +@write +@connection +@pubsub +@scripting \
-                  +info +time +wait +cluster|slots";
-    let _redis = RedisServer::start(&[
-        ("tls-port", &port.to_string()),
-        ("tls-cert-file", &path("cert.pem")),
-        ("tls-key-file", &path("key.pem")),
-        ("tls-ca-cert-file", &path("cert.pem")),
-        ("tls-auth-clients", "no"),
-        ("user", &format!("fanfare {rights}")),
-    ]);
-    let url = format!("rediss://fanfare:pass%40word@localhost:{port}");
-    std::fs::write(path("url"), format!("{url}\n")).unwrap();
-    let settings = [
-        ("broker.redis.url_file", path("url")),
-        ("broker.redis.ca_file", path("cert.pem")),
-    ];
+    let redis = Secured::start();
+    let settings = redis.settings();
     let settings = settings
         .each_ref()
         .map(|(key, value)| (*key, value.as_str()));
@@ -64,39 +48,20 @@ fn over_tls_as_an_acl_user() {
     }
 }
 
-/// A key and a certificate of its own for localhost.
-fn certificate(folder: &Path) {
-    let output = Command::new("openssl")
-        .args([
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-        ])
-        .args([
-            "-keyout",
-            "key.pem",
-            "-out",
-            "cert.pem",
-            "-subj",
-            "/CN=localhost",
-        ])
-        .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .current_dir(folder)
-        .output()
-        .expect("openssl makes a certificate; tests/run installs it");
-    assert!(output.status.success(), "{output:?}");
-}
-
-#[test]
-fn with_pubsub_on_another_one() {
-    let (data, pubsub) = (RedisServer::start(&[]), RedisServer::start(&[]));
-    let (url, pubsub_url) = (data.url(), pubsub.url());
+fn with_pubsub_on_another_one(on: Topology) {
+    let (data, pubsub) = (on.start(), RedisServer::start(&[]));
+    let pubsub_url = pubsub.url();
     let settings = [
-        ("broker.redis.url", url.as_str()),
-        ("broker.redis.pubsub_url", pubsub_url.as_str()),
-    ];
+        &data.settings()[..],
+        &[("broker.redis.pubsub_url", pubsub_url.as_str())],
+    ]
+    .concat();
     let servers = [node(&settings), node(&settings), node(&settings)];
     are_one(&servers);
-    assert_eq!(data.command(&["PUBSUB", "CHANNELS"]), "*0\r\n");
+    for server in data.servers() {
+        let heard = server.command(&["PUBSUB", "CHANNELS", &format!("{}*", data.prefix())]);
+        assert_eq!(heard, "*0\r\n");
+    }
     assert_eq!(pubsub.command(&["DBSIZE"]), ":0\r\n");
     // Publishers on all nodes at once: two round trips each, and still one order.
     let mut clients: Vec<_> = servers.iter().map(|server| server.connect("u2")).collect();
@@ -141,6 +106,8 @@ fn a_write_that_no_replica_has_is_not_answered_with_success() {
         ("broker.redis.wait_timeout", "500ms"),
         ("channels.fast.subscribe", "any"),
         ("channels.fast.durability", "relaxed"),
+        ("channels.live.subscribe", "any"),
+        ("channels.live.history", "0"),
     ]);
     let tick = |channel: &str| {
         let body = json!({"channel": channel, "event": {"type": "tick"}});
@@ -165,4 +132,64 @@ fn a_write_that_no_replica_has_is_not_answered_with_success() {
     eventually("the replica has it", Duration::from_secs(30), || {
         tick("post_1") == 200
     });
+    // What is repeated writes nothing new, and no replica has it any more than it had.
+    let notes = "/api/user/notifications";
+    let event = json!({"channel": "post_1", "event": {"type": "once"}});
+    let live = json!({"channel": "live_1", "event": {"type": "once"}});
+    let new = json!({"userId": "u1", "type": "like", "title": "once", "message": "m"});
+    let read = json!({"notificationId": server.notify("u1", "hello")["id"], "isRead": true});
+    let key = [("X-API-Key", server.api_key()), ("Idempotency-Key", "k")];
+    let repeated: [&dyn Fn() -> u16; 4] = [
+        &|| server.json("POST", "/api/publish", &key, &event).status,
+        &|| server.json("POST", "/api/publish", &key, &live).status,
+        &|| server.json("POST", notes, &key, &new).status,
+        &|| server.as_user("u1", "PATCH", notes, &read).status,
+    ];
+    for (number, repeated) in repeated.iter().enumerate() {
+        replica.freeze();
+        for _ in 0..2 {
+            assert_eq!(repeated(), 503, "{number}");
+        }
+        replica.thaw();
+        eventually("the replica has it", Duration::from_secs(30), || {
+            repeated() == 200
+        });
+    }
+}
+
+/// As with one Redis for both: it is kept and told, and the answer is 503 until replicas have it.
+#[test]
+fn what_no_replica_has_is_heard_all_the_same() {
+    let (master, pubsub) = (RedisServer::start(&[]), RedisServer::start(&[]));
+    let of_master = format!("127.0.0.1 {}", master.port());
+    let replica = RedisServer::start(&[("replicaof", &of_master)]);
+    until("the replica follows", || {
+        replica.info("master_link_status") == "up"
+    });
+    let (url, pubsub_url) = (master.url(), pubsub.url());
+    let server = node(&[
+        ("broker.redis.url", &url),
+        ("broker.redis.pubsub_url", &pubsub_url),
+        ("broker.redis.wait_replicas", "1"),
+        ("broker.redis.wait_timeout", "500ms"),
+        ("channels.live.subscribe", "any"),
+        ("channels.live.history", "0"),
+    ]);
+    let mut client = server.connect("u1");
+    let key = [("X-API-Key", server.api_key()), ("Idempotency-Key", "k")];
+    for channel in ["post_1", "live_1"] {
+        client.subscribe(channel);
+        let body = json!({"channel": channel, "event": {"type": "once"}});
+        let publish = || server.json("POST", "/api/publish", &key, &body).status;
+        replica.freeze();
+        assert_eq!(publish(), 503);
+        assert_eq!(client.next_of("once")["_meta"]["channel"], channel);
+        replica.thaw();
+        eventually("the replica has it", Duration::from_secs(30), || {
+            publish() == 200
+        });
+        // It is not heard once more.
+        client.send(&json!({"type": "ping"}));
+        assert_eq!(client.next()["type"], "pong", "{}", client.tell());
+    }
 }

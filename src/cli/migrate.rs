@@ -66,6 +66,14 @@ impl Side {
     }
 }
 
+/// What came of it.
+struct Done {
+    finished: Finished,
+    /// What the database that was there is called now.
+    aside: Option<String>,
+    warnings: Vec<String>,
+}
+
 impl Migrate {
     pub fn run(&self, sources: &Sources) -> Result<(), Failure> {
         if self.replace && self.to == Side::Redis {
@@ -78,7 +86,7 @@ impl Migrate {
         let outcome = self.migrate(&config, &mut progress);
         drop(progress);
         match outcome {
-            Ok((finished, aside)) => Ok(self.tell(&finished, aside)?),
+            Ok(done) => Ok(self.tell(&done)?),
             Err(MigrationError::Differs(report)) => {
                 self.tell_differences(&report)?;
                 Err(Failure::Unsound)
@@ -92,15 +100,11 @@ impl Migrate {
         }
     }
 
-    fn migrate(
-        &self,
-        config: &Config,
-        progress: &mut Progress,
-    ) -> Result<(Finished, Option<String>), MigrationError> {
+    fn migrate(&self, config: &Config, progress: &mut Progress) -> Result<Done, MigrationError> {
         let clock = Clock::system();
         let path = config.data_dir.join(FILE_NAME);
-        let mut aside = None;
-        let mut go = |source: &mut dyn Source, target: &mut dyn Target| {
+        let (mut aside, mut warnings) = (None, Vec::new());
+        let go = |source: &mut dyn Source, target: &mut dyn Target, progress: &mut Progress| {
             let mut shown = Shown::Opening;
             migration::run(source, target, &clock, &mut |step| {
                 show(progress, &mut shown, step, &clock);
@@ -112,7 +116,11 @@ impl Migrate {
                     embedded::migration::Options::new(&path, &config.limits, clock.clone());
                 let mut source = embedded::migration::Origin::open(options)?;
                 let mut target = redis::migration::Destination::open(redis_of(config, &clock))?;
-                go(&mut source, &mut target)?
+                warnings = target.warnings()?;
+                for warning in &warnings {
+                    progress.leave(format_args!("warning: {warning}"));
+                }
+                go(&mut source, &mut target, progress)?
             }
             Side::Embedded => {
                 let mut source = redis::migration::Origin::open(redis_of(config, &clock))?;
@@ -122,13 +130,22 @@ impl Migrate {
                 let options =
                     embedded::migration::Options::new(&path, &config.limits, clock.clone());
                 let mut target = embedded::migration::Destination::open(options)?;
-                go(&mut source, &mut target)?
+                go(&mut source, &mut target, progress)?
             }
         };
-        Ok((finished, aside))
+        Ok(Done {
+            finished,
+            aside,
+            warnings,
+        })
     }
 
-    fn tell(&self, finished: &Finished, aside: Option<String>) -> io::Result<()> {
+    fn tell(&self, done: &Done) -> io::Result<()> {
+        let Done {
+            finished,
+            aside,
+            warnings,
+        } = done;
         let mut out = io::stdout().lock();
         let report = &finished.report;
         let per_second = rate(finished.copied, finished.copying_ms);
@@ -141,6 +158,7 @@ impl Migrate {
                 "copyingMs": finished.copying_ms,
                 "comparingMs": finished.comparing_ms,
                 "aside": aside,
+                "warnings": warnings,
                 "compared": report,
             });
             return writeln!(out, "{answer}");

@@ -8,46 +8,26 @@ use fanfare::broker::redis::{self, Bounds, Client, Options};
 use fanfare::clock::Clock;
 
 use crate::backend::{Backend, Later, NOTIFICATIONS_PER_USER, Opened};
-use crate::redis_support::{Cluster, RedisServer, Sentinels, Shared, fresh_prefix};
-
-static ONE: Shared<RedisServer> = Shared::new();
-static CLUSTER: Shared<Cluster> = Shared::new();
-static SENTINELS: Shared<Sentinels> = Shared::new();
+use crate::redis_support::{self, Topology};
 
 /// Data under one prefix.
-pub struct Redis {
-    url: String,
-    prefix: String,
-    /// Ends when the last test that uses it has.
-    _running: Arc<dyn Send + Sync>,
-}
+pub struct Redis(redis_support::Redis);
 
 impl Redis {
     pub fn single() -> Self {
-        let running = ONE.get(|| RedisServer::start(&[]));
-        Self::on(running.url(), running)
+        Self(Topology::One.shared())
     }
 
     pub fn cluster() -> Self {
-        let running = CLUSTER.get(Cluster::start);
-        Self::on(running.url(), running)
+        Self(Topology::Cluster.shared())
     }
 
     pub fn sentinels() -> Self {
-        let running = SENTINELS.get(Sentinels::start);
-        Self::on(running.url(), running)
-    }
-
-    fn on(url: String, running: Arc<dyn Send + Sync>) -> Self {
-        Self {
-            url,
-            prefix: fresh_prefix(),
-            _running: running,
-        }
+        Self(Topology::Sentinels.shared())
     }
 
     pub fn connect(&self) -> Arc<Client> {
-        redis::open(options(&self.url, &self.prefix), Clock::system()).unwrap()
+        redis::open(options(self.0.url(), self.0.prefix()), Clock::system()).unwrap()
     }
 }
 

@@ -8,7 +8,7 @@ use redis::{AsyncConnectionConfig, RedisError};
 
 use super::address::{Address, Finding, Target};
 use super::sentinel;
-use super::server::{VERSION_MIN, field, info, numbers};
+use super::server::{VERSION_MIN, field, info, may_evict, numbers};
 
 /// For everything that one server is asked.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -162,7 +162,7 @@ fn flaws(said: &str, expected: Expected) -> Vec<Flaw> {
     }
     let (policy, most) = (word("maxmemory_policy"), number("maxmemory"));
     flaw(
-        policy != "noeviction" && most > 0,
+        may_evict(policy, most),
         true,
         format!(
             "maxmemory-policy is {policy}: full, it throws histories, notifications and users away"

@@ -11,6 +11,7 @@ use redis::Value;
 
 use super::call::Call;
 use super::scripts::Script;
+use super::sending::Written;
 use super::{Redis, wire};
 use crate::broker::{Entry, Error, Publication, Published, Recovery, Retention, Unrecoverable};
 use crate::clock::millis;
@@ -63,12 +64,18 @@ impl Redis {
         let call = self.spoken(call, channel).number(KEEP_MS);
         let call = call.arg(wire::trace(publication.trace));
         let durable = retention.durability == crate::broker::Durability::Commit;
-        let answer = self.write(&call, durable).await?;
+        let Written {
+            answer,
+            is_replicated,
+        } = self.written(&call, durable).await?;
         let (repeated, answer): (u64, String) = decode(answer)?;
         let position = placed(&answer)?;
         let repeated = repeated == 1;
         if let (false, Some(position)) = (repeated, &position) {
             self.pass_on(publication, Some(position)).await?;
+        }
+        if !is_replicated {
+            return Err(Error::Unavailable);
         }
         Ok(Published { position, repeated })
     }
@@ -86,9 +93,16 @@ impl Redis {
             let call = Call::script(Script::Pass, keys).arg(json.to_vec());
             let call = self.spoken(call, channel).number(KEEP_MS);
             let call = call.arg(wire::trace(publication.trace));
-            let repeated = decode::<u64>(self.write(&call, true).await?)? == 1;
+            let Written {
+                answer,
+                is_replicated,
+            } = self.written(&call, true).await?;
+            let repeated = decode::<u64>(answer)? == 1;
             if !repeated {
                 self.pass_on(publication, None).await?;
+            }
+            if !is_replicated {
+                return Err(Error::Unavailable);
             }
             return Ok(published(repeated));
         }

@@ -5,7 +5,7 @@
 //! PREFIX{CHANNEL}:m   hash     its epoch, offset and what they hold under
 //! PREFIX{CHANNEL}:i:K string   the answer to a publication under the idempotency key K
 //! PREFIX{CHANNEL}:p.. zsets, sets   who is there (presence.rs)
-//! PREFIX{u:USER}:n..  zsets, hash   a user's notifications (notifications.rs)
+//! PREFIX{u:USER}:n..  zsets, hash   a user's notifications (notifications.rs); `nw` is written in vain
 //! PREFIX{u:USER}:u    hash     a user (users.rs)
 //! PREFIX{w:WALLET}    string   whose wallet it is
 //! PREFIX{!revoked}:.. zsets, hash   revocations (values.rs)

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::address::{Address, Target};
 use super::connecting::keep_connected;
 use super::figures::Figures;
-use super::server::{OnPush, Refusal, Server};
+use super::server::{OnPush, Refusal, Server, may_evict};
 use super::slot::SLOTS;
 use crate::broker::figures::ServerFigures;
 use crate::broker::{Error, Health};
@@ -176,7 +176,7 @@ impl Link {
                 continue;
             };
             let is_new = !known.iter().any(|other| other.server == one.server);
-            if is_new && one.max_bytes > 0 && policy != "noeviction" {
+            if is_new && may_evict(&policy, one.max_bytes) {
                 tracing::warn!(
                     server = one.server,
                     policy,

@@ -31,13 +31,13 @@ mod sending;
 mod sentinel;
 mod server;
 mod slot;
+mod thread;
 mod users;
 mod values;
 mod wire;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use redis::Value;
@@ -57,7 +57,9 @@ use followed::{Followed, Order};
 use keys::Keys;
 use link::Link;
 use presence::Told;
+use sending::Written;
 use server::Refusal;
+use thread::{Thread, targets};
 
 /// How long a start waits for Redis.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -140,54 +142,30 @@ pub fn check_url(url: &str) -> Result<(), &'static str> {
 /// # Errors
 /// Why there is none.
 pub fn open(options: Options, clock: Clock) -> Result<Arc<Client>, OpenError> {
-    let target = |url: &str| Target::parse(url, options.authorities.clone());
-    let data = target(&options.url).map_err(OpenError::Url)?;
-    let pubsub = options.pubsub_url.as_deref().map(target).transpose();
-    let pubsub = pubsub.map_err(OpenError::Url)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(OpenError::Thread)?;
-    let (stop, stopped) = watch::channel(false);
-    let (opened_tx, opened) = std::sync::mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new()
-        .name("fanfare-redis".into())
-        .spawn(move || {
-            runtime.block_on(async {
-                let (redis, orders, heard) = Redis::begin(options, data, pubsub, clock);
-                tokio::spawn(ear::hear(Arc::clone(&redis), heard));
-                tokio::spawn(listener::follow(Arc::clone(&redis), orders));
-                tokio::spawn(renew(Arc::clone(&redis)));
-                tokio::spawn(observe(Arc::clone(&redis)));
-                let outcome = redis.wait_until_ready().await.map(|()| redis);
-                let is_up = outcome.is_ok();
-                if opened_tx.send(outcome).is_ok() && is_up {
-                    let mut stopped = stopped;
-                    let _ = stopped.wait_for(|stop| *stop).await;
-                }
-            });
-            // Whatever still waits for a server is dropped with the runtime.
-            runtime.shutdown_background();
-        })
-        .map_err(OpenError::Thread)?;
-    let outcome = opened.recv();
-    let redis = outcome.map_err(|error| OpenError::Thread(std::io::Error::other(error)))?;
+    let (data, pubsub) = targets(
+        &options.url,
+        options.pubsub_url.as_deref(),
+        options.authorities.as_ref(),
+    )?;
+    let (redis, thread) = Thread::start(move || async move {
+        let (redis, orders, heard) = Redis::begin(options, data, pubsub, clock);
+        tokio::spawn(ear::hear(Arc::clone(&redis), heard));
+        tokio::spawn(listener::follow(Arc::clone(&redis), orders));
+        tokio::spawn(renew(Arc::clone(&redis)));
+        tokio::spawn(observe(Arc::clone(&redis)));
+        redis.wait_until_ready().await.map(|()| redis)
+    })?;
     Ok(Arc::new(Client {
-        redis: redis.map_err(|refusal| match refusal {
-            Refusal::Unreachable(cause) => OpenError::Unreachable(cause),
-            Refusal::Unfit(cause) => OpenError::Unfit(cause),
-            Refusal::Unfinished => OpenError::Unfinished,
-        })?,
-        stop,
-        thread: Mutex::new(Some(thread)),
+        _thread: thread,
+        redis,
     }))
 }
 
 /// Broker and store. Dropping it gives the connections up.
 pub struct Client {
+    /// The first to go.
+    _thread: Thread,
     redis: Arc<Redis>,
-    stop: watch::Sender<bool>,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What callers and the thread share.
@@ -318,9 +296,17 @@ impl Redis {
 
     /// A write. `durable`: it is answered when as many replicas have it as the configuration asks for.
     async fn write(&self, call: &Call, durable: bool) -> Result<Value, Error> {
-        self.link
-            .call_for(call, self.wait.filter(|_| durable))
-            .await
+        let written = self.written(call, durable).await?;
+        if !written.is_replicated {
+            return Err(Error::Unavailable);
+        }
+        Ok(written.answer)
+    }
+
+    /// A write that has further effects whether or not replicas have it.
+    async fn written(&self, call: &Call, durable: bool) -> Result<Written, Error> {
+        let wait = self.wait.filter(|_| durable);
+        self.link.call_for(call, wait).await
     }
 
     fn bounds(&self) -> Bounds {
@@ -371,12 +357,6 @@ impl Drop for Accepted<'_> {
 impl Drop for Client {
     fn drop(&mut self) {
         self.redis.is_closed.store(true, Ordering::Release);
-        self.stop.send_replace(true);
-        let thread = lock(&self.thread).take();
-        // The last reference may be the sink's, and be dropped on that thread itself.
-        if let Some(thread) = thread.filter(|it| it.thread().id() != std::thread::current().id()) {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Notifications: for each user the unread and the read ones in order, and their rows.
 //!
-//! The id is a UUID of version 7 that holds the order (milliseconds and a counter of ten bits) and 62
-//! random bits, so that a lookup needs no index and nobody can guess one. A row begins with the
-//! random bits, which are compared whenever an id comes from outside. The embedded store counts with twelve
-//! bits: what came from there with a larger number counts as of a later millisecond, and the two bits
-//! before the random ones say by how many.
+//! The id is a UUID of version 7 that holds the order (milliseconds and a counter of twelve bits, as in the
+//! embedded store) and 62 random bits, so that a lookup needs no index and nobody can guess one. A row begins
+//! with the random bits, which are compared whenever an id comes from outside.
+//!
+//! An order has sixty bits, more than a score holds exactly: it is kept as digits that sort as text, and all
+//! scores are 0.
 
 use redis::Value;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ use crate::broker::{
 
 /// Notifications of one page: the most that a user can have, where that has no limit.
 const PAGE_MAX: usize = 100_000;
+/// Hexadecimal digits of an order: twelve of milliseconds, three of the counter.
+const ORDER_DIGITS: usize = 15;
 /// Hexadecimal digits before the rest of a row.
 const RANDOM_DIGITS: usize = 16;
 const RANDOM_MASK: u64 = (1 << 62) - 1;
@@ -61,10 +64,10 @@ impl Redis {
             .number(cap as u64)
             .number(KEEP_MS);
         let answer = self.write(&call, true).await?;
-        let (repeated, order, is_read, row, unread): (u64, u64, u64, Vec<u8>, u64) =
+        let (repeated, order, is_read, row, unread): (u64, Vec<u8>, u64, Vec<u8>, u64) =
             decode(answer)?;
         Ok(Added {
-            notification: from_row(&user_id, order, is_read == 1, &row)?,
+            notification: from_row(&user_id, from_digits(&order)?, is_read == 1, &row)?,
             unread,
             repeated: repeated == 1,
         })
@@ -78,7 +81,7 @@ impl Redis {
         let cursor = match query.cursor.as_deref() {
             None => String::new(),
             Some(text) => match u64::from_str_radix(text, 16) {
-                Ok(order) => order.to_string(),
+                Ok(order) => digits(order),
                 // Below every order.
                 Err(_) => "0".to_owned(),
             },
@@ -105,7 +108,7 @@ impl Redis {
                 page.next_cursor = last.map(|order: u64| format!("{order:016x}"));
                 break;
             }
-            let order: u64 = decode(order)?;
+            let order = from_digits(&decode::<Vec<u8>>(order)?)?;
             let is_read = decode::<u64>(is_read)? == 1;
             let row: Vec<u8> = decode(row)?;
             page.notifications
@@ -133,11 +136,13 @@ impl Redis {
         what: &'static str,
         ids: Vec<String>,
     ) -> Result<Changed, Error> {
-        let mut call = Call::script(Script::NoteMark, self.notes(user_id)).arg(what);
+        let mut keys = self.notes(user_id);
+        keys.push(self.keys.user(user_id, "nw"));
+        let mut call = Call::script(Script::NoteMark, keys).arg(what);
         let mut named = Vec::new();
         for id in ids {
             if let Some((order, random)) = taken_apart(&id) {
-                call = call.number(order).arg(random);
+                call = call.arg(digits(order)).arg(random);
                 named.push(id);
             }
         }
@@ -196,20 +201,28 @@ pub(super) fn from_row(
     })
 }
 
+/// An order as it is kept.
+pub(super) fn digits(order: u64) -> String {
+    format!("{order:0ORDER_DIGITS$x}")
+}
+
+pub(super) fn from_digits(digits: &[u8]) -> Result<u64, Error> {
+    let digits = std::str::from_utf8(digits).map_err(Error::storage)?;
+    u64::from_str_radix(digits, 16).map_err(Error::storage)
+}
+
 fn id_of(order: u64, random: u64) -> Uuid {
-    let (later, random) = (random >> 62, random & RANDOM_MASK);
-    let time = u128::from((order >> 10).wrapping_sub(later)) << 80;
-    let counter = u128::from(later << 10 | order & 0x3ff) << 64;
-    Uuid::from_u128(time | 0x7 << 76 | counter | 0b10 << 62 | u128::from(random))
+    let time = u128::from(order >> 12) << 80;
+    let counter = u128::from(order & 0xfff) << 64;
+    let random = u128::from(random & RANDOM_MASK);
+    Uuid::from_u128(time | 0x7 << 76 | counter | 0b10 << 62 | random)
 }
 
 /// The order and the random digits of an id that came from outside.
 pub(super) fn taken_apart(id: &str) -> Option<(u64, String)> {
     let uuid = Uuid::try_parse(id).ok()?.as_u128();
-    let counter = (uuid >> 64) as u64 & 0xfff;
-    let later = counter >> 10;
-    let order = ((uuid >> 80) as u64 + later) << 10 | counter & 0x3ff;
-    let random = later << 62 | uuid as u64 & RANDOM_MASK;
+    let order = ((uuid >> 80) as u64) << 12 | (uuid >> 64) as u64 & 0xfff;
+    let random = uuid as u64 & RANDOM_MASK;
     // Other spellings of the same number are no ids.
     let is_it = id_of(order, random).to_string() == id;
     is_it.then(|| (order, format!("{random:016x}")))
@@ -221,16 +234,16 @@ mod tests {
 
     #[test]
     fn an_id_holds_order_and_chance() {
-        let (order, random) = (1_795_406_706_789 << 10 | 1_023, 0x2a5a_0000_ffff_0001);
+        let (order, random) = (1_795_406_706_789 << 12 | 4_095, 0x2a5a_0000_ffff_0001);
         let id = id_of(order, random).to_string();
         assert_eq!(taken_apart(&id), Some((order, format!("{random:016x}"))));
         assert_eq!(&id[14..15], "7");
-        // As the embedded store makes them: a counter of twelve bits.
-        let wide = "01a2b3c4-d5e6-7fff-8123-456789abcdef";
-        let (order, random) = taken_apart(wide).unwrap();
-        assert_eq!(order, (0x01a2_b3c4_d5e6 + 3) << 10 | 0x3ff);
-        let random = u64::from_str_radix(&random, 16).unwrap();
-        assert_eq!(id_of(order, random).to_string(), wide);
+        let text = "01a2b3c4-d5e6-7fff-8123-456789abcdef";
+        let (order, _) = taken_apart(text).unwrap();
+        assert_eq!(digits(order), "01a2b3c4d5e6fff");
+        assert_eq!(from_digits(b"01a2b3c4d5e6fff").unwrap(), order);
+        // The smallest sorts below all as text, too.
+        assert!(digits(0) < digits(1 << 12) && digits(1 << 12) < digits(order));
         assert_eq!(taken_apart(&id.to_uppercase()), None);
         assert_eq!(taken_apart("nonsense"), None);
         assert_eq!(taken_apart("00000000-0000-4000-8000-000000000000"), None);

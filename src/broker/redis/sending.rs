@@ -19,27 +19,35 @@ const BYTES_MAX: usize = 64 << 20;
 /// How often a command is sent to where a cluster has moved its slot.
 const REDIRECTIONS_MAX: u32 = 8;
 
+/// What was carried out.
+pub(super) struct Written {
+    pub(super) answer: Value,
+    /// Whether as many replicas have it as were waited for.
+    pub(super) is_replicated: bool,
+}
+
 impl Link {
     /// Sends a call to the server of its keys, once: again only where it is certain that the server
     /// has not carried it out.
     pub(super) async fn call(&self, call: &Call) -> Result<Value, Error> {
-        self.call_for(call, None).await
+        let written = self.call_for(call, None).await?;
+        Ok(written.answer)
     }
 
-    /// The same, answered when replicas have it.
-    pub(super) async fn call_for(&self, call: &Call, wait: Option<Wait>) -> Result<Value, Error> {
+    /// The same, answered when replicas have it, or have had their time.
+    pub(super) async fn call_for(&self, call: &Call, wait: Option<Wait>) -> Result<Written, Error> {
         let _held = self.hold(call.bytes())?;
         // Only what it took: nothing is decided by it.
         let began = tokio::time::Instant::now();
         let outcome = self.routed(call, wait).await;
-        let failed = outcome.is_err();
+        let failed = !matches!(&outcome, Ok(written) if written.is_replicated);
         self.0
             .figures
             .answered(call.name(), began.elapsed(), failed);
         outcome
     }
 
-    async fn routed(&self, call: &Call, wait: Option<Wait>) -> Result<Value, Error> {
+    async fn routed(&self, call: &Call, wait: Option<Wait>) -> Result<Written, Error> {
         let slot = call.slot();
         let mut server = self.server(slot)?;
         let mut is_asking = false;
@@ -63,16 +71,20 @@ impl Link {
             };
             is_asking = false;
             let error = match answer {
-                Ok(value) => match (wait, replicas) {
-                    (None, _) => return Ok(value),
-                    (Some(wait), Some(Value::Int(count))) if count >= wait.replicas.into() => {
-                        return Ok(value);
-                    }
-                    (Some(_), _) => {
+                Ok(answer) => {
+                    let is_replicated = match (wait, replicas) {
+                        (None, _) => true,
+                        (Some(wait), Some(Value::Int(count))) => count >= wait.replicas.into(),
+                        (Some(_), _) => false,
+                    };
+                    if !is_replicated {
                         self.0.figures.unreplicated.increment();
-                        return Err(Error::Unavailable);
                     }
-                },
+                    return Ok(Written {
+                        answer,
+                        is_replicated,
+                    });
+                }
                 Err(error) => error,
             };
             match error.code() {

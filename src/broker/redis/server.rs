@@ -319,6 +319,11 @@ async fn load(connection: &mut MultiplexedConnection, text: &str) -> RedisResult
     cmd.arg("LOAD").arg(text).query_async(connection).await
 }
 
+/// Whether a server throws keys away when it is full.
+pub(super) fn may_evict(policy: &str, max_bytes: u64) -> bool {
+    max_bytes > 0 && policy != "noeviction"
+}
+
 /// A field of what `INFO` says.
 pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines()

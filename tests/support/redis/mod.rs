@@ -3,7 +3,12 @@
 //! They need the program `redis-server` (Debian's package of that name, which `tests/run` installs
 //! without starting its service; `FANFARE_TEST_REDIS` names another one, such as `valkey-server`).
 
-#![allow(dead_code, unused_imports, reason = "no test target uses everything")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "no test target uses everything"
+)]
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -11,15 +16,20 @@
 )]
 
 mod cluster;
+mod secured;
 mod sentinels;
 mod server;
+mod topology;
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
+pub use secured::Secured;
 pub use sentinels::Sentinels;
 pub use server::{RedisServer, free_port};
+pub(crate) use topology::on_every_redis;
+pub use topology::{Redis, Topology};
 
 /// For whatever a Redis, a sentinel or a cluster has to agree on.
 pub const PATIENCE: Duration = Duration::from_secs(60);

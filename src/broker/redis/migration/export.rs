@@ -20,7 +20,10 @@ const NOTES: &str = include_str!("scripts/notes.lua");
 /// What is forgotten meanwhile must not come back.
 const RETIRE: &str =
     "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'r', '') end";
-pub(super) const KEPT: &str = include_str!("scripts/kept.lua");
+pub(super) const KEPT: &str = concat!(
+    include_str!("scripts/ends.lua"),
+    include_str!("scripts/kept.lua")
+);
 
 /// Owners whose lists are asked for at once: each answers with [`CHUNK_BYTES`] at most.
 const OWNERS: usize = 64;
@@ -378,17 +381,17 @@ impl Vault {
     }
 
     fn notes(&self, users: &[&str], batch: &mut Batch<'_>) -> Result<(), MigrationError> {
-        let ask = |user: &str, is_read: bool, after: u64| {
+        let ask = |user: &str, is_read: bool, after: &[u8]| {
             let [unread, read, rows] =
                 <[String; 3]>::try_from(self.keys.notes(user)).unwrap_or_default();
             Ask::script(NOTES, vec![if is_read { read } else { unread }, rows])
-                .number(after)
+                .arg(after)
                 .number(CHUNK_NOTES)
                 .number(CHUNK_BYTES)
         };
         let asks = users
             .iter()
-            .flat_map(|user| [ask(user, false, 0), ask(user, true, 0)]);
+            .flat_map(|user| [ask(user, false, b""), ask(user, true, b"")]);
         let answers = self.ask_all(&asks.collect::<Vec<_>>()).map_err(source)?;
         let lists = users.iter().flat_map(|user| [(user, false), (user, true)]);
         for ((user, is_read), mut answer) in lists.zip(answers) {
@@ -397,8 +400,8 @@ impl Vault {
                 let mut last = None;
                 for pair in page.chunks_exact(2) {
                     let note = stored_note(user, is_read, &pair[0], &pair[1]).map_err(source)?;
-                    batch.add(Record::Notification(note.1))?;
-                    last = Some(note.0);
+                    batch.add(Record::Notification(note))?;
+                    last = Some(&pair[0]);
                 }
                 let Some(last) = last else {
                     break;
@@ -415,25 +418,20 @@ fn given(owner: &str, value: &[u8]) -> Result<Option<Given>, Error> {
     let text = std::str::from_utf8(value).map_err(Error::storage)?;
     if let Some(user) = owner.strip_prefix("u:") {
         let (order, row) = text.split_once(' ').ok_or_else(garbled)?;
-        let (_, note) = stored_note(user, false, order.as_bytes(), row.as_bytes())?;
+        let note = stored_note(user, false, order.as_bytes(), row.as_bytes())?;
         return Ok(Some(Given::Added(note)));
     }
     let position = placed(text)?;
     Ok(channel(owner).map(|channel| Given::Published { channel, position }))
 }
 
-/// A notification and its order.
 pub(super) fn stored_note(
     user: &str,
     is_read: bool,
     order: &[u8],
     row: &[u8],
-) -> Result<(u64, Notification), Error> {
-    let order = String::from_utf8_lossy(order)
-        .parse()
-        .map_err(Error::storage)?;
-    let note = notifications::from_row(user, order, is_read, row)?;
-    Ok((order, note))
+) -> Result<Notification, Error> {
+    notifications::from_row(user, notifications::from_digits(order)?, is_read, row)
 }
 
 pub(super) fn source(error: Error) -> MigrationError {

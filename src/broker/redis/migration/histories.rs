@@ -10,7 +10,10 @@ use crate::broker::redis::history::{decode, garbled, new_epoch};
 use crate::broker::redis::wire;
 use crate::protocol::ChannelKey;
 
-const SURVEY: &str = include_str!("scripts/survey.lua");
+const SURVEY: &str = concat!(
+    include_str!("scripts/ends.lua"),
+    include_str!("scripts/survey.lua")
+);
 const EVENTS: &str = include_str!("scripts/events.lua");
 
 impl Vault {

@@ -1,18 +1,14 @@
 //! Filling a Redis with what another backend keeps.
 
-use redis::Value;
-
-use super::export::{KEPT, stored_note};
 use super::ground::{Ground, HOLD_MS};
 use super::vault::{Ask, Vault};
 use super::{Options, unreachable};
 use crate::broker::migration::{
-    ChannelState, Checkpoint, Given, HistoryEvent, KeptAnswer, KeptValue, MigrationError, Record,
-    Target,
+    ChannelState, Checkpoint, Given, HistoryEvent, KeptAnswer, MigrationError, Record, Target,
 };
-use crate::broker::redis::history::{decode, garbled};
-use crate::broker::redis::values::{name, revised, revocation};
-use crate::broker::redis::{notifications, users, wire};
+use crate::broker::redis::history::decode;
+use crate::broker::redis::values::{name, revised};
+use crate::broker::redis::{notifications, users};
 use crate::broker::{Error, Notification, User};
 use crate::protocol::Epoch;
 
@@ -24,10 +20,6 @@ const IDLE_MS: u64 = 60 * 60 * 1000;
 /// A Redis that is migrated to.
 pub struct Destination(Vault);
 
-/// Reads the answers to a few questions.
-type Read<'a> =
-    Box<dyn FnOnce(&mut std::vec::IntoIter<Value>) -> Result<Vec<Option<Record>>, Error> + 'a>;
-
 impl Destination {
     /// Connects.
     ///
@@ -37,6 +29,22 @@ impl Destination {
         let vault = Vault::open(options).map_err(|error| unreachable(&error))?;
         vault.refuse_if_used()?;
         Ok(Self(vault))
+    }
+
+    /// What an operator should mend before servers rely on it.
+    ///
+    /// # Errors
+    /// It could not be asked.
+    pub fn warnings(&self) -> Result<Vec<String>, MigrationError> {
+        let evicting = self.0.evicting().map_err(target)?.into_iter();
+        let warning = |(server, policy)| {
+            format!(
+                "{server}: maxmemory-policy {policy} lets Redis throw away what is remembered: set it to \
+                 noeviction, best before this is run; as it is, who had subscribed to a channel without \
+                 events is told epoch_changed"
+            )
+        };
+        Ok(evicting.map(warning).collect())
     }
 }
 
@@ -93,10 +101,7 @@ impl Target for Destination {
         let asks = self.0.placing(records).map_err(target)?;
         self.0.ask_all(&asks).map_err(target)?;
         if let Some(checkpoint) = checkpoint {
-            let mark = serde_json::to_vec(checkpoint)
-                .map_err(|error| MigrationError::Target(Error::storage(error)))?;
-            let ask = Ask::command("SET", self.0.mark("t")).arg(mark);
-            self.0.ask(ask).map_err(target)?;
+            self.0.set_mark(checkpoint)?;
         }
         // Servers look for the mark after they are heard: one of both sees the other.
         if records.is_empty()
@@ -122,7 +127,9 @@ impl Target for Destination {
     fn finish(&mut self, checkpoint: &Checkpoint) -> Result<(), MigrationError> {
         let ground = checkpoint.compared.as_ref();
         let ground = ground.and_then(|(_, ground)| ground.as_deref());
-        if let Some(ground) = ground {
+        // It stands for channels of which nothing was forgotten; of what was thrown away nobody knows.
+        let evicts = !self.0.evicting().map_err(target)?.is_empty();
+        if let Some(ground) = ground.filter(|_| !evicts) {
             let now_ms = self.0.options.clock.unix_ms();
             let until_ms = (now_ms + HOLD_MS).min(remembered_ms(checkpoint.begun_ms));
             let run_ids = self.0.run_ids().map_err(target)?;
@@ -135,11 +142,24 @@ impl Target for Destination {
         }
         self.0.wait_for_replicas().map_err(target)?;
         let ask = Ask::command("DEL", self.0.mark("t"));
-        self.0.ask(ask).map(drop).map_err(target)
+        self.0.ask(ask).map_err(target)?;
+        let replicated = self.0.wait_for_replicas().map_err(target);
+        if replicated.is_err() {
+            // A replica that took over would have the mark: then it is not finished.
+            self.0.set_mark(checkpoint)?;
+        }
+        replicated
     }
 }
 
 impl Vault {
+    fn set_mark(&self, checkpoint: &Checkpoint) -> Result<(), MigrationError> {
+        let mark = serde_json::to_vec(checkpoint)
+            .map_err(|error| MigrationError::Target(Error::storage(error)))?;
+        let ask = Ask::command("SET", self.mark("t")).arg(mark);
+        self.ask(ask).map(drop).map_err(target)
+    }
+
     /// What puts records in place.
     fn placing(&self, records: &[Record]) -> Result<Vec<Ask>, Error> {
         let mut asks = Vec::with_capacity(records.len());
@@ -154,7 +174,8 @@ impl Vault {
                     let mut ask = Ask::script(NOTE, self.keys.notes(&note.user_id));
                     for note in notes {
                         let (order, row) = notifications::to_row(note)?;
-                        ask = ask.number(order).number(note.is_read.into()).arg(row);
+                        ask = ask.arg(notifications::digits(order));
+                        ask = ask.number(note.is_read.into()).arg(row);
                     }
                     asks.push(ask);
                 }
@@ -192,6 +213,7 @@ impl Vault {
                         }
                         Given::Added(note) => {
                             let (order, row) = notifications::to_row(note)?;
+                            let order = notifications::digits(order);
                             format!("{order} {}", String::from_utf8_lossy(&row))
                         }
                     };
@@ -253,128 +275,12 @@ impl Vault {
         ask
     }
 
-    fn answer_key(&self, kept: &KeptAnswer) -> String {
+    pub(super) fn answer_key(&self, kept: &KeptAnswer) -> String {
         let part = format!("i:{}", kept.key);
         match &kept.given {
             Given::Published { channel, .. } => self.keys.channel(channel, &part),
             Given::Added(note) => self.keys.user(&note.user_id, &part),
         }
-    }
-
-    fn look_up(&self, records: &[Record]) -> Result<Vec<Option<Record>>, Error> {
-        let mut asks = Vec::with_capacity(records.len());
-        let mut reads: Vec<Read<'_>> = Vec::new();
-        let mut rest = records;
-        let mut ids = Vec::new();
-        while let Some(record) = rest.first() {
-            let mut taken = 1;
-            match record {
-                // All users at once, below.
-                Record::User(user) => {
-                    ids.push(user.id.as_str());
-                    reads.push(Box::new(|_| Ok(vec![None])));
-                }
-                Record::Notification(note) => {
-                    let notes = notes_of(rest, &note.user_id);
-                    taken = notes.len();
-                    let orders = orders(&notes)?;
-                    let [unread, read, rows] =
-                        <[String; 3]>::try_from(self.keys.notes(&note.user_id)).unwrap_or_default();
-                    for (name, key) in [("HMGET", rows), ("ZMSCORE", unread), ("ZMSCORE", read)] {
-                        let ask = Ask::command(name, key);
-                        asks.push(orders.iter().fold(ask, |ask, order| ask.number(*order)));
-                    }
-                    reads.push(Box::new(move |answers| {
-                        read_notes(&note.user_id, &orders, answers)
-                    }));
-                }
-                Record::Channel(state) => {
-                    let key = self.keys.channel(&state.channel, "m");
-                    let ask = Ask::command("HMGET", key);
-                    asks.push(["e", "o", "n", "r"].into_iter().fold(ask, Ask::arg));
-                    reads.push(Box::new(|answers| self.read_state(state, answers)));
-                }
-                Record::Event(event) => {
-                    let events = events_of(rest, &event.channel);
-                    taken = events.len();
-                    let last = events.last().map_or(event.offset, |last| last.offset);
-                    let ask = Ask::command("XRANGE", self.keys.channel(&event.channel, "h"));
-                    asks.push(ask.number(event.offset).number(last));
-                    reads.push(Box::new(move |answers| read_events(&events, answers)));
-                }
-                Record::Revocation(revoked) => {
-                    let (name, before_ms) = name(&revoked.revoked);
-                    let entry = format!("{name}{before_ms:020}{:020}", revoked.keep_until_ms);
-                    // Servers read the list; the row is what they compare with.
-                    let [list, _, rows] =
-                        <[String; 3]>::try_from(self.keys.revoked()).unwrap_or_default();
-                    asks.push(Ask::command("HGET", rows).arg(name.as_str()));
-                    asks.push(Ask::command("ZSCORE", list).arg(entry));
-                    reads.push(Box::new(move |answers| {
-                        let row: Option<String> = next(answers)?;
-                        let listed: Option<f64> = next(answers)?;
-                        let found = row.filter(|_| listed.is_some());
-                        let found = found.map(|row| revocation(&format!("{name}{row}")));
-                        Ok(vec![found.transpose()?.map(Record::Revocation)])
-                    }));
-                }
-                Record::Value(KeptValue { space, key, .. }) => {
-                    let key = self.keys.value(space, key);
-                    asks.push(Ask::script(KEPT, vec![key.clone()]));
-                    reads.push(Box::new(move |answers| self.read_one(&key, answers)));
-                }
-                Record::Answer(kept) => {
-                    let key = self.answer_key(kept);
-                    asks.push(Ask::script(KEPT, vec![key.clone()]));
-                    reads.push(Box::new(move |answers| self.read_one(&key, answers)));
-                }
-            }
-            rest = &rest[taken..];
-        }
-        let mut answers = self.ask_all(&asks)?.into_iter();
-        let mut found = Vec::with_capacity(records.len());
-        for read in reads {
-            found.extend(read(&mut answers)?);
-        }
-        let mut users = self.find_users(&ids)?.into_iter();
-        for (record, found) in records.iter().zip(&mut found) {
-            if let Record::User(_) = record {
-                *found = users.next().flatten().map(Record::User);
-            }
-        }
-        Ok(found)
-    }
-
-    fn read_one(
-        &self,
-        key: &str,
-        answers: &mut std::vec::IntoIter<Value>,
-    ) -> Result<Vec<Option<Record>>, Error> {
-        let found = self.read_kept(key, answers.next().unwrap_or_default())?;
-        Ok(vec![found.map(|(record, _)| record)])
-    }
-
-    fn read_state(
-        &self,
-        state: &ChannelState,
-        answers: &mut std::vec::IntoIter<Value>,
-    ) -> Result<Vec<Option<Record>>, Error> {
-        let fields: Vec<Option<String>> = next(answers)?;
-        let [Some(epoch), Some(top), Some(limit), Some(run_id)] = fields.as_slice() else {
-            return Ok(vec![None]);
-        };
-        // An epoch of another process has ended.
-        if !self.run_ids()?.split(',').any(|known| known == run_id) {
-            return Ok(vec![None]);
-        }
-        let number = |text: &String| text.parse::<u64>().map_err(Error::storage);
-        Ok(vec![Some(Record::Channel(ChannelState {
-            channel: state.channel.clone(),
-            epoch: wire::epoch(epoch.as_bytes()).ok_or_else(garbled)?,
-            top: number(top)?,
-            limit: number(limit)?,
-            expire_ms: state.expire_ms,
-        }))])
     }
 }
 
@@ -392,7 +298,7 @@ fn set(key: String, value: Vec<u8>, expire_ms: Option<u64>) -> Ask {
 }
 
 /// The notifications of a user that records begin with.
-fn notes_of<'a>(records: &'a [Record], user_id: &str) -> Vec<&'a Notification> {
+pub(super) fn notes_of<'a>(records: &'a [Record], user_id: &str) -> Vec<&'a Notification> {
     let notes = records.iter().map_while(|record| match record {
         Record::Notification(note) if note.user_id == user_id => Some(note),
         _ => None,
@@ -401,7 +307,7 @@ fn notes_of<'a>(records: &'a [Record], user_id: &str) -> Vec<&'a Notification> {
 }
 
 /// The events of a channel that records begin with.
-fn events_of<'a>(
+pub(super) fn events_of<'a>(
     records: &'a [Record],
     channel: &crate::protocol::ChannelKey,
 ) -> Vec<&'a HistoryEvent> {
@@ -410,72 +316,6 @@ fn events_of<'a>(
         _ => None,
     });
     events.collect()
-}
-
-fn orders(notes: &[&Notification]) -> Result<Vec<u64>, Error> {
-    let order = |note: &&Notification| {
-        let taken_apart = notifications::taken_apart(&note.id).ok_or_else(garbled)?;
-        Ok(taken_apart.0)
-    };
-    notes.iter().map(order).collect()
-}
-
-fn read_notes(
-    user_id: &str,
-    orders: &[u64],
-    answers: &mut std::vec::IntoIter<Value>,
-) -> Result<Vec<Option<Record>>, Error> {
-    let rows: Vec<Option<Vec<u8>>> = next(answers)?;
-    let unread: Vec<Option<f64>> = next(answers)?;
-    let read: Vec<Option<f64>> = next(answers)?;
-    let mut found = Vec::with_capacity(orders.len());
-    for (at, row) in rows.into_iter().enumerate() {
-        let is_in = |list: &[Option<f64>]| list.get(at).is_some_and(Option::is_some);
-        let order = orders.get(at).map_or_else(String::new, u64::to_string);
-        found.push(match (row, is_in(&unread), is_in(&read)) {
-            (Some(row), true, false) | (Some(row), false, true) => {
-                let note = stored_note(user_id, is_in(&read), order.as_bytes(), &row)?;
-                Some(Record::Notification(note.1))
-            }
-            _ => None,
-        });
-    }
-    Ok(found)
-}
-
-fn read_events(
-    events: &[&HistoryEvent],
-    answers: &mut std::vec::IntoIter<Value>,
-) -> Result<Vec<Option<Record>>, Error> {
-    let entries: Vec<(String, Vec<Vec<u8>>)> = next(answers)?;
-    let mut entries = entries.into_iter().peekable();
-    let mut found = Vec::with_capacity(events.len());
-    for event in events {
-        let place = |id: &str| {
-            let (offset, expire) = id.split_once('-')?;
-            Some((offset.parse::<u64>().ok()?, expire.parse::<u64>().ok()?))
-        };
-        let is_it = |(id, _): &(String, Vec<Vec<u8>>)| {
-            place(id).is_some_and(|(offset, _)| offset == event.offset)
-        };
-        found.push(match entries.next_if(is_it) {
-            Some((id, fields)) => Some(Record::Event(HistoryEvent {
-                channel: event.channel.clone(),
-                offset: event.offset,
-                expire_ms: place(&id).map_or(0, |(_, expire_ms)| expire_ms),
-                event: fields
-                    .get(1)
-                    .and_then(|json| wire::event(json))
-                    .ok_or_else(garbled)?,
-            })),
-            None => None,
-        });
-    }
-    Ok(found)
-}
-
-fn next<T: redis::FromRedisValue>(answers: &mut std::vec::IntoIter<Value>) -> Result<T, Error> {
-    decode(answers.next().ok_or_else(garbled)?)
 }
 
 fn target(error: Error) -> MigrationError {

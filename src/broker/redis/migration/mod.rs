@@ -8,6 +8,7 @@ mod export;
 mod ground;
 mod histories;
 mod import;
+mod look_up;
 mod vault;
 
 use std::time::Duration;

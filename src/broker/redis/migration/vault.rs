@@ -3,23 +3,20 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use redis::{Cmd, Value};
-use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 use super::Options;
 use crate::broker::Error;
 use crate::broker::migration::MigrationError;
-use crate::broker::redis::address::Target;
 use crate::broker::redis::call::Wait;
 use crate::broker::redis::figures::Figures;
 use crate::broker::redis::history::{decode, garbled};
 use crate::broker::redis::keys::Keys;
 use crate::broker::redis::link::{Link, Routes};
-use crate::broker::redis::server::{Refusal, Server};
-use crate::broker::redis::slot::slot;
+use crate::broker::redis::server::{Server, may_evict};
+use crate::broker::redis::slot::{SLOTS, slot};
+use crate::broker::redis::thread::{Thread, targets};
 use crate::broker::redis::{OpenError, START_PATIENCE};
 
 /// Questions that go out together.
@@ -29,13 +26,12 @@ const SCAN_KEYS: usize = 1_000;
 
 /// The connection.
 pub(super) struct Vault {
+    /// The first to go.
+    thread: Thread,
     pub(super) keys: Keys,
     pub(super) options: Options,
     link: Link,
     pubsub: Option<Link>,
-    runtime: Handle,
-    stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// What is done with keys of one slot.
@@ -99,60 +95,35 @@ impl Ask {
 
 impl Vault {
     pub(super) fn open(options: Options) -> Result<Self, OpenError> {
-        let target = |url: &str| Target::parse(url, options.authorities.clone());
-        let data = target(&options.url).map_err(OpenError::Url)?;
-        let pubsub = options.pubsub_url.as_deref().map(target).transpose();
-        let pubsub = pubsub.map_err(OpenError::Url)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(OpenError::Thread)?;
-        let handle = runtime.handle().clone();
-        let (stop, stopped) = watch::channel(false);
-        let (opened_tx, opened) = std::sync::mpsc::sync_channel(1);
+        let (data, pubsub) = targets(
+            &options.url,
+            options.pubsub_url.as_deref(),
+            options.authorities.as_ref(),
+        )?;
         // Connections are looked after while the other side is being read.
-        let thread = std::thread::Builder::new()
-            .name("fanfare-redis".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    let link = |target| {
-                        let figures = Arc::new(Figures::default());
-                        Link::begin(target, Arc::new(|_, _| {}), figures, false)
-                    };
-                    let (data, pubsub) = (link(data), pubsub.map(link));
-                    let mut outcome = data.connected(START_PATIENCE).await;
-                    if let (Ok(()), Some(pubsub)) = (&outcome, &pubsub) {
-                        outcome = pubsub.connected(START_PATIENCE).await;
-                    }
-                    let is_up = outcome.is_ok();
-                    if opened_tx.send(outcome.map(|()| (data, pubsub))).is_ok() && is_up {
-                        let mut stopped = stopped;
-                        let _ = stopped.wait_for(|stop| *stop).await;
-                    }
-                });
-                runtime.shutdown_background();
-            })
-            .map_err(OpenError::Thread)?;
-        let outcome = opened.recv();
-        let outcome = outcome.map_err(|error| OpenError::Thread(std::io::Error::other(error)))?;
-        let (link, pubsub) = outcome.map_err(|refusal| match refusal {
-            Refusal::Unreachable(cause) => OpenError::Unreachable(cause),
-            Refusal::Unfit(cause) => OpenError::Unfit(cause),
-            Refusal::Unfinished => OpenError::Unfinished,
+        let ((link, pubsub), thread) = Thread::start(move || async move {
+            let link = |target| {
+                let figures = Arc::new(Figures::default());
+                Link::begin(target, Arc::new(|_, _| {}), figures, false)
+            };
+            let (data, pubsub) = (link(data), pubsub.map(link));
+            data.connected(START_PATIENCE).await?;
+            if let Some(pubsub) = &pubsub {
+                pubsub.connected(START_PATIENCE).await?;
+            }
+            Ok((data, pubsub))
         })?;
         Ok(Self {
             keys: Keys::new(&options.prefix),
             options,
             link,
             pubsub,
-            runtime: handle,
-            stop,
-            thread: Some(thread),
+            thread,
         })
     }
 
     fn wait<T>(&self, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        self.runtime.block_on(what)
+        self.thread.handle().block_on(what)
     }
 
     /// Asks all of it; the answers in the same order. What is asked of one slot is done in its order.
@@ -235,6 +206,19 @@ impl Vault {
         Ok((next, keys.collect()))
     }
 
+    /// Servers that may throw away what they are given, each with its policy.
+    pub(super) fn evicting(&self) -> Result<Vec<(String, String)>, Error> {
+        let mut evicting = Vec::new();
+        for server in self.servers()? {
+            let figures = self.thread.handle().block_on(server.figures());
+            let (figures, policy) = figures.ok_or(Error::Unavailable)?;
+            if may_evict(&policy, figures.max_bytes) {
+                evicting.push((figures.server, policy));
+            }
+        }
+        Ok(evicting)
+    }
+
     /// How many servers of ours hear what is told to all of them.
     pub(super) fn listeners(&self) -> Result<u64, Error> {
         let mut cmd = redis::cmd("PUBSUB");
@@ -285,8 +269,16 @@ impl Vault {
             return Ok(());
         }
         for server in self.servers()? {
+            // Since Redis 7.2 and in Valkey, WAIT counts from its connection's last write: an earlier run
+            // wrote over another one.
+            let Some(key) = self.any_key_of(&server) else {
+                continue;
+            };
+            let (mut set, mut delete) = (redis::cmd("SET"), redis::cmd("DEL"));
+            set.arg(&key).arg("").arg("PX").arg(1);
+            delete.arg(&key);
             let answers = self.wait(async {
-                let answers = server.ask_waiting(vec![redis::cmd("PING")], wait).await;
+                let answers = server.ask_waiting(vec![set, delete], wait).await;
                 answers.map_err(|error| self.link.judge(&server, &error))
             })?;
             match answers.last() {
@@ -302,14 +294,15 @@ impl Vault {
         }
         Ok(())
     }
-}
 
-impl Drop for Vault {
-    fn drop(&mut self) {
-        self.stop.send_replace(true);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    /// A key of nobody's that is a server's to keep.
+    fn any_key_of(&self, server: &Server) -> Option<String> {
+        let keys = (0..4 * SLOTS).map(|n| self.keys.of_all_nodes(&format!("migration{n}"), "w"));
+        let is_its = |key: &String| {
+            let of = self.link.server(slot(key.as_bytes()));
+            of.is_ok_and(|of| of.id == server.id)
+        };
+        keys.into_iter().find(is_its)
     }
 }
 

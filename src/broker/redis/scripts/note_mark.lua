@@ -1,5 +1,5 @@
 -- Marks or deletes notifications.
--- KEYS: unread, read, rows
+-- KEYS: unread, read, rows, one of no meaning
 -- ARGV: run id, what: 'read', 'unread' or 'delete', then order and random digits of each;
 --       'read-all'; 'clear-read'
 -- Answers how many changed, how many were found, the unread ones' number, and the places in the list
@@ -36,11 +36,15 @@ else
         redis.call('HDEL', KEYS[3], order)
         changed = changed + 1
       elseif redis.call('ZREM', from, order) == 1 then
-        redis.call('ZADD', to, order, order)
+        redis.call('ZADD', to, 0, order)
         changed = changed + 1
         places[#places + 1] = (i - 3) / 2
       end
     end
   end
+end
+if changed == 0 then
+  -- Whoever waits for replicas waits for their having what is written now: somebody may have been first, in vain.
+  redis.call('SET', KEYS[4], '', 'PX', 1)
 end
 return {changed, found, redis.call('ZCARD', KEYS[1]), places}

@@ -2,9 +2,9 @@
 -- KEYS: unread, read, rows
 -- ARGV: run id, 'unread' or 'all', limit, an order to begin below or ''
 -- Answers the unread ones' number, then order, whether it is read and row of each.
-local top = ARGV[4] == '' and '+inf' or '(' .. ARGV[4]
+local top = ARGV[4] == '' and '+' or '(' .. ARGV[4]
 local function newest(key)
-  return redis.call('ZREVRANGEBYSCORE', key, top, '-inf', 'LIMIT', 0, ARGV[3])
+  return redis.call('ZREVRANGEBYLEX', key, top, '-', 'LIMIT', 0, ARGV[3])
 end
 local unread = newest(KEYS[1])
 local read = ARGV[2] == 'all' and newest(KEYS[2]) or {}
@@ -12,7 +12,7 @@ local answer = {redis.call('ZCARD', KEYS[1])}
 local u, r = 1, 1
 for _ = 1, tonumber(ARGV[3]) do
   local order, is_read
-  if unread[u] and (not read[r] or tonumber(unread[u]) > tonumber(read[r])) then
+  if unread[u] and (not read[r] or unread[u] > read[r]) then
     order, is_read, u = unread[u], 0, u + 1
   elseif read[r] then
     order, is_read, r = read[r], 1, r + 1

@@ -6,6 +6,8 @@
 if KEYS[3] then
   local first = redis.call('GET', KEYS[3])
   if first then
+    -- Whoever waits for replicas waits for their having what is written now.
+    redis.call('SET', KEYS[3], first, 'KEEPTTL')
     return {1, first}
   end
 end

@@ -6,7 +6,7 @@ for i = 2, #ARGV, 3 do
   if ARGV[i + 1] == '1' then
     to, other = KEYS[2], KEYS[1]
   end
-  redis.call('ZADD', to, ARGV[i], ARGV[i])
+  redis.call('ZADD', to, 0, ARGV[i])
   redis.call('ZREM', other, ARGV[i])
   redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 2])
 end

@@ -12,15 +12,7 @@ if meta[3] ~= ARGV[1] then
   meta[1] = ARGV[2]
   redis.call('HSET', KEYS[1], 'e', ARGV[2], 'r', ARGV[1])
 end
-local ends = redis.pcall('PEXPIRETIME', KEYS[1])
-if type(ends) ~= 'number' then
-  local time = redis.call('TIME')
-  ends = redis.call('PTTL', KEYS[1])
-  if ends >= 0 then
-    ends = ends + time[1] * 1000 + math.floor(time[2] / 1000)
-  end
-end
-local answer = {meta[1], meta[2] or '0', meta[4] or '1', string.format('%.0f', ends)}
+local answer = {meta[1], meta[2] or '0', meta[4] or '1', ends(KEYS[1])}
 local expected, latest, before = tonumber(meta[2] or '0'), math.huge, '+'
 while expected > 0 do
   local entries = redis.call('XREVRANGE', KEYS[2], before, '-', 'COUNT', 100)
