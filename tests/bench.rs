@@ -182,8 +182,9 @@ fn subscribers_that_were_away_get_what_they_missed() {
 
 #[test]
 fn what_others_notice_of_stalled_subscribers_is_shown_for_each_policy() {
-    let small = ["-n", "20", "--stalled", "3", "-t", "0.6", "--rounds", "1"];
-    let report = sound(&[&["slow"], &small[..]].concat());
+    let small = ["-n", "20", "--stalled", "3", "-t", "1", "--rounds", "1"];
+    // 2 MB for each, more than kernels hold.
+    let report = sound(&[&["slow", "--size", "4096"], &small[..]].concat());
     for (section, closed) in [(0, 3.0), (1, 0.0), (2, 0.0)] {
         let keys = ["latency_p50_ms", "latency_p99_ms", "cpu_us_per_delivery"];
         let figures = figures(&report, section, &keys);
