@@ -158,7 +158,7 @@ fn deliveries_are_measured_at_a_rate_and_at_the_peak() {
     let paced_latency = figures(&report, 0, &["latency_p50_ms"]);
     // Events that were due were published then, not when the client happened to wake.
     let p50 = paced_latency["latency_p50_ms"]["baseline"].as_f64();
-    assert!(p50.is_some_and(|ms| ms < 20.0), "{report:#}");
+    assert!(p50.is_some_and(|ms| ms < 35.0), "{report:#}");
     let paced = figures(&report, 0, &[])["deliveries_per_second"]["fanfare"].as_f64();
     assert!(paced.is_some_and(|rate| rate <= 501.0), "{report:#}");
 }

@@ -1,7 +1,7 @@
 //! Recovery under load: hundreds of clients, connections cut at random, the server killed and
 //! restarted meanwhile, and an account of everything that was published to hold them to.
 //!
-//! `CHAOS_SECONDS` says how long, 20 unless told; the issue's own size is 60. `FANFARE_TEST_SEED`
+//! `CHAOS_SECONDS` says how long, 20 unless told; the whole size is 60. `FANFARE_TEST_SEED`
 //! repeats the random choices, though not what the machine makes of them.
 
 #![allow(
