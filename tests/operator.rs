@@ -312,11 +312,15 @@ fn a_tail_shows_what_passes_and_nothing_that_was_said() {
     let of_ann = Looking::begin(&server, &["--user", "ann", "--json"]);
     let of_post = Looking::begin(&server, &["--channel", "post_1", "--json"]);
     let people = Looking::begin(&server, &["--user", "ann"]);
+    let of_own = Looking::begin(&server, &["--channel", "notifications_ann", "--json"]);
     // Some time later the workers look; a frame of ours is seen when they do.
     let token = server.token("ann");
     ann.subscribe("post_1");
     bob.subscribe("post_1");
     bob.subscribe("post_2");
+    // Each names its own.
+    ann.subscribe("notifications");
+    bob.subscribe("notifications");
     let event = json!({"type": "liked", "pin": "geheim-4711", "deep": {"code": "geheim-4712"}, "n": 990_123});
     server.publish("post_1", event.clone());
     server.publish("post_2", json!({"type": "elsewhere"}));
@@ -354,6 +358,10 @@ fn a_tail_shows_what_passes_and_nothing_that_was_said() {
                 && (one["type"] == what || one["frame"] == what)
         })
     };
+    let of_own = frames(&of_own.end());
+    assert!(has(&of_own, "in", "ann", "subscribe"), "{of_own:#?}");
+    assert!(has(&of_own, "out", "ann", "subscribed"), "{of_own:#?}");
+    assert!(of_own.iter().all(|one| one["userId"] == "ann"));
     let (of_ann, of_post) = (frames(&of_ann), frames(&of_post));
     for (direction, what) in [
         ("in", "subscribe"),

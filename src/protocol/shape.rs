@@ -29,8 +29,8 @@ pub struct Shape {
     pub members: Value,
 }
 
-/// The shape of a text message.
-pub fn shape(text: &str) -> Shape {
+/// The shape of a text message, of this user if it is known from whom it comes.
+pub fn shape(text: &str, caller: Option<&str>) -> Shape {
     let unknown = || Shape {
         kind: None,
         channel: None,
@@ -53,29 +53,29 @@ pub fn shape(text: &str) -> Shape {
         .iter()
         .filter_map(|place| place.as_object())
         .chain(own)
-        .find_map(channel_of);
+        .find_map(|place| channel_of(place, caller));
     Shape {
         kind: message.get("type").and_then(word).map(str::to_owned),
         channel,
-        members: top(&message),
+        members: top(&message, caller),
     }
 }
 
-fn top(message: &Map<String, Value>) -> Value {
+fn top(message: &Map<String, Value>, caller: Option<&str>) -> Value {
     let is_event = message.contains_key("_meta");
     object(message, |name, value| match (name, value) {
         ("type", value) => word(value).map_or_else(|| leaf(value), Value::from),
-        ("_meta", Value::Object(meta)) => said(meta),
-        ("data", Value::Object(data)) if !is_event => said(data),
-        ("channel", value) if !is_event => key_or_shape(value),
+        ("_meta", Value::Object(meta)) => said(meta, caller),
+        ("data", Value::Object(data)) if !is_event => said(data, caller),
+        ("channel", value) if !is_event => key_or_shape(value, caller),
         (_, value) => nested(value, 1),
     })
 }
 
 /// A place of the protocol's own.
-fn said(place: &Map<String, Value>) -> Value {
+fn said(place: &Map<String, Value>, caller: Option<&str>) -> Value {
     object(place, |name, value| match (name, value) {
-        ("channel" | "channelKey", value) => key_or_shape(value),
+        ("channel" | "channelKey", value) => key_or_shape(value, caller),
         ("offset", Value::Number(_)) => value.clone(),
         ("code", value) => word(value).map_or_else(|| leaf(value), Value::from),
         (_, value) => nested(value, 2),
@@ -121,18 +121,20 @@ fn object(members: &Map<String, Value>, mut shown: impl FnMut(&str, &Value) -> V
     shape.into()
 }
 
-fn channel_of(place: &Map<String, Value>) -> Option<String> {
+fn channel_of(place: &Map<String, Value>, caller: Option<&str>) -> Option<String> {
     let names = ["channelKey", "channel"].iter();
-    names.copied().find_map(|name| key(place.get(name)?))
+    names
+        .copied()
+        .find_map(|name| key(place.get(name)?, caller))
 }
 
-fn key_or_shape(value: &Value) -> Value {
-    key(value).map_or_else(|| leaf(value), Value::from)
+fn key_or_shape(value: &Value, caller: Option<&str>) -> Value {
+    key(value, caller).map_or_else(|| leaf(value), Value::from)
 }
 
-/// The key of a channel that is named in any form but as the caller's own.
-fn key(value: &Value) -> Option<String> {
-    let key = ChannelKey::resolve(value, None, CHANNEL_BYTES_MAX).ok()?;
+/// The key of a channel that is named in any form; as the caller's own, if it is known who that is.
+fn key(value: &Value, caller: Option<&str>) -> Option<String> {
+    let key = ChannelKey::resolve(value, caller, CHANNEL_BYTES_MAX).ok()?;
     Some(key.as_str().to_owned())
 }
 
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
 
     fn members(message: &Value) -> Value {
-        shape(&message.to_string()).members
+        shape(&message.to_string(), None).members
     }
 
     #[test]
@@ -169,15 +171,19 @@ mod tests {
                 "deep": {"er": {"still": "object(1)"}}, "list": "list(2)"}})
         );
         let subscribe = json!({"type": "subscribe", "channel": {"type": "post", "postId": 42}});
-        let shown = shape(&subscribe.to_string());
+        let shown = shape(&subscribe.to_string(), None);
         assert_eq!(shown.channel.as_deref(), Some("post_42"));
         assert_eq!(
             shown.members,
             json!({"type": "subscribe", "channel": "post_42"})
         );
+        let own = json!({"type": "subscribe", "channel": "notifications"}).to_string();
+        assert_eq!(shape(&own, None).channel, None);
+        let shown = shape(&own, Some("ann"));
+        assert_eq!(shown.channel.as_deref(), Some("notifications_ann"));
         let error = json!({"type": "error", "data": {"code": "forbidden", "message": "private",
             "channelKey": "post_2"}});
-        let shown = shape(&error.to_string());
+        let shown = shape(&error.to_string(), None);
         assert_eq!(shown.channel.as_deref(), Some("post_2"));
         assert_eq!(
             shown.members,
@@ -190,7 +196,7 @@ mod tests {
     fn what_a_publisher_says_is_never_taken_for_the_protocol() {
         let event = json!({"_meta": {"channel": "post_1", "epoch": "abc", "offset": 3},
             "type": "liked", "channel": "post_secret", "data": {"code": "hidden", "channelKey": "post_s"}});
-        let shown = shape(&event.to_string());
+        let shown = shape(&event.to_string(), None);
         assert_eq!(shown.channel.as_deref(), Some("post_1"));
         assert_eq!(shown.kind.as_deref(), Some("liked"));
         assert_eq!(
@@ -203,7 +209,7 @@ mod tests {
     #[test]
     fn nonsense_has_a_size() {
         for text in ["", "hello", "[1,2]", "\"x\"", "{\"type\""] {
-            let shown = shape(text);
+            let shown = shape(text, None);
             assert_eq!(shown.members, format!("text({})", text.len()));
             assert_eq!((shown.kind, shown.channel), (None, None));
         }

@@ -19,20 +19,25 @@ struct Passing<'a> {
     frame: &'static str,
     bytes: usize,
     way: Way,
+    /// Whose it is, of a command: it may name a channel of the user's by its type alone.
+    caller: Option<Arc<str>>,
     shape: Option<Arc<Shape>>,
 }
 
 impl Passing<'_> {
     fn shape(&mut self) -> Option<Arc<Shape>> {
         if self.shape.is_none() {
-            self.shape = self.text.map(|text| Arc::new(shape(text)));
+            let caller = self.caller.as_deref();
+            self.shape = self.text.map(|text| Arc::new(shape(text, caller)));
         }
         self.shape.clone()
     }
 
     fn is_about(&mut self, key: &ChannelKey) -> bool {
         // Most are about another one, which is found out without looking into them.
-        self.text.is_some_and(|text| text.contains(key.id()))
+        let is_own = self.caller.as_deref() == Some(key.id());
+        self.text
+            .is_some_and(|text| is_own || text.contains(key.id()))
             && self
                 .shape()
                 .is_some_and(|shape| shape.channel.as_deref() == Some(key.as_str()))
@@ -60,14 +65,15 @@ impl State {
         if self.taps.is_empty() {
             return;
         }
+        let connections = of(&self.connections, std::slice::from_ref(&slot));
         let passing = Passing {
             text,
             frame,
             bytes: text.map_or(0, str::len),
             way: Way::In,
+            caller: connections.iter().find_map(|one| user(one)),
             shape: None,
         };
-        let connections = of(&self.connections, std::slice::from_ref(&slot));
         see(&mut self.taps, &connections, passing, now);
     }
 
@@ -102,6 +108,7 @@ pub(super) fn see_sent(
         },
         bytes: text.map_or(0, str::len),
         way: Way::Out,
+        caller: None,
         shape: None,
     };
     see(taps, connections, passing, now);
@@ -116,8 +123,7 @@ fn see(taps: &mut Vec<Tap>, connections: &[&Connection], mut passing: Passing<'_
             continue;
         }
         for connection in connections {
-            let session = connection.session.as_ref();
-            let user_id = session.map(|session| session.identity().user_id.clone());
+            let user_id = user(connection);
             let is_wanted = match &tap.watched {
                 Watched::User(user) => user_id.as_ref() == Some(user),
                 Watched::Connection(serial) => *serial == connection.serial,
@@ -142,6 +148,11 @@ fn see(taps: &mut Vec<Tap>, connections: &[&Connection], mut passing: Passing<'_
             }
         }
     }
+}
+
+fn user(connection: &Connection) -> Option<Arc<str>> {
+    let session = connection.session.as_ref();
+    session.map(|session| session.identity().user_id.clone())
 }
 
 /// The connections in these slots.
