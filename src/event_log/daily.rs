@@ -351,14 +351,18 @@ pub(super) fn open_for_append(path: &Path) -> io::Result<File> {
         .create(true)
         .mode(0o640)
         .open(path)?;
-    if file.metadata()?.len() > 0 {
+    alone(&mut file, |file| {
+        if file.metadata()?.len() == 0 {
+            return Ok(());
+        }
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;
         file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            file.write_all(b"\n")?;
+        if last == *b"\n" {
+            return Ok(());
         }
-    }
+        file.write_all(b"\n")
+    })?;
     Ok(file)
 }
 
@@ -367,8 +371,21 @@ fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
-    let before = file.metadata()?.len();
-    file.write_all(bytes).inspect_err(|_| {
-        let _ = file.set_len(before);
+    alone(file, |file| {
+        let before = file.metadata()?.len();
+        file.write_all(bytes).inspect_err(|_| {
+            let _ = file.set_len(before);
+        })
     })
+}
+
+/// Keeps others of our kind from the file meanwhile, as far as its file system can: a line that is being
+/// written looks like one that was torn (a reload, a process that takes over).
+fn alone<T>(file: &mut File, act: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
+    let is_locked = file.lock().is_ok();
+    let outcome = act(file);
+    if is_locked {
+        file.unlock()?;
+    }
+    outcome
 }
