@@ -210,6 +210,8 @@ fn what_others_notice_of_bad_sign_ins_is_shown() {
     let answered = figures["sign_ins_per_second"]["fanfare"].as_f64();
     assert!(answered.is_some_and(|rate| rate > 100.0), "{report:#}");
     assert_ne!(bench(&["attack", "--sign-ins", "0"]).status.code(), Some(0));
+    // Whose attacker would not stir for an hour is over as soon.
+    sound(&[&["attack", "--sign-ins", "0.02"], &small[..]].concat());
 }
 
 #[test]

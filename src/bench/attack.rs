@@ -201,6 +201,7 @@ impl Attackers {
     fn end(self) {
         self.state.over.store(true, Ordering::Relaxed);
         for thread in self.threads {
+            thread.thread().unpark();
             // One that has failed has answered nothing more, which the figures show.
             let _ = thread.join();
         }
@@ -226,7 +227,8 @@ impl State {
                 }
             }
             due = (due + stopwatch::of(interval)).max(stopwatch::nanos());
-            thread::sleep(Duration::from_nanos(due - stopwatch::nanos().min(due)));
+            // Until then, or the end.
+            thread::park_timeout(Duration::from_nanos(due - stopwatch::nanos().min(due)));
         }
     }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::Failure;
-use super::operator::{self, Operator};
+use super::operator::{self, Operator, Refused};
 
 /// For opening the socket and for the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,6 +56,10 @@ impl Subscribe {
                 Err(Ended::Server(failure)) if !was_in => return Err(failure),
                 Err(Ended::Socket(problem)) if !was_in => {
                     return Err(Failure::Unreachable(problem.to_string()));
+                }
+                // It answers, and would say the same again.
+                Err(Ended::Server(Failure::Other(error))) if error.is::<Refused>() => {
+                    return Err(Failure::Other(error));
                 }
                 Err(Ended::Server(_)) => std::thread::sleep(PAUSE),
                 Err(Ended::Socket(problem)) => {

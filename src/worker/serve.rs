@@ -143,7 +143,9 @@ impl Worker {
                 let is_asking = connection
                     .into_parts()
                     .is_some_and(|parts| !parts.read_buf.is_empty());
-                if let Some((socket, _)) = cork.into_inner()
+                // Not in the middle of an answer that the client did not take.
+                if let Some((socket, held)) = cork.into_inner()
+                    && held.is_empty()
                     && (is_asking || !answered.get())
                 {
                     say_late(&mut socket.into_inner().0);
