@@ -171,6 +171,38 @@ fn an_idempotency_key_adds_once_per_owner_even_over_a_kill() {
 }
 
 #[test]
+fn a_delete_that_names_its_notification_in_the_body_deletes_no_other() {
+    let server = Server::start(&[]);
+    let ids: Vec<Value> = (0..3)
+        .map(|n| add(&server, "u1", &n.to_string())["id"].clone())
+        .collect();
+    let delete = |body: &Value| server.as_user("u1", "DELETE", PATH, body);
+    let all = json!({"markAllAsRead": true});
+    server.as_user("u1", "PATCH", PATH, &all).expect(200);
+    let left = || {
+        list(&server, "u1", "")["notifications"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    // As the predecessor's browser client does it.
+    let one = json!({"notificationId": ids[1]});
+    assert_eq!(delete(&one).expect(200).json()["clearedCount"], 1);
+    assert_eq!(left(), 2);
+    for nonsense in [
+        json!({"notificationId": ""}),
+        json!({"notificationId": 1}),
+        json!([]),
+    ] {
+        delete(&nonsense).expect(400);
+    }
+    assert_eq!(left(), 2);
+    let clear = json!({"clearAll": true});
+    assert_eq!(delete(&clear).expect(200).json()["clearedCount"], 2);
+    assert_eq!(left(), 0);
+}
+
+#[test]
 fn marking_and_deleting_count_what_is_left() {
     let server = Server::start(&[]);
     let ids: Vec<Value> = (0..4)

@@ -344,7 +344,7 @@ where
     let config = services.config();
     let limits = &config.limits;
     let body = match *method {
-        Method::POST | Method::PUT | Method::PATCH => {
+        Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
             request::read_body(&head.headers, body, limits.body_bytes, limits.body_timeout).await?
         }
         _ => Bytes::new(),

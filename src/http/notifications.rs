@@ -126,7 +126,11 @@ pub async fn read_one(services: &Services, call: &Call) -> Result<Reply, ApiErro
 /// `DELETE`, with and without `?id=`
 pub async fn delete(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     let user_id = require_user(services, call).await?;
-    let changed = match call.query("id") {
+    let id = match call.query("id") {
+        Some(id) => Some(id),
+        None => delete_body(call)?,
+    };
+    let changed = match id {
         // An empty id is a mistake of the caller's, not a wish to clear everything.
         Some(id) if id.is_empty() => {
             return Err(ApiError::bad_request(
@@ -138,6 +142,25 @@ pub async fn delete(services: &Services, call: &Call) -> Result<Reply, ApiError>
         None => services.inbox.clear_read(&user_id, call.trace).await?,
     };
     Ok(cleared(changed))
+}
+
+/// The id in a body, where the predecessor's browser client names the one it means; `{"clearAll":true}`
+/// or no body: none.
+fn delete_body(call: &Call) -> Result<Option<String>, ApiError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body {
+        notification_id: Option<Value>,
+    }
+    if matches!(call.body.trim_ascii(), b"" | b"null") {
+        return Ok(None);
+    }
+    let Some(id) = call.json::<Body>()?.notification_id else {
+        return Ok(None);
+    };
+    text(Some(id)).map(Some).ok_or_else(|| {
+        ApiError::bad_request("invalid_body", "notificationId must be a non-empty string")
+    })
 }
 
 /// `DELETE /clear`

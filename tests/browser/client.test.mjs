@@ -278,29 +278,6 @@ test('notifications are the same in every tab, and paged', async () => {
   for (const [tab, count] of [[page, 24], [other, 21]]) await shows(tab, { count, unread: 0, first: 'n24' });
 });
 
-test('the names of the predecessor work', async () => {
-  const page = await context.newPage();
-  await page.goto(`${wire.url}/fanfare.js`);
-  await page.evaluate(async (wallet) => {
-    const { wsService, getJWTToken, jwtManager, subscribeToPost } = await import('/fanfare-compat.js');
-    localStorage.setItem('fonana_user_wallet', wallet);
-    window.liked = [];
-    wsService.on('post_liked', (event) => window.liked.push(event.likesCount));
-    wsService.connect();
-    subscribeToPost('p1');
-    wsService.subscribeToCreator('c1');
-    window.parts = { wsService, getJWTToken, jwtManager };
-  }, WALLET);
-  await until('it is connected', PATIENCE_MS, () => page.evaluate(() => window.parts.wsService.isConnected()));
-  await page.waitForFunction(() => window.parts.jwtManager.isAuthenticated());
-  await until('post_p1 is followed', PATIENCE_MS, async () => 'post_p1' in (await stats()).connectionsByChannel);
-  await asBackend(server, 'POST', '/api/publish', { channel: { type: 'post', postId: 'p1' }, event: { type: 'post_liked', likesCount: 3 } });
-  await until('the event', PATIENCE_MS, () => page.evaluate(() => window.liked[0] === 3));
-  assert.match(await page.evaluate(() => window.parts.getJWTToken()), /^eyJ/);
-  assert.match(await page.evaluate(() => window.parts.wsService.getWebSocketUrlWithAuth()), /^ws:.*\/ws\?token=eyJ/);
-  assert.ok(await page.evaluate(() => window.parts.jwtManager.verifyToken()));
-});
-
 test('the classic script has the same', async () => {
   const page = await context.newPage();
   await page.goto(`${wire.url}/fanfare.js`);

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, afterEach, test } from 'node:test';
 import { launch, screenshot, withPage } from './chromium.mjs';
 import { API_KEY, startDevServer } from './server.mjs';
+import { injectWallet } from './wallet.mjs';
 
 const PAGE = '/test/jwt-websocket';
 
@@ -111,17 +112,7 @@ test('a key made in the page proves itself where that is asked for', async () =>
 
 test("the wallet of the page's browser signs", () =>
   open({}, async (page) => {
-    await page.evaluate(async () => {
-      const keys = await crypto.subtle.generateKey('Ed25519', false, ['sign', 'verify']);
-      const raw = new Uint8Array(await crypto.subtle.exportKey('raw', keys.publicKey));
-      const alphabet = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz';
-      let text = '';
-      for (let n = raw.reduce((sum, byte) => sum * 256n + BigInt(byte), 0n); n > 0n; n /= 58n) text = alphabet[Number(n % 58n)] + text;
-      window.solana = {
-        connect: async () => ({ publicKey: { toBase58: () => text } }),
-        signMessage: async (message) => ({ signature: new Uint8Array(await crypto.subtle.sign('Ed25519', keys.privateKey, message)) }),
-      };
-    });
+    await injectWallet(page);
     await page.click('#sign-in-wallet');
     await shows(page, '#user', /^Signed in as user /);
   }));

@@ -1,7 +1,7 @@
 // Builds what the server serves and the package holds, into dist/. The files are committed: building
 // the server needs no Node.
 //
-//   node build.mjs                 type-checks, then writes dist/
+//   node build.mjs                 type-checks, writes dist/, type-checks an application that has it
 //   node build.mjs --check         type-checks; fails if dist/ is not what a build gives, or is too large
 //   node build.mjs --tests FOLDER  bundles test/*.test.ts for `node --test`
 
@@ -18,10 +18,13 @@ const at = (...parts) => path.join(here, ...parts);
 /** Of fanfare.js, and of the classic script, gzipped. */
 const MOST_BYTES = 8 * 1024;
 
-/** Names that are neither the application's nor the wire's. */
+/**
+ * Names that are neither the application's nor the wire's, nor used by one file of another (`frame`, `closed`,
+ * `send`, `close`): a page that was opened before the server's upgrade loads its other parts after it.
+ */
 const INTERNAL = [
   ...['recovering', 'retryAt', 'harmless', 'waiting', 'member', 'tries', 'held', 'due'],
-  ...['effects', 'deadline', 'command', 'names', 'fresh', 'frame', 'anew', 'renewed', 'session'],
+  ...['effects', 'deadline', 'command', 'names', 'fresh', 'anew', 'renewed', 'session'],
   ...['fromServer', 'fromTab', 'greeting', 'isTrying', 'moved', 'leads', 'lost', 'gone'],
   ...['signedOut', 'signedIn', 'noToken', 'unwant', 'hello', 'stored', 'locked', 'failed', 'want', 'wake', 'tick'],
   ...['phase', 'position', 'shut', 'hurry', 'leave', 'enter', 'listen', 'handler'],
@@ -42,11 +45,8 @@ const common = {
 };
 
 async function scripts() {
-  // A part that is loaded later calls the other's internal members by the same names.
-  let mangleCache = {};
   const one = async (entry, options) => {
-    const made = await build({ ...common, mangleCache, entryPoints: [`src/${entry}.ts`], ...options });
-    mangleCache = made.mangleCache;
+    const made = await build({ ...common, entryPoints: [`src/${entry}.ts`], ...options });
     return made.outputFiles[0].text;
   };
   const beside = {
@@ -82,15 +82,25 @@ function node(script, ...parameters) {
 function types() {
   const folder = mkdtempSync(path.join(tmpdir(), 'fanfare-types-'));
   try {
-    const made = {};
-    for (const [entry, name] of [['index', 'fanfare'], ['compat', 'fanfare-compat'], ['wallet', 'fanfare-wallet'], ['react', 'fanfare-react']]) {
-      const file = path.join(folder, `${name}.d.ts`);
-      node('dts-bundle-generator/dist/bin/dts-bundle-generator.js', '--silent', '--no-banner', '--no-check', '--export-referenced-types=false', '--project', 'tsconfig.json', '-o', file, `src/${entry}.ts`);
-      made[`${name}.d.ts`] = readFileSync(file, 'utf8');
+    const library = path.join(folder, 'fanfare.d.ts');
+    node('dts-bundle-generator/dist/bin/dts-bundle-generator.js', '--silent', '--no-banner', '--no-check', '--export-referenced-types=false', '--project', 'tsconfig.json', '-o', library, 'src/index.ts');
+    const made = { 'fanfare.d.ts': readFileSync(library, 'utf8') };
+    // The others speak of the library's own types: a copy of a class with private members is another class.
+    node('typescript/bin/tsc', '--project', '.', '--noEmit', 'false', '--declaration', '--emitDeclarationOnly', '--outDir', folder);
+    for (const entry of ['compat', 'wallet', 'react']) {
+      const text = readFileSync(path.join(folder, 'src', `${entry}.d.ts`), 'utf8');
+      made[`fanfare-${entry}.d.ts`] = text.replaceAll("'./index.js'", "'./fanfare.js'");
     }
     return made;
   } finally {
     rmSync(folder, { recursive: true });
+  }
+}
+
+/** That an application that uses the package as its README says passes the compiler, however this finds modules. */
+function applications() {
+  for (const [module, resolution] of [['NodeNext', 'NodeNext'], ['ESNext', 'Bundler']]) {
+    node('typescript/bin/tsc', '--project', 'test/application', '--module', module, '--moduleResolution', resolution);
   }
 }
 
@@ -131,4 +141,5 @@ if (mode === '--tests') {
     mkdirSync(at('dist'), { recursive: true });
     for (const [name, text] of Object.entries(made)) writeFileSync(at('dist', name), text);
   }
+  applications();
 }

@@ -1,67 +1,86 @@
-interface Frame {
-	type: string;
-	id?: number | string;
-	data?: any;
-	_meta?: {
-		channel: string;
-		offset?: number;
-		epoch?: string;
-	};
-	[member: string]: any;
-}
+import { type Frame } from './fanfare.js';
 export type SubscriptionChannel = {
-	type: "creator";
-	id: string;
+    type: 'creator';
+    id: string;
 } | {
-	type: "notifications";
-	userId: string;
+    type: 'notifications';
+    userId: string;
 } | {
-	type: "feed";
-	userId: string;
+    type: 'feed';
+    userId: string;
 } | {
-	type: "post";
-	postId: string;
+    type: 'post';
+    postId: string;
 };
 export type WebSocketEvent = Frame;
 declare class CompatibleManager {
-	private _jwt;
-	/** The token; signs in with the remembered wallet if there is none. */
-	getToken(): Promise<string | null>;
-	requestNewToken(wallet: string): Promise<string | null>;
-	refresh(): Promise<boolean>;
-	verifyToken(token?: string): Promise<boolean>;
-	logout(): void;
-	isAuthenticated(): boolean;
-	getCurrentUserId(): string | null;
-	getCurrentWallet(): string | null;
-	getStats(): {
-		userId: string | null;
-		wallet: string | null;
-		expiresAt: number;
-		isAuthenticated: boolean;
-	};
+    private _jwt;
+    private _asking?;
+    /** The wallet whose owner did not want to sign: not asked again in this page. */
+    private _declined?;
+    /** The token; signs in with the remembered wallet if there is none. */
+    getToken(): Promise<string | null>;
+    /** Signs in; where the server wants a signature, the page's wallet is asked for it, once. */
+    requestNewToken(wallet: string): Promise<string | null>;
+    refresh(): Promise<boolean>;
+    verifyToken(token?: string): Promise<boolean>;
+    logout(): void;
+    isAuthenticated(): boolean;
+    getCurrentUserId(): string | null;
+    getCurrentWallet(): string | null;
+    getStats(): {
+        userId: string | null;
+        wallet: string | null;
+        expiresAt: number;
+        isAuthenticated: boolean;
+    };
+    private _signIn;
+    /** Goes on with the token that the predecessor's manager has left, if the server takes it. */
+    private _adopt;
+    private _prove;
 }
 type Listener = (...args: any[]) => void;
 declare class CompatibleService {
-	private _socket;
-	private _listeners;
-	connect(url?: string): void;
-	disconnect(): void;
-	isConnected(): boolean;
-	getWebSocketUrlWithAuth(url?: string): Promise<string | null>;
-	on(event: string, listener: Listener): void;
-	off(event: string, listener: Listener): void;
-	removeAllListeners(event?: string): void;
-	subscribe(channel: SubscriptionChannel): void;
-	unsubscribe(channel: SubscriptionChannel): void;
-	subscribeToCreator(creatorId: string): void;
-	unsubscribeFromCreator(creatorId: string): void;
-	subscribeToNotifications(userId: string): void;
-	unsubscribeFromNotifications(userId: string): void;
-	subscribeToFeed(userId: string): void;
-	unsubscribeFromFeed(userId: string): void;
-	subscribeToPost(postId: string): void;
-	unsubscribeFromPost(postId: string): void;
+    private _socket;
+    private _listeners;
+    private _channels;
+    private _attempts;
+    /** What was said last, by `connect` or `disconnect`; undefined: nothing yet. */
+    private _isOn?;
+    /** Not needed: it connects by itself when it is first used. */
+    connect(url?: string): void;
+    disconnect(): void;
+    isConnected(): boolean;
+    getWebSocketUrlWithAuth(url?: string): Promise<string | null>;
+    /** Events by their type, and `connected`, `disconnected`, `max_reconnect_reached` (the server wants no more of this client). */
+    on(event: string, listener: Listener): void;
+    off(event: string, listener: Listener): void;
+    emit(event: string, ...args: any[]): void;
+    removeAllListeners(event?: string): void;
+    getListenerCount(event?: string): number;
+    getEvents(): string[];
+    getStats(): {
+        connected: boolean;
+        reconnectAttempts: number;
+        subscribedChannels: number;
+        queuedMessages: number;
+        listeners: {
+            [k: string]: number;
+        };
+    };
+    subscribe(channel: SubscriptionChannel): void;
+    unsubscribe(channel: SubscriptionChannel): void;
+    subscribeToCreator(creatorId: string): void;
+    unsubscribeFromCreator(creatorId: string): void;
+    subscribeToNotifications(userId: string): void;
+    unsubscribeFromNotifications(userId: string): void;
+    subscribeToFeed(userId: string): void;
+    unsubscribeFromFeed(userId: string): void;
+    subscribeToPost(postId: string): void;
+    unsubscribeFromPost(postId: string): void;
+    private _open;
+    /** The predecessor connected as soon as it was imported; on a server that renders pages, nothing does. */
+    private _begin;
 }
 export declare const jwtManager: CompatibleManager;
 export declare const wsService: CompatibleService;
@@ -77,5 +96,4 @@ export declare const subscribeToFeed: (userId: string) => void;
 export declare const unsubscribeFromFeed: (userId: string) => void;
 export declare const subscribeToPost: (postId: string) => void;
 export declare const unsubscribeFromPost: (postId: string) => void;
-
 export {};

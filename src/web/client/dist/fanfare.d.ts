@@ -238,6 +238,8 @@ export declare class Notifications {
 	/** The load that is under way, and whether something was heard meanwhile. */
 	private _loading?;
 	private _isStale;
+	/** How much was heard. */
+	private _heard;
 	/** Counts users: what was asked for an earlier one is not taken. */
 	private _era;
 	private _users;
@@ -264,6 +266,8 @@ export declare class Notifications {
 	private _hear;
 	/** Until nothing was heard while it was asked: an answer may be older than an event. */
 	private _load;
+	/** Asks for a change. If something was heard meanwhile, the answer may be older: this change is, or will be, heard of, too. */
+	private _change;
 	/** The answer, unless somebody else has signed in meanwhile. */
 	private _ask;
 }

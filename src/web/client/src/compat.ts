@@ -1,7 +1,8 @@
 // The names that the predecessor's application imports, over this library: its `lib/utils/jwt` and
-// `lib/services/websocket`. Change the import, and nothing else.
+// `lib/services/websocket`. Change the import, and nothing else: who is signed in stays so, also where
+// the server wants wallets to sign, and the socket opens by itself.
 
-import { FanfareSocket, JWTManager, type Frame } from './index.js';
+import { FanfareSocket, JWTManager, keyOf, type Frame, type Subscription } from './index.js';
 
 export type SubscriptionChannel =
   | { type: 'creator'; id: string }
@@ -11,26 +12,26 @@ export type SubscriptionChannel =
 
 export type WebSocketEvent = Frame;
 
-/** Where the predecessor's application remembered the wallet that signs in without proof. */
+/** Where the predecessor's application remembered the wallet that signs in. */
 const WALLET = 'fonana_user_wallet';
+/** Where its token manager kept the token: whoever was signed in stays so. */
+const TOKEN = 'fonana_jwt_token';
 
 class CompatibleManager {
   private _jwt = JWTManager.getInstance();
+  private _asking?: Promise<string | null>;
+  /** The wallet whose owner did not want to sign: not asked again in this page. */
+  private _declined?: string;
 
   /** The token; signs in with the remembered wallet if there is none. */
   async getToken(): Promise<string | null> {
     const token = await this._jwt.getToken();
-    const wallet = token ? null : remembered();
+    const wallet = token ? null : item(WALLET);
     return wallet ? this.requestNewToken(wallet) : token;
   }
-  async requestNewToken(wallet: string): Promise<string | null> {
-    try {
-      await this._jwt.signIn(wallet);
-      return await this._jwt.getToken();
-    } catch (error) {
-      console.error('[JWT] Failed to get token:', (error as Error).message);
-      return null;
-    }
+  /** Signs in; where the server wants a signature, the page's wallet is asked for it, once. */
+  requestNewToken(wallet: string): Promise<string | null> {
+    return (this._asking ??= this._signIn(wallet).finally(() => (this._asking = undefined)));
   }
   async refresh(): Promise<boolean> {
     return this._jwt.user ? this._jwt.refresh() : (await this.getToken()) !== null;
@@ -39,6 +40,7 @@ class CompatibleManager {
     return this._jwt.verify(token).catch(() => false);
   }
   logout(): void {
+    item(TOKEN, true);
     void this._jwt.logout();
   }
   isAuthenticated(): boolean {
@@ -58,11 +60,53 @@ class CompatibleManager {
       isAuthenticated: this.isAuthenticated(),
     };
   }
+
+  private async _signIn(wallet: string): Promise<string | null> {
+    try {
+      if (!(await this._adopt(wallet))) {
+        await this._jwt.signIn(wallet).catch((error) => {
+          if (error.code !== 'signature_required' || this._declined === wallet) throw error;
+          return this._prove(wallet);
+        });
+      }
+      return await this._jwt.getToken();
+    } catch (error) {
+      console.error('[JWT] Failed to get token:', (error as Error).message);
+      return null;
+    }
+  }
+
+  /** Goes on with the token that the predecessor's manager has left, if the server takes it. */
+  private async _adopt(wallet: string): Promise<boolean> {
+    const text = item(TOKEN);
+    if (!text) return false;
+    let left;
+    try {
+      left = JSON.parse(text);
+    } catch {
+      // None of theirs.
+    }
+    const isGood = left?.wallet === wallet && (await this._jwt.verify(left.token));
+    if (isGood) this._jwt.setToken(left.token);
+    item(TOKEN, true);
+    return isGood;
+  }
+
+  private async _prove(wallet: string): Promise<void> {
+    this._declined = wallet;
+    const { findWallet } = await import('./wallet.js');
+    const signer = await findWallet();
+    if (signer.address !== wallet) throw new Error('the wallet of this page is another one');
+    await this._jwt.signIn(signer);
+    this._declined = undefined;
+  }
 }
 
-function remembered(): string | null {
+/** What localStorage has, if it may be looked at. */
+function item(key: string, isOver = false): string | null {
   try {
-    return localStorage.getItem(WALLET);
+    if (isOver) localStorage.removeItem(key);
+    return localStorage.getItem(key);
   } catch {
     return null;
   }
@@ -71,21 +115,28 @@ function remembered(): string | null {
 type Listener = (...args: any[]) => void;
 
 class CompatibleService {
-  private _socket = new FanfareSocket();
-  private _listeners = new Map<string, Map<Listener, () => void>>();
+  private _socket = this._open();
+  private _listeners = new Map<string, Listener[]>();
+  private _channels = new Map<string, { channel: SubscriptionChannel; held: Subscription }>();
+  private _attempts = 0;
+  /** What was said last, by `connect` or `disconnect`; undefined: nothing yet. */
+  private _isOn?: boolean;
 
+  /** Not needed: it connects by itself when it is first used. */
   connect(url?: string): void {
+    this._isOn = true;
     if (url && !this.isConnected()) {
       this._socket.disconnect();
-      const before = this._listeners;
-      this._socket = new FanfareSocket({ url });
-      this._listeners = new Map();
-      for (const [event, all] of before) for (const listener of all.keys()) this.on(event, listener);
+      this._socket = this._open(url);
+      for (const one of this._channels.values()) one.held = this._socket.subscribe(one.channel);
     }
-    void jwtManager.getToken().then(() => this._socket.connect());
+    void jwtManager.getToken().then(() => this._isOn && this._socket.connect());
   }
   disconnect(): void {
+    this._isOn = false;
     this._socket.disconnect();
+    for (const { channel } of [...this._channels.values()]) this.unsubscribe(channel);
+    this._attempts = 0;
   }
   isConnected(): boolean {
     return this._socket.isConnected();
@@ -93,30 +144,61 @@ class CompatibleService {
   getWebSocketUrlWithAuth(url?: string): Promise<string | null> {
     return url ? Promise.resolve(url) : this._socket.getWebSocketUrlWithAuth();
   }
+
+  /** Events by their type, and `connected`, `disconnected`, `max_reconnect_reached` (the server wants no more of this client). */
   on(event: string, listener: Listener): void {
-    const all = this._listeners.get(event) ?? new Map<Listener, () => void>();
-    this._listeners.set(event, all);
-    if (all.has(listener)) return;
-    const end =
-      event === 'disconnected'
-        ? this._socket.on('$closed', () => listener())
-        : this._socket.on(event, (frame) => listener(frame));
-    all.set(listener, end);
+    this._listeners.set(event, [...(this._listeners.get(event) ?? []), listener]);
+    this._begin();
   }
   off(event: string, listener: Listener): void {
-    this._listeners.get(event)?.get(listener)?.();
-    this._listeners.get(event)?.delete(listener);
+    const left = (this._listeners.get(event) ?? []).filter((one) => one !== listener);
+    if (left.length) this._listeners.set(event, left);
+    else this._listeners.delete(event);
   }
-  removeAllListeners(event?: string): void {
-    for (const one of event ? [event] : [...this._listeners.keys()]) {
-      for (const end of this._listeners.get(one)?.values() ?? []) end();
-      this._listeners.delete(one);
+  emit(event: string, ...args: any[]): void {
+    for (const listener of this._listeners.get(event) ?? []) {
+      try {
+        listener(...args);
+      } catch (error) {
+        // Takes nothing from the others.
+        setTimeout(() => {
+          throw error;
+        });
+      }
     }
   }
+  removeAllListeners(event?: string): void {
+    if (event) this._listeners.delete(event);
+    else this._listeners.clear();
+  }
+  getListenerCount(event?: string): number {
+    if (event) return this._listeners.get(event)?.length ?? 0;
+    return [...this._listeners.values()].reduce((sum, all) => sum + all.length, 0);
+  }
+  getEvents(): string[] {
+    return [...this._listeners.keys()];
+  }
+  getStats() {
+    const listeners = Object.fromEntries(this.getEvents().map((event) => [event, this.getListenerCount(event)]));
+    return {
+      connected: this.isConnected(),
+      reconnectAttempts: this._attempts,
+      subscribedChannels: this._channels.size,
+      queuedMessages: 0,
+      listeners,
+    };
+  }
+
   subscribe(channel: SubscriptionChannel): void {
-    this._socket.subscribe(channel);
+    const key = keyOf(channel);
+    const before = this._channels.get(key);
+    // Asked again: it may have been refused, and be allowed by now.
+    this._channels.set(key, { channel, held: this._socket.subscribe(channel) });
+    before?.held.unsubscribe();
+    this._begin();
   }
   unsubscribe(channel: SubscriptionChannel): void {
+    this._channels.delete(keyOf(channel));
     this._socket.unsubscribe(channel);
   }
   subscribeToCreator(creatorId: string): void {
@@ -142,6 +224,25 @@ class CompatibleService {
   }
   unsubscribeFromPost(postId: string): void {
     this.unsubscribe({ type: 'post', postId });
+  }
+
+  private _open(url?: string): FanfareSocket {
+    const socket = new FanfareSocket({ url });
+    socket.on('*', (frame) => {
+      if (frame.type === 'connected') this._attempts = 0;
+      this.emit(frame.type, frame);
+    });
+    socket.on('$closed', () => {
+      this._attempts++;
+      this.emit('disconnected');
+    });
+    socket.on('$status', ({ data }) => data === 'stopped' && this.emit('max_reconnect_reached'));
+    return socket;
+  }
+
+  /** The predecessor connected as soon as it was imported; on a server that renders pages, nothing does. */
+  private _begin(): void {
+    if (this._isOn === undefined && globalThis.document) this.connect();
   }
 }
 

@@ -40,8 +40,9 @@ export function marked(state: InboxState, id: string | null, isRead: boolean, un
   return { ...state, notifications, unreadCount };
 }
 
-export function removed(state: InboxState, gone: (one: Notification) => boolean, unreadCount: number): InboxState {
-  return { ...state, notifications: state.notifications.filter((one) => !gone(one)), unreadCount };
+/** Without those that are read. */
+export function unread(state: InboxState): InboxState {
+  return { ...state, notifications: state.notifications.filter((one) => !one.isRead) };
 }
 
 /** The state after a live event; null: only the server knows it. */

@@ -2,7 +2,7 @@
 
 import { request } from './api.js';
 import { Listeners } from './drive.js';
-import { EMPTY, heard, marked, merge, removed, type InboxState } from './inbox.js';
+import { EMPTY, heard, marked, merge, unread, type InboxState } from './inbox.js';
 import { JWTManager } from './jwt.js';
 import type { FanfareSocket, Subscription } from './socket.js';
 import type { Frame } from './types.js';
@@ -20,6 +20,8 @@ export class Notifications {
   /** The load that is under way, and whether something was heard meanwhile. */
   private _loading?: Promise<void>;
   private _isStale = false;
+  /** How much was heard. */
+  private _heard = 0;
   /** Counts users: what was asked for an earlier one is not taken. */
   private _era = 0;
   private _users = 0;
@@ -89,14 +91,12 @@ export class Notifications {
     this._set({ notifications, nextCursor: page.nextCursor });
   }
 
-  async markRead(id: string, isRead = true): Promise<void> {
-    const answer = await this._ask('PATCH', '', { notificationId: id, isRead });
-    if (answer) this._set(marked(this._state, id, isRead, answer.unreadCount));
+  markRead(id: string, isRead = true): Promise<void> {
+    return this._change('PATCH', '', { notificationId: id, isRead }, (count) => marked(this._state, id, isRead, count));
   }
 
-  async markAllRead(): Promise<void> {
-    const answer = await this._ask('PATCH', '', { markAllAsRead: true });
-    if (answer) this._set(marked(this._state, null, true, answer.unreadCount));
+  markAllRead(): Promise<void> {
+    return this._change('PATCH', '', { markAllAsRead: true }, (count) => marked(this._state, null, true, count));
   }
 
   async remove(id: string): Promise<void> {
@@ -104,9 +104,8 @@ export class Notifications {
   }
 
   /** Deletes those that are read. */
-  async clear(): Promise<void> {
-    const answer = await this._ask('DELETE', '/clear');
-    if (answer) this._set(removed(this._state, (one) => one.isRead, answer.unreadCount));
+  clear(): Promise<void> {
+    return this._change('DELETE', '/clear', undefined, () => unread(this._state));
   }
 
   // ---- within
@@ -118,6 +117,7 @@ export class Notifications {
 
   private _hear(frame: Frame): void {
     this._isStale = true;
+    this._heard++;
     const state = heard(this._state, frame);
     if (state) this._set(state);
     else void this.reload();
@@ -138,6 +138,13 @@ export class Notifications {
       if (era === this._era) this._set({ error: error as Error });
     }
     if (era === this._era) this._set({ isLoading: false });
+  }
+
+  /** Asks for a change. If something was heard meanwhile, the answer may be older: this change is, or will be, heard of, too. */
+  private async _change(method: string, rest: string, body: unknown, apply: (unreadCount: number) => InboxState): Promise<void> {
+    const before = this._heard;
+    const answer = await this._ask(method, rest, body);
+    if (answer && before === this._heard) this._set(apply(answer.unreadCount));
   }
 
   /** The answer, unless somebody else has signed in meanwhile. */

@@ -5,7 +5,8 @@ import { test } from 'node:test';
 import { BURST, Hub } from '../src/hub.js';
 import { EMPTY, heard, merge } from '../src/inbox.js';
 import { MARGIN, Renewal, type Session } from '../src/renewal.js';
-import { keyOf } from '../src/types.js';
+import { Notifications } from '../src/notifications.js';
+import { keyOf, type Frame } from '../src/types.js';
 
 const session = (token: string, from: number, life: number): Session => ({ token, refreshToken: `r-${token}`, user: { id: 'u1' }, from, until: from + life });
 const names = (renewal: Renewal) => renewal.effects.splice(0).map(([kind]) => kind);
@@ -114,6 +115,54 @@ test('the inbox follows what is heard', () => {
   assert.ok(state.notifications.every(({ isRead }) => isRead) && state.unreadCount === 0);
   assert.equal(heard(state, { type: 'notifications_cleared', count: 1, unreadCount: 0 }), null);
   assert.deepEqual(merge([one('1')], [one('1', true), one('0')]).map(({ id, isRead }) => [id, isRead]), [['1', true], ['0', false]]);
+});
+
+test('an answer that comes after an event changes nothing that the event has said', async () => {
+  const answers: ((body: unknown) => void)[] = [];
+  const before = globalThis.fetch;
+  globalThis.fetch = (() => new Promise((resolve) => answers.push((body) => resolve(Response.json(body))))) as typeof fetch;
+  try {
+    let hear: (frame: Frame) => void;
+    const on = (type: string, handler: typeof hear) => {
+      if (type === 'notification') hear = handler;
+      return () => {};
+    };
+    const socket = { on, subscribe: () => ({}) };
+    const jwt = { onChange: () => () => {}, getToken: async () => 't', baseUrl: 'http://rt.example' };
+    const inbox = new Notifications(socket as any, jwt as any);
+    inbox.start();
+    const one = (id: string, isRead = false) => ({ id, userId: 'u1', type: 'like', title: '', message: '', isRead, metadata: null, createdAt: '' });
+    const answer = async (body: unknown) => {
+      while (!answers.length) await new Promise((resolve) => setImmediate(resolve));
+      answers.shift()!(body);
+    };
+    const shows = () => [inbox.state.unreadCount, inbox.state.notifications.map(({ id, isRead }) => `${id}${isRead ? ' read' : ''}`).join()];
+    const loaded = inbox.reload();
+    await answer({ notifications: [one('2'), one('1')], unreadCount: 2, nextCursor: null });
+    await loaded;
+
+    // Nothing was heard: what was asked for is done.
+    let done = inbox.markRead('1');
+    await answer({ success: true, unreadCount: 1 });
+    await done;
+    assert.deepEqual(shows(), [1, '2,1 read']);
+
+    // Another one comes in between, and this change is heard of before its answer is there.
+    done = inbox.markRead('2');
+    await new Promise((resolve) => setImmediate(resolve));
+    hear!({ type: 'notification_read', notificationId: '2', isRead: true, unreadCount: 0 });
+    hear!({ type: 'notification', notification: one('3'), unreadCount: 1 });
+    await answer({ success: true, unreadCount: 0 });
+    await done;
+    assert.deepEqual(shows(), [1, '3,2 read,1 read']);
+
+    done = inbox.clear();
+    await answer({ success: true, clearedCount: 2 });
+    await done;
+    assert.deepEqual(shows(), [1, '3']);
+  } finally {
+    globalThis.fetch = before;
+  }
 });
 
 test('channels have keys', () => {
