@@ -59,7 +59,7 @@ test('it shows what there is and what was, in light and dark, wide and narrow', 
     ['dashboard-narrow-dark', { viewport: { width: 360, height: 760 }, colorScheme: 'dark' }],
   ]) {
     await open(options, async (page) => {
-      await shows(page, '#about', /node .*, version .*, up 0h 0m, 1 channels, 1 subscriptions/);
+      await shows(page, '#about', /node .*, version .*, up 0h 0m, 1 channel, 1 subscription/);
       await shows(page, '#states', /broker up.*store up/);
       await shows(page, '#tables', /post_42.*subscribe/);
       // The first samples are five seconds away.

@@ -21,6 +21,7 @@ let timer;
 // ---- numbers
 
 const count = (value) => Math.round(value).toLocaleString('en-GB');
+const several = (number, what) => `${count(number)} ${what}${number === 1 ? '' : 's'}`;
 const rate = (value) => (value < 10 ? value.toFixed(1) : count(value));
 const percent = (value) => `${value.toFixed(value < 10 ? 1 : 0)} %`;
 function bytes(value) {
@@ -207,7 +208,7 @@ function describeRedis({ server }) {
 
 function describe(stats) {
   const { server } = stats;
-  $('about').textContent = `node ${server.node}, version ${server.version}, up ${stats.uptime}, ${count(server.channels)} channels, ${count(server.subscriptions)} subscriptions`;
+  $('about').textContent = `node ${server.node}, version ${server.version}, up ${stats.uptime}, ${several(server.channels, 'channel')}, ${several(server.subscriptions, 'subscription')}`;
   const states = [
     ['broker', server.broker.state, server.broker.reason],
     ['store', server.store.state, server.store.reason],

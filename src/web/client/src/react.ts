@@ -1,3 +1,4 @@
+'use client';
 // Hooks for React 18 and later. Nothing here but the ends of the library.
 
 import { useEffect, useRef, useSyncExternalStore } from 'react';
