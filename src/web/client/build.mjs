@@ -27,7 +27,7 @@ const INTERNAL = [
   ...['effects', 'deadline', 'command', 'names', 'fresh', 'anew', 'renewed', 'session'],
   ...['fromServer', 'fromTab', 'greeting', 'isTrying', 'moved', 'leads', 'lost', 'gone'],
   ...['signedOut', 'signedIn', 'noToken', 'unwant', 'hello', 'stored', 'locked', 'failed', 'want', 'wake', 'tick'],
-  ...['phase', 'position', 'shut', 'hurry', 'leave', 'enter', 'listen', 'handler'],
+  ...['phase', 'position', 'stage', 'shut', 'hurry', 'leave', 'enter', 'listen', 'handler'],
 ];
 
 const common = {

@@ -200,6 +200,8 @@ export declare class FanfareSocket {
 	private _open;
 	/** How to connect: by a WebSocket, unless those do not pass where requests do. */
 	private _way;
+	/** What the reply to a command about a channel says. */
+	private _about;
 	private _command;
 	private _promise;
 	private _emit;

@@ -17,8 +17,8 @@ export async function request(
     const response = await fetch(url, {
       method,
       headers: {
+        'Content-Type': 'application/json',
         ...(token && { Authorization: `Bearer ${token}` }),
-        ...(!!body && { 'Content-Type': 'application/json' }),
       },
       body: JSON.stringify(body),
       cache: 'no-store',

@@ -45,7 +45,7 @@ export function unread(state: InboxState): InboxState {
   return { ...state, notifications: state.notifications.filter((one) => !one.isRead) };
 }
 
-/** The state after a live event; null: only the server knows it. */
+/** The state after a live event, the same if it is about something else; null: only the server knows it. */
 export function heard(state: InboxState, frame: Frame): InboxState | null {
   const { type, data, unreadCount } = frame;
   switch (type) {

@@ -151,7 +151,7 @@ export class JWTManager {
     this.forget();
     if (!session) return;
     const { token, refreshToken } = session;
-    await request('POST', `${this.baseUrl}/api/auth/logout`, token, { refreshToken }).catch(() => {});
+    await this._post('logout', { refreshToken }, token).catch(() => {});
   }
 
   /** Signs out without telling the server; with a token, only if it is still that one. */
@@ -166,8 +166,8 @@ export class JWTManager {
 
   // ---- within
 
-  private _post(what: string, body: unknown): Promise<any> {
-    return request('POST', `${this.baseUrl}/api/auth/${what}`, null, body);
+  private _post(what: string, body: unknown, token?: string): Promise<any> {
+    return request('POST', `${this.baseUrl}/api/auth/${what}`, token, body);
   }
 
   /** `from`: before it was asked for. The answer may have waited long for a page that slept. */
@@ -211,7 +211,7 @@ export class JWTManager {
       // Not there, or not allowed.
     }
     try {
-      return text ? JSON.parse(text) : null;
+      return JSON.parse(text!);
     } catch {
       return null;
     }

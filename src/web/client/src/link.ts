@@ -68,7 +68,7 @@ interface Member {
   /** As the server names it; undefined while it depends on who the user is. */
   key?: string;
   position?: Position;
-  state: 'out' | 'joining' | 'in';
+  stage: 'out' | 'joining' | 'in';
   /** Whether the server ever agreed. */
   held: boolean;
   /** When it is tried again. */
@@ -124,7 +124,7 @@ export class Link {
     if (this.phase !== 'open') return Infinity;
     let due = this._pongDue === Infinity ? this._heardAt + SILENCE_MAX : this._pongDue;
     for (const asked of this._asked.values()) due = Math.min(due, asked.due);
-    for (const member of this._each()) if (member.state === 'out') due = Math.min(due, member.retryAt);
+    for (const member of this._each()) if (member.stage === 'out') due = Math.min(due, member.retryAt);
     return due;
   }
 
@@ -168,15 +168,15 @@ export class Link {
   want(name: string, command: number, now: number): void {
     let member = this._members.get(name);
     if (!member) {
-      member = { state: 'out', held: false, retryAt: now, tries: 0, waiting: [] };
+      member = { stage: 'out', held: false, retryAt: now, tries: 0, waiting: [] };
       this._members.set(name, member);
       if (this.user) this._resolve(name, member);
       member = this._members.get(name)!;
     }
     member.waiting.push(command);
     if (this.phase === 'stopped') this._answer(member, undefined, { code: 'stopped' });
-    else if (member.state === 'in') this._answer(member, { type: 'subscribed', data: { channelKey: member.key, ...member.position } });
-    else if (this.phase === 'open' && member.state === 'out') this._join(member, now);
+    else if (member.stage === 'in') this._answer(member, { type: 'subscribed', data: { channelKey: member.key, ...member.position } });
+    else if (this.phase === 'open' && member.stage === 'out') this._join(member, now);
   }
 
   unwant(name: string, now: number): void {
@@ -185,7 +185,7 @@ export class Link {
     this._members.delete(name);
     if ([...this._members.values()].includes(member)) return;
     this._answer(member, undefined, { code: 'unsubscribed' });
-    if (this.phase === 'open' && member.state !== 'out') {
+    if (this.phase === 'open' && member.stage !== 'out') {
       this._ask({ type: 'unsubscribe', channel: member.key }, { due: now + REPLY_PATIENCE });
     }
   }
@@ -231,7 +231,7 @@ export class Link {
         else if (asked.command) this._fail(asked.command, 'timeout');
       }
       for (const member of this._each()) {
-        if (member.state === 'out' && now >= member.retryAt) this._join(member, now);
+        if (member.stage === 'out' && now >= member.retryAt) this._join(member, now);
       }
     }
   }
@@ -283,11 +283,11 @@ export class Link {
       // Of another tab: it may have passed over what this one has not seen.
       const member = this._byKey(data.channelKey);
       const at = member?.position;
-      if (member?.state === 'in' && at && (data.epoch !== at.epoch || data.offset > at.offset)) this._join(member, now);
+      if (member?.stage === 'in' && at && (data.epoch !== at.epoch || data.offset > at.offset)) this._join(member, now);
     } else if (type === 'unsubscribed') {
       const member = this._byKey(data.channelKey);
-      if (member && member.state !== 'out') {
-        member.state = 'out';
+      if (member && member.stage !== 'out') {
+        member.stage = 'out';
         this._denied(member, now, 'unsubscribed');
       }
     }
@@ -339,7 +339,7 @@ export class Link {
     }
     this._queue.unshift(...again);
     this._asked.clear();
-    for (const member of this._each()) member.state = 'out';
+    for (const member of this._each()) member.stage = 'out';
     this._pongDue = Infinity;
   }
 
@@ -387,13 +387,13 @@ export class Link {
 
   private _join(member: Member, now: number): void {
     const recover = member.position;
-    member.state = 'joining';
+    member.stage = 'joining';
     const frame = { type: 'subscribe', channel: member.key, ...(recover && { recover }) };
     this._ask(frame, { due: now + REPLY_PATIENCE, member, recovering: !!recover });
   }
 
   private _later(member: Member, now: number): void {
-    member.state = 'out';
+    member.stage = 'out';
     member.retryAt = now + Math.min(BACKOFF_MAX, 1_000 * 2 ** member.tries++) * (0.5 + this._random() / 2);
   }
 
@@ -417,8 +417,8 @@ export class Link {
   private _joined(member: Member, frame: Frame, recovering: boolean): void {
     const { epoch, offset, recovered, reason } = frame.data;
     // Asked again meanwhile, or left: the answer to that one counts.
-    if (member.state !== 'joining' || [...this._asked.values()].some((other) => other.member === member)) return;
-    member.state = 'in';
+    if (member.stage !== 'joining' || [...this._asked.values()].some((other) => other.member === member)) return;
+    member.stage = 'in';
     member.held = true;
     member.tries = 0;
     if (!recovered) member.position = epoch === undefined ? undefined : { epoch, offset };
@@ -451,11 +451,11 @@ export class Link {
       if (epoch === at.epoch && offset <= at.offset) return;
       if (epoch !== at.epoch || offset !== at.offset + 1) {
         // A hole. Who is joining gets the rest anyway.
-        if (member.state === 'in') this._join(member, now);
+        if (member.stage === 'in') this._join(member, now);
         return;
       }
       at.offset = offset;
-    } else if (member.state !== 'in') return;
+    } else if (member.stage !== 'in') return;
     this._do('deliver', frame, this._names(member));
   }
 

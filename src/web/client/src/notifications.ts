@@ -10,7 +10,6 @@ import type { Frame } from './types.js';
 /** Notifications of a page, and how many are loaded anew at most. */
 const PAGE = 20;
 const RELOAD_MAX = 100;
-const TYPES = ['notification', 'notification_read', 'notifications_cleared', 'unread_notifications'];
 
 export class Notifications {
   private _state = EMPTY;
@@ -44,8 +43,8 @@ export class Notifications {
   /** Follows the user's notifications and loads the newest. */
   start(): void {
     if (this._ends.length) return;
-    for (const type of TYPES) this._ends.push(this._socket.on(type, (frame) => this._hear(frame)));
     this._ends.push(
+      this._socket.on('*', (frame) => this._hear(frame)),
       this._socket.on('$recovered', ({ data }) => {
         if (!data.recovered && data.channel.startsWith('notifications_')) void this.reload();
       }),
@@ -116,9 +115,10 @@ export class Notifications {
   }
 
   private _hear(frame: Frame): void {
+    const state = heard(this._state, frame);
+    if (state === this._state) return;
     this._isStale = true;
     this._heard++;
-    const state = heard(this._state, frame);
     if (state) this._set(state);
     else void this.reload();
   }
@@ -149,9 +149,14 @@ export class Notifications {
 
   /** The answer, unless somebody else has signed in meanwhile. */
   private async _ask(method: string, rest: string, body?: unknown): Promise<any> {
-    const era = this._era;
-    const token = await this._jwt.getToken();
-    const answer = await request(method, `${this._jwt.baseUrl}/api/user/notifications${rest}`, token, body);
+    const { _era: era, _jwt: jwt } = this;
+    const token = await jwt.getToken();
+    const ask = (token: string | null) => request(method, `${jwt.baseUrl}/api/user/notifications${rest}`, token, body);
+    const answer = await ask(token).catch(async (error) => {
+      // The server knows more of this token than the clock here: once, with another.
+      if (error.status !== 401 || !token || !(await jwt.refresh(token))) throw error;
+      return ask(await jwt.getToken());
+    });
     return era === this._era ? answer : null;
   }
 }

@@ -120,9 +120,7 @@ export class FanfareSocket {
   subscribe(channel: Channel, handler?: Handler): Subscription {
     const name = keyOf(channel);
     const one = { handler };
-    const all = this._channels.get(name);
-    if (all) all.add(one);
-    else this._channels.set(name, new Set([one]));
+    this._channels.set(name, (this._channels.get(name) ?? new Set()).add(one));
     const ready = this._promise((command, now) => this._link.want(name, command, now));
     // Refusals are reported by `$denied`, too: nobody has to look at the promise.
     ready.catch(() => {});
@@ -143,24 +141,24 @@ export class FanfareSocket {
   }
 
   /** Publishes where the channel's rule lets clients do so. Not repeated when the connection is lost before the reply. */
-  async publish(channel: Channel, event: { type: string; [member: string]: any }): Promise<any> {
-    return (await this._command({ type: 'publish', channel: keyOf(channel), event }, false)).data;
+  publish(channel: Channel, event: { type: string; [member: string]: any }): Promise<any> {
+    return this._about('publish', channel, { event }, false);
   }
 
   /** Who is in a channel. */
-  async presence(channel: Channel): Promise<{ users: string[]; count: number; channelKey: string }> {
-    return (await this._command({ type: 'presence', channel: keyOf(channel) }, true)).data;
+  presence(channel: Channel): Promise<{ users: string[]; count: number; channelKey: string }> {
+    return this._about('presence', channel);
   }
 
   /** Events of the past, oldest first. */
-  async history(channel: Channel, options: { limit?: number; before?: number } = {}): Promise<{ events: Frame[]; epoch: string; channelKey: string }> {
-    return (await this._command({ type: 'history', channel: keyOf(channel), ...options }, true)).data;
+  history(channel: Channel, options?: { limit?: number; before?: number }): Promise<{ events: Frame[]; epoch: string; channelKey: string }> {
+    return this._about('history', channel, options);
   }
 
   /** The time to the server and back, in milliseconds. */
   async ping(): Promise<number> {
     const began = performance.now();
-    await this._command({ type: 'ping' }, true);
+    await this._command({ type: 'ping' });
     return performance.now() - began;
   }
 
@@ -169,9 +167,7 @@ export class FanfareSocket {
    * tells of itself: `$status`, `$recovered`, `$denied`, `$closed`, each with `data`.
    */
   on(type: string, handler: Handler): () => void {
-    let all = this._handlers.get(type);
-    if (!all) this._handlers.set(type, (all = new Set()));
-    all.add(handler);
+    this._handlers.set(type, (this._handlers.get(type) ?? new Set()).add(handler));
     return () => this.off(type, handler);
   }
 
@@ -241,7 +237,12 @@ export class FanfareSocket {
     return (ears) => connect(token, ears);
   }
 
-  private _command(frame: Frame, harmless: boolean): Promise<Frame> {
+  /** What the reply to a command about a channel says. */
+  private async _about(type: string, channel: Channel, rest?: object, harmless?: boolean): Promise<any> {
+    return (await this._command({ type, channel: keyOf(channel), ...rest }, harmless)).data;
+  }
+
+  private _command(frame: Frame, harmless = true): Promise<Frame> {
     return this._promise((command, now) => this._link.command(command, frame, harmless, now));
   }
 

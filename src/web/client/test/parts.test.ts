@@ -118,23 +118,29 @@ test('the inbox follows what is heard', () => {
 });
 
 test('an answer that comes after an event changes nothing that the event has said', async () => {
-  const answers: ((body: unknown) => void)[] = [];
+  const answers: ((body: unknown, status?: number) => void)[] = [];
   const before = globalThis.fetch;
-  globalThis.fetch = (() => new Promise((resolve) => answers.push((body) => resolve(Response.json(body))))) as typeof fetch;
+  const tokens: string[] = [];
+  globalThis.fetch = ((_: string, { headers }: { headers: Record<string, string> }) => {
+    tokens.push(headers.Authorization!);
+    return new Promise((resolve) => answers.push((body, status = 200) => resolve(Response.json(body, { status }))));
+  }) as any;
   try {
     let hear: (frame: Frame) => void;
     const on = (type: string, handler: typeof hear) => {
-      if (type === 'notification') hear = handler;
+      if (type === '*') hear = handler;
       return () => {};
     };
     const socket = { on, subscribe: () => ({}) };
-    const jwt = { onChange: () => () => {}, getToken: async () => 't', baseUrl: 'http://rt.example' };
+    let token = 't1';
+    const refresh = async (old: string) => old === 't1' && (token = 't2') === 't2';
+    const jwt = { onChange: () => () => {}, getToken: async () => token, refresh, baseUrl: 'http://rt.example' };
     const inbox = new Notifications(socket as any, jwt as any);
     inbox.start();
     const one = (id: string, isRead = false) => ({ id, userId: 'u1', type: 'like', title: '', message: '', isRead, metadata: null, createdAt: '' });
-    const answer = async (body: unknown) => {
+    const answer = async (body: unknown, status?: number) => {
       while (!answers.length) await new Promise((resolve) => setImmediate(resolve));
-      answers.shift()!(body);
+      answers.shift()!(body, status);
     };
     const shows = () => [inbox.state.unreadCount, inbox.state.notifications.map(({ id, isRead }) => `${id}${isRead ? ' read' : ''}`).join()];
     const loaded = inbox.reload();
@@ -160,6 +166,19 @@ test('an answer that comes after an event changes nothing that the event has sai
     await answer({ success: true, clearedCount: 2 });
     await done;
     assert.deepEqual(shows(), [1, '3']);
+
+    // The server takes this token no more, though its time is not over by the clock here: once with another.
+    tokens.length = 0;
+    done = inbox.markRead('3');
+    await answer({ error: 'Token expired', code: 'token_expired' }, 401);
+    await answer({ success: true, unreadCount: 0 });
+    await done;
+    assert.deepEqual(shows(), [0, '3 read']);
+    assert.deepEqual(tokens, ['Bearer t1', 'Bearer t2']);
+    done = inbox.markAllRead();
+    await answer({ error: 'Token revoked', code: 'token_revoked' }, 401);
+    await assert.rejects(done, { code: 'token_revoked', status: 401 });
+    assert.deepEqual(tokens.slice(2), ['Bearer t2']);
   } finally {
     globalThis.fetch = before;
   }
