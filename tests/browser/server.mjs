@@ -33,7 +33,8 @@ export async function startServer({ args = [], env = {}, ca } = {}) {
   const run = (args) => {
     child = spawn(binary, args, {
       cwd: home,
-      env: { ...Object.fromEntries(inherited), ...env },
+      // What it leaves in TMPDIR when it is killed goes with its home.
+      env: { ...Object.fromEntries(inherited), TMPDIR: home, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     child.stdout.on('data', (data) => {

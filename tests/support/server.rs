@@ -231,6 +231,8 @@ impl Server {
             .arg("--config")
             .arg(self.config_file())
             .current_dir(self.home.path())
+            // What it leaves there when it is killed goes with its home.
+            .env("TMPDIR", self.home.path())
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         for (key, value) in &self.settings {
             command.arg("--set").arg(format!("{key}={value}"));

@@ -3,6 +3,7 @@
 use std::fs::{self, DirBuilder};
 use std::io::{self, Cursor};
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,10 @@ use crate::web::{self, Asset};
 
 /// Threads that compose and write answers. With two, a scrape does not wait for the other one.
 const RESPONDERS: usize = 2;
+/// How the directory is called, with a UUID behind it.
+const PREFIX: &str = "fanfare-";
+/// The socket in it.
+const SOCKET: &str = "metrics";
 /// Before another attempt to open the socket.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
@@ -59,12 +64,12 @@ impl Answers {
         hour: Arc<Hour>,
         roster: Roster,
     ) -> io::Result<(Arc<Self>, Arc<Server>)> {
-        let dir = std::env::temp_dir().join(format!("fanfare-{}", Uuid::new_v4().simple()));
+        let dir = std::env::temp_dir().join(format!("{PREFIX}{}", Uuid::new_v4().simple()));
         let answers = Self {
             source,
             hour,
             roster,
-            socket: dir.join("metrics"),
+            socket: dir.join(SOCKET),
             dir,
             stopping: AtomicBool::new(false),
             running: Mutex::default(),
@@ -81,6 +86,9 @@ impl Answers {
     /// Answers until it is stopped. An accept error ends tiny_http for good, and someone may tidy
     /// the socket away: then it is made anew.
     pub fn run(&self, first: Arc<Server>) {
+        if let Some(folder) = self.dir.parent() {
+            tidy(folder);
+        }
         let mut bound = Ok(first);
         loop {
             match bound {
@@ -204,6 +212,26 @@ impl Answers {
         match roster::page(&self.roster, asked) {
             Some(page) => answer(200, JSON, page),
             None => error(503, "The workers are busy", "busy"),
+        }
+    }
+}
+
+/// Removes what processes that were killed have left in `folder`: directories whose socket nobody answers.
+/// One that somebody has only just bound is made anew by its owner, as [`Answers::run`] does it.
+pub(super) fn tidy(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        id.is_some_and(|id| id.len() == 32 && Uuid::try_parse(id).is_ok())
+    });
+    for dir in ours.map(|entry| entry.path()) {
+        let socket = dir.join(SOCKET);
+        let refused = UnixStream::connect(&socket)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if refused {
+            let _ = fs::remove_file(socket);
+            let _ = fs::remove_dir(dir);
         }
     }
 }

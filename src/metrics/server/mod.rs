@@ -149,6 +149,8 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpStream;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
     use std::time::Duration;
 
     use super::*;
@@ -180,6 +182,26 @@ mod tests {
         assert_eq!(mode & 0o777, 0o700);
         handle.stop();
         assert!(!dir.exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = |id: &str| folder.path().join(format!("fanfare-{id}"));
+        let [killed, running] = ["0", "1"].map(|digit| named(&digit.repeat(32)));
+        let [not_ours, empty] = [named("backups"), named(&"2".repeat(32))];
+        for dir in [&killed, &running, &not_ours, &empty] {
+            fs::create_dir(dir).unwrap();
+        }
+        let bind = |dir: &Path| UnixListener::bind(dir.join("metrics")).unwrap();
+        // Closing a socket leaves its file.
+        drop((bind(&killed), bind(&not_ours)));
+        let _alive = bind(&running);
+        answers::tidy(folder.path());
+        assert!(!killed.exists());
+        for dir in [running.join("metrics"), not_ours.join("metrics"), empty] {
+            assert!(dir.exists(), "{dir:?}");
+        }
     }
 
     #[test]
