@@ -180,6 +180,21 @@ fn who_may_open_the_socket_follows_a_channel_without_the_secret() {
             let event: Value = serde_json::from_str(&output).unwrap();
             assert_eq!(event["n"], 7, "{output}");
         }
+        // What was given is on record.
+        let follower = |user: &str, channel: &str| (Value::from(user), Value::from(channel));
+        let expected = [
+            follower("fanfare-subscribe", "post_1"),
+            follower("ann", "feed_ann"),
+        ];
+        eventually("the lines", Duration::from_secs(10), || {
+            let lines = server.event_log();
+            let given = lines
+                .iter()
+                .filter(|line| line["type"] == "token_issued")
+                .map(|line| &line["data"])
+                .map(|data| (data["userId"].clone(), data["channel"].clone()));
+            given.eq(expected.iter().cloned())
+        });
         for (channel, why) in [
             ("nosuch_1", "no type of channel"),
             ("post", "no channel's key"),

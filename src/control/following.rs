@@ -9,6 +9,7 @@ use url::form_urlencoded;
 use super::{Body, Parts, whole};
 use crate::auth::TokenSubject;
 use crate::config::Access;
+use crate::event_log::{Data, Kind};
 use crate::http::errors::ApiError;
 use crate::http::{Services, reply};
 use crate::protocol::ChannelKey;
@@ -32,6 +33,17 @@ pub(super) fn follow(parts: &Parts, query: Option<&str>) -> Result<Response<Body
     };
     let authority = services.authority();
     let issued = authority.issue(&subject, services.clock.unix_ms());
+    services.counters.tokens_issued.increment();
+    services.event_log.record(
+        Kind::TokenIssued,
+        &Data {
+            user_id: Some(&subject.user_id),
+            channel: Some(channel.as_str()),
+            id: Some(&issued.jti),
+            reason: Some("control_socket"),
+            ..Data::default()
+        },
+    );
     let certificate = services.tls.end_entity();
     Ok(whole(reply::ok(&json!({
         "channel": channel.as_str(),
