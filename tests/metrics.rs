@@ -63,11 +63,15 @@ fn busy() -> Snapshot {
 }
 
 fn listen(source: impl Fn() -> Snapshot + Send + Sync + 'static) -> server::Handle {
+    listen_at("127.0.0.1:0", source)
+}
+
+fn listen_at(addr: &str, source: impl Fn() -> Snapshot + Send + Sync + 'static) -> server::Handle {
     // Both ends of every connection of all tests here are in this process.
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
-    let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = server::bind(addr.parse().unwrap()).unwrap();
     server::serve(listener, door(), Arc::new(source), Arc::default(), nobody()).unwrap()
 }
 
@@ -346,6 +350,20 @@ fn every_page_and_every_refusal() {
     let long = "x".repeat(9_000);
     let (head, _) = exchange(addr, &format!("GET / HTTP/1.1\r\na: {long}\r\n\r\n")).unwrap();
     assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
+}
+
+#[test]
+fn who_is_connected_is_no_business_of_the_network() {
+    let handle = listen_at("0.0.0.0:0", busy);
+    let addr = SocketAddr::from(([127, 0, 0, 1], handle.local_addr().port()));
+    for query in ["", "?user=u1"] {
+        let (head, body) = scrape(addr, &format!("/connections{query}"));
+        assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+        assert!(body.contains("set metrics.token"), "{body}");
+    }
+    for path in ["/", "/stats", "/metrics", "/hour"] {
+        assert!(scrape(addr, path).0.starts_with("HTTP/1.1 200 "), "{path}");
+    }
 }
 
 #[test]
