@@ -164,7 +164,10 @@ async function run(seed: number) {
     server.shut = pick([...ways]);
     for (const socket of [...server.sockets.keys()]) server.cut(socket);
   }
-  await world.pass(isHindered ? 2 * SHUT : 120_000);
+  await world.pass(120_000);
+  const connections = () => [...server.sockets.keys()];
+  // Where WebSockets do not pass it looks for them from time to time; and it may have met some bad luck.
+  if (isHindered || connections().some((one) => one instanceof FakeStream)) await world.pass(2 * SHUT);
   for (const name of CHANNELS) server.publish(keyFor(name), { type: 'last' });
   await world.pass(5_000);
 
@@ -174,7 +177,7 @@ async function run(seed: number) {
   // A stream of nothing is none.
   const isStream = server.shut !== 'no';
   const isNone = isStream && living().every(({ ears }) => !ears.size);
-  assert.deepEqual([...server.sockets.keys()].map((one) => one instanceof FakeStream), isNone ? [] : [isStream], `one connection for all tabs, and the right one (${server.shut})`);
+  assert.deepEqual(connections().map((one) => one instanceof FakeStream), isNone ? [] : [isStream], `one connection for all tabs, and the right one (${server.shut})`);
   assert.equal(living().filter(({ socket }) => socket.isLeader).length, 1, 'one tab holds it');
   for (const { tab, socket, ears, closedEars, denied } of living()) {
     assert.equal(socket.status, 'open', `${tab.name} is connected`);
