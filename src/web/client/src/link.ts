@@ -61,6 +61,8 @@ export const QUEUE_MAX = 100;
 const ASKED_MAX = 1_000;
 /** A connection that lived for so long is not counted as a failure. */
 const STEADY = 5_000;
+/** Refusals of a token, each newer than the one before, after which it is over. */
+const REFUSALS_MAX = 2;
 /** Refusals of a channel that do not go away by asking again. */
 const FINAL = /^(access_denied|invalid_channel|limit_reached|invalid_format)$/;
 
@@ -107,7 +109,10 @@ export class Link {
   private _until = 0;
   private _notBefore = 0;
   private _failures = 0;
-  private _refused = false;
+  /** How often the token was refused, since one was taken. */
+  private _refusals = 0;
+  /** Whether a newer token is needed. */
+  private _isStale = false;
   private _openedAt = 0;
   private _heardAt = 0;
   private _pongDue = Infinity;
@@ -131,8 +136,8 @@ export class Link {
   connect(now: number): void {
     this._on = true;
     if (this.phase === 'idle' || this.phase === 'stopped') {
-      this._notBefore = this._failures = 0;
-      this._refused = false;
+      this._notBefore = this._failures = this._refusals = 0;
+      this._isStale = false;
       this._open(now);
     }
   }
@@ -247,17 +252,18 @@ export class Link {
       if (code === 4300) this._do('forget');
       return this._end('stopped', code, reason);
     }
-    if (code === 1008) {
-      // Perhaps only old: once, with a new one. Which is the leader's to try.
+    const wait = bye?.retryAfterMs;
+    const isRefusal = code === 1008;
+    if (isRefusal || code === 4101) this._isStale = true;
+    if (isRefusal) {
+      // Perhaps only old: twice, with a new one each. Which is the leader's to try.
       if (this.leads) {
-        if (this._refused) return this._end('stopped', code, reason);
-        this._refused = true;
-        return this._open(now);
+        if (++this._refusals > REFUSALS_MAX) return this._end('stopped', code, reason);
+        if (this._refusals < 2) return this._open(now);
       }
     } else if (bye?.reconnect === false) return this._end('stopped', code, reason);
-    if (code === 4101) this._refused = true;
-    const delay = bye?.retryAfterMs ?? this._random() * Math.min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** this._failures);
-    this._notBefore = bye?.retryAfterMs ? now + delay : now;
+    const delay = (isRefusal ? null : wait) ?? this._random() * Math.min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** this._failures);
+    this._notBefore = wait ? now + delay : now;
     this._failures++;
     this._until = now + delay;
     this._do('report', 'closed', { code, reason, reconnectInMs: delay });
@@ -310,7 +316,7 @@ export class Link {
     this._until = now + OPEN_PATIENCE;
     this._bye = undefined;
     this._phase('opening');
-    this._do('open', this._refused);
+    this._do('open', this._isStale);
   }
 
   private _end(phase: Phase, code: number, reason: string): void {
@@ -348,7 +354,8 @@ export class Link {
     if (!this._on || this.phase === 'stopped') return;
     // Another tab has connected anew for all of them.
     if (this.phase === 'open') this._drop();
-    this._refused = false;
+    this._refusals = 0;
+    this._isStale = false;
     this._openedAt = now;
     const others = this.user !== undefined && this.user !== userId;
     this.user = userId;

@@ -115,14 +115,35 @@ test('stay-away codes are obeyed until somebody asks again', () => {
   }
 });
 
-test('a refused token is renewed once, then it is over', () => {
-  const link = new Link(Math.random);
+test('a refused token is renewed twice, the second time after a wait, then it is over', () => {
+  const link = new Link(() => 0.5);
   link.connect(0);
   assert.deepEqual(only(link, 'open'), [[false]]);
-  link.closed(1008, 'Unauthorized', 10);
+  const refuse = (now: number) => {
+    link.frame({ type: 'disconnect', data: { code: 1008, reason: 'Unauthorized', reconnect: false, retryAfterMs: 0 } }, now);
+    link.closed(1008, 'Unauthorized', now);
+  };
+  refuse(10);
   assert.deepEqual(only(link, 'open'), [[true]]);
-  link.closed(1008, 'Unauthorized', 20);
+  refuse(20);
+  assert.equal(link.phase, 'waiting');
+  assert.equal(link.deadline, 20 + BACKOFF_FIRST / 2);
+  link.tick(link.deadline);
+  assert.deepEqual(only(link, 'open'), [[true]]);
+  refuse(400);
   assert.equal(link.phase, 'stopped');
+});
+
+test('a token that has expired is no refused one', () => {
+  const link = open();
+  link.frame({ type: 'disconnect', data: { code: 4101, reason: 'token expired', reconnect: true, retryAfterMs: 0 } }, 2_000);
+  link.closed(4101, 'token expired', 2_000);
+  link.tick(link.deadline);
+  assert.deepEqual(only(link, 'open'), [[true]]);
+  link.closed(1008, 'Unauthorized', 2_100);
+  assert.deepEqual(only(link, 'open'), [[true]]);
+  link.frame(GREETING, 2_200);
+  assert.equal(link.phase, 'open');
 });
 
 test('a newer token goes in band', () => {
