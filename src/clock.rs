@@ -140,6 +140,17 @@ fn calendar(unix_ms: u64) -> time::OffsetDateTime {
         .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
 }
 
+/// A duration of whole seconds in one unit, as `jsonwebtoken` and its users write it: `30m`, `90s`, `365d`.
+pub fn in_one_unit(ttl: Duration) -> String {
+    let seconds = ttl.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let whole = units
+        .into_iter()
+        .find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
+    let (unit, name) = whole.unwrap_or((1, "s"));
+    format!("{}{name}", seconds / unit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,5 +181,21 @@ mod tests {
         assert_eq!(rfc3339(1_795_406_706_789), "2026-11-23T04:05:06.789Z");
         assert_eq!(date(1_795_406_706_789), "2026-11-23");
         assert_eq!(date(u64::MAX), "9999-12-31");
+    }
+
+    #[test]
+    fn a_time_to_live_has_one_unit() {
+        for (seconds, text) in [
+            (1_800, "30m"),
+            (3_600, "1h"),
+            (5_400, "90m"),
+            (90, "90s"),
+            (172_800, "2d"),
+            (86_401, "86401s"),
+            (1, "1s"),
+            (0, "0s"),
+        ] {
+            assert_eq!(in_one_unit(Duration::from_secs(seconds)), text);
+        }
     }
 }

@@ -278,7 +278,8 @@ fn one_connection_is_disconnected_by_its_name() {
     for bad in [
         json!({}),
         json!({"userId": "a", "connectionId": "b"}),
-        json!({"userId": 7}),
+        json!({"userId": 7.5}),
+        json!({"userId": ""}),
         json!({"userId": "ann", "reason": ""}),
         json!({"userId": "ann", "reason": "x".repeat(256)}),
         json!({"userId": "ann", "reason": 7}),

@@ -40,8 +40,8 @@ fn requests_are_counted_by_address_and_not_those_of_backends() {
     let from = |address: &str| server.http("GET", WALLET, &[("X-Forwarded-For", address)], "");
     let replies: Vec<Reply> = (0..60).map(|_| from("203.0.113.1")).collect();
     let limited: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 429).collect();
-    // Twice the rate at once, then the rate.
-    assert!((10..=56).contains(&limited.len()), "{}", limited.len());
+    // A second's worth at once, then the rate.
+    assert!((10..=58).contains(&limited.len()), "{}", limited.len());
     for reply in limited {
         assert_eq!(seconds_to_wait(reply), 1);
     }
@@ -77,7 +77,7 @@ fn sockets_with_bad_tokens_use_up_their_address_and_nobody_elses() {
         )
     };
     let statuses: Vec<Option<u16>> = (0..30).map(|_| open("203.0.113.1", "bad").err()).collect();
-    assert!(statuses[..2].iter().all(Option::is_none), "{statuses:?}");
+    assert_eq!(statuses[0], None, "{statuses:?}");
     assert!(
         statuses
             .iter()

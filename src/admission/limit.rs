@@ -6,9 +6,6 @@ use std::time::Duration;
 use crate::budget::Rate;
 use crate::config::Limits;
 
-/// How many seconds' worth of requests an address may make at once.
-const REQUEST_BURST_SECONDS: u32 = 2;
-
 /// Sign-ins that fail come back so many times slower than others.
 const FAILURES_SLOWER: u32 = 4;
 
@@ -35,11 +32,7 @@ impl Bounds {
             dry_run: limits.dry_run,
             sign_ins: Rate::new(sign_ins, minute, sign_ins),
             failures: Rate::new(sign_ins, minute * FAILURES_SLOWER, sign_ins),
-            requests: Rate::new(
-                requests,
-                second,
-                requests.saturating_mul(REQUEST_BURST_SECONDS),
-            ),
+            requests: Rate::new(requests, second, requests),
             accepts: Rate::new(limits.accepts_per_second, second, limits.accepts_per_second),
             on_node: limits.connections,
             by_address: limits.connections_per_address,

@@ -2,7 +2,8 @@
 //! everything is put in force. What is wrong changes nothing.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -17,6 +18,9 @@ use crate::logging;
 use crate::metrics::console;
 use crate::session::Terms;
 use crate::worker::mailbox::Control;
+
+/// For the next worker to go by what is new.
+const WORKERS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What this start adds to every configuration.
 pub(super) struct Surroundings {
@@ -190,10 +194,15 @@ impl Reload {
         }
         let terms = Arc::new(Terms::of(&config, services.node.clone()));
         services.renew(Arc::new(config), authority);
+        let (heard, hearing) = mpsc::sync_channel(app.router.mailboxes().len());
         for mailbox in app.router.mailboxes() {
             // A worker that has ended has nobody to go by them.
             let _ = mailbox.control(Control::Terms(terms.clone()));
+            let _ = mailbox.control(Control::Probe(heard.clone()));
         }
+        drop(heard);
+        // Whoever is told that it is in force finds it so. A worker that has much to do comes to it later.
+        while hearing.recv_timeout(WORKERS_PATIENCE).is_ok() {}
         self.settings = settings;
         Ok(difference)
     }

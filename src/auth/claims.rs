@@ -119,8 +119,11 @@ impl<'a> Claims<'a> {
         let issued_at_ms = exact_ms
             .filter(|exact_ms| exact_ms / 1000 == issued_at_ms / 1000)
             .unwrap_or(issued_at_ms);
+        let is_empty = |claim: &Claim<'_>| matches!(claim, Claim::Text(text) if text.is_empty());
         let user_id = self
             .user_id
+            // As `userId || sub` reads it.
+            .filter(|user_id| !is_empty(user_id))
             .or(self.sub)
             .and_then(Claim::id)
             .ok_or(Refusal::Invalid("no_subject"))?;

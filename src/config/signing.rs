@@ -10,6 +10,7 @@ use super::mistake::Fault;
 use super::raw::Value;
 use super::reader::Reader;
 use super::{Issuer, NamedKey, Secret, TokenTtl, TtlVariant, urls, values};
+use crate::clock::in_one_unit;
 use crate::key_pair::Algorithm;
 
 /// Tokens without a `kid` are tried with every key of their algorithm.
@@ -185,7 +186,7 @@ pub(super) fn token_ttl(value: &Value) -> Result<TokenTtl, Fault> {
         let weight = weight.filter(|weight| (1..=WEIGHT_MAX).contains(weight));
         let weight = weight.ok_or_else(|| fault(format!("{item:?} has another weight")))?;
         let ttl = duration(&Value::Text(ttl.to_owned()))?;
-        let name = humantime::format_duration(ttl).to_string().replace(' ', "");
+        let name = in_one_unit(ttl);
         Ok(TtlVariant { name, ttl, weight })
     })(value)?;
     let twice = |at: usize| variants[..at].iter().any(|one| one.ttl == variants[at].ttl);

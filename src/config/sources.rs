@@ -15,11 +15,13 @@ const FILE_BYTES: u64 = 1024 * 1024;
 
 /// The predecessor's environment variables, and the settings that they are. Those that end in `_PORT`
 /// change the port and keep the address.
-const PREDECESSOR: [(&str, &str); 4] = [
+const PREDECESSOR: [(&str, &str); 6] = [
     ("NEXTAUTH_SECRET", "auth.secret"),
+    ("NEXTAUTH_SECRET_FILE", "auth.secret_file"),
     ("WS_PORT", "server.listen"),
     ("METRICS_PORT", "metrics.listen"),
     ("REDIS_URL", "broker.redis.url"),
+    ("REDIS_URL_FILE", "broker.redis.url_file"),
 ];
 
 /// Ours, and not a setting: what the diagnostics show has to be known before there is a configuration.

@@ -4,6 +4,9 @@
 /// section are all a little alike.
 const KEY_LIKENESS: f64 = 0.75;
 
+/// The same for the last part of a key alone, of whatever section: `port` is no `post`.
+const NAME_LIKENESS: f64 = 0.85;
+
 /// The same for words, which are short: two letters swapped in a word of three are 0.67.
 const WORD_LIKENESS: f64 = 0.6;
 
@@ -16,7 +19,14 @@ pub(super) fn word<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> 
 /// (`queue_bytes`, or `server.token_ttl`: the right key in the wrong section).
 pub(super) fn key<'a>(key: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     nearest(key, known.clone(), KEY_LIKENESS, |known| known)
-        .or_else(|| nearest(last_part(key), known, KEY_LIKENESS, last_part))
+        .or_else(|| {
+            let (section, name) = key.rsplit_once('.')?;
+            let listens = |known: &&str| known.strip_suffix(".listen") == Some(section);
+            // What other servers call it.
+            let is_meant = matches!(name, "port" | "host" | "address" | "addr" | "bind");
+            known.clone().find(listens).filter(|_| is_meant)
+        })
+        .or_else(|| nearest(last_part(key), known, NAME_LIKENESS, last_part))
 }
 
 fn nearest<'a>(
@@ -56,6 +66,8 @@ mod tests {
         assert_eq!(key_for("limits_queue_bytes"), Some("limits.queue_bytes"));
         assert_eq!(key_for("server.token_ttl"), Some("auth.token_ttl"));
         assert_eq!(key_for("listen"), Some("server.listen"));
+        assert_eq!(key_for("server.port"), Some("server.listen"));
+        assert_eq!(key_for("auth.port"), None);
     }
 
     #[test]

@@ -277,7 +277,7 @@ fn lives_of_tokens_may_be_tried() {
         }
     };
     assert_eq!(variants("30m:9, 5m:1"), ["30m 9", "5m 1"]);
-    assert_eq!(variants("1h 30m,45s : 2"), ["1h30m 1", "45s 2"]);
+    assert_eq!(variants("1h 30m,45s : 2"), ["90m 1", "45s 2"]);
     assert_eq!(variants("30m:9"), [""; 0]);
     assert_eq!(variants("30m"), [""; 0]);
     let listed = toml("[auth]\ntoken_ttl = [\"30m:9\", \"5m\"]").unwrap();
@@ -406,6 +406,73 @@ fn the_predecessors_environment_is_enough() {
     assert_eq!(config.metrics.listen.to_string(), "127.0.0.1:4001");
     let unfilled = [("NEXTAUTH_SECRET", ""), ("WS_PORT", ""), ("REDIS_URL", "")];
     assert!(load(&environment(&unfilled)).unwrap().auth.secret.is_none());
+}
+
+#[test]
+fn a_list_may_be_written_as_in_the_file_wherever_it_is_text() {
+    for text in [
+        r#"["https://a.example", "https://b.example"]"#,
+        "https://a.example,https://b.example",
+    ] {
+        let config = load(&environment(&[("FANFARE_SERVER__ALLOWED_ORIGINS", text)])).unwrap();
+        let AllowedOrigins::SameHostAnd(origins) = config.server.allowed_origins else {
+            panic!("{text}")
+        };
+        assert_eq!(origins.len(), 2, "{text}");
+    }
+    let any = load(&environment(&[(
+        "FANFARE_SERVER__ALLOWED_ORIGINS",
+        r#"["*"]"#,
+    )]))
+    .unwrap();
+    assert_eq!(any.server.allowed_origins, AllowedOrigins::Any);
+    let keys = r#"["one-key-for-backends", "another-key-for-backends"]"#;
+    let config = load(&environment(&[("FANFARE_AUTH__API_KEYS", keys)])).unwrap();
+    assert_eq!(config.auth.api_keys.len(), 2);
+    assert!(
+        load(&environment(&[(
+            "FANFARE_AUTH__API_KEYS",
+            "[\"one-key-for-backends\""
+        )]))
+        .is_err()
+    );
+}
+
+#[test]
+fn the_predecessors_secrets_may_be_in_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let secret = "0123456789abcdef0123456789abcdef";
+    let config = load(&environment(&[
+        ("NEXTAUTH_SECRET_FILE", &file("secret", secret)),
+        ("REDIS_URL_FILE", &file("url", "redis://redis:6379/0\n")),
+    ]))
+    .unwrap();
+    assert_eq!(config.auth.secret.unwrap().expose(), secret.as_bytes());
+    assert_eq!(config.broker.redis.url.expose(), b"redis://redis:6379/0");
+}
+
+#[test]
+fn a_redis_that_is_not_used_is_told() {
+    let warned = |variables: &[(&str, &str)]| load(&environment(variables)).unwrap().warnings();
+    let url = ("REDIS_URL", "redis://redis:6379");
+    let warnings = warned(&[url]);
+    assert!(
+        warnings
+            .iter()
+            .any(|text| text.contains("broker.redis.url (or REDIS_URL) is set")),
+        "{warnings:?}"
+    );
+    let used = warned(&[
+        url,
+        ("FANFARE_BROKER__BACKEND", "redis"),
+        ("NEXTAUTH_SECRET", "0123456789abcdef0123456789abcdef"),
+    ]);
+    assert_eq!(used, Vec::<String>::new());
 }
 
 #[test]

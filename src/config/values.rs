@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use super::mistake::Fault;
 use super::raw::Value;
 use super::{sources, suggest};
+use crate::clock::in_one_unit;
 
 /// "Unlimited" for a time: long enough, and short enough to be added to any clock.
 const UNLIMITED: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -103,7 +104,7 @@ pub(super) fn duration(
 ) -> impl Fn(&Value) -> Result<Duration, Fault> {
     move |value| {
         let accepted = || {
-            let [least, most] = [least, most].map(bound);
+            let [least, most] = [least, most].map(in_one_unit);
             format!("a duration with a unit, such as \"30s\" or \"5m\", from {least} to {most}")
         };
         let text = match value {
@@ -118,17 +119,6 @@ pub(super) fn duration(
             Err(_) => Err(Fault::new("is not a duration", accepted())),
         }
     }
-}
-
-/// A round duration as the manual writes it: `365d`, where humantime counts in months and years.
-fn bound(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60)]
-        .into_iter()
-        .find(|(_, unit)| seconds > 0 && seconds.is_multiple_of(*unit))
-        .map_or(format!("{seconds}s"), |(name, unit)| {
-            format!("{}{name}", seconds / unit)
-        })
 }
 
 /// The time that something may take, whose 0 is "unlimited".
@@ -235,11 +225,19 @@ pub(super) fn path_or_off(value: &Value) -> Result<Option<PathBuf>, Fault> {
     }
 }
 
-/// A list; text is taken apart at its commas.
+/// A list; text is taken apart at its commas, unless it is a list in brackets.
 pub(super) fn list<T>(
     item: impl Fn(&str) -> Result<T, Fault>,
 ) -> impl Fn(&Value) -> Result<Vec<T>, Fault> {
     move |value| match value {
+        // As a list is written in the file, which environments and flags may hold, too.
+        Value::Text(text) if text.trim_start().starts_with('[') => {
+            serde_json::from_str::<Vec<String>>(text)
+                .map_err(|_| not_a_list())?
+                .iter()
+                .map(|text| item(text))
+                .collect()
+        }
         Value::Text(text) => text
             .split(',')
             .map(str::trim)

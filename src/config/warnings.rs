@@ -2,6 +2,9 @@
 
 use super::{AllowedOrigins, Backend, Config, WalletProof, urls};
 
+/// What `broker.redis.url` is unless somebody sets it.
+const DEFAULT_REDIS_URL: &[u8] = b"redis://127.0.0.1:6379";
+
 impl Config {
     /// Sentences for the operator, most urgent first. None of them with the defaults.
     pub fn warnings(&self) -> Vec<String> {
@@ -60,6 +63,12 @@ impl Config {
             self.broker.backend == Backend::Redis && self.auth.secret.is_none(),
             "auth.secret is not set and broker.backend is \"redis\": this node has a key of its own, and \
              the tokens of one node are not believed by another",
+        );
+        warn(
+            self.broker.backend == Backend::Embedded
+                && self.broker.redis.url.expose() != DEFAULT_REDIS_URL,
+            "broker.redis.url (or REDIS_URL) is set, and broker.backend is \"embedded\": everything is kept here, \
+             nothing in that Redis; broker.backend = \"redis\" would use it",
         );
         let asked = self.access_backend.as_ref();
         warn(

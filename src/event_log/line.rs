@@ -8,6 +8,8 @@ use crate::clock;
 /// Bytes of a member of [`Data`] that are kept: many of them come from clients. Longer than the
 /// longest channel key that the defaults allow.
 const LONGEST_MEMBER: usize = 300;
+/// Bytes that a token has at least.
+const SHORTEST_TOKEN: usize = 32;
 
 /// How every line begins.
 const HEAD: &[u8] = b"{\"timestamp\":\"0000-00-00T00:00:00.000Z\"";
@@ -157,7 +159,7 @@ impl Members<'_> {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        let text = &text[..end];
+        let text = &text[..token_at(text).map_or(end, |at| at.min(end))];
         self.name(name);
         // As nearly always; to the end, so that it is done many bytes at a time.
         let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
@@ -170,6 +172,19 @@ impl Members<'_> {
             self.line.push(b'"');
         }
     }
+}
+
+/// Where what looks like a token begins: one of RFC 7519, or one for refreshing. Nobody means to put one into
+/// an id, a channel or a reason; the line ends there.
+fn token_at(text: &str) -> Option<usize> {
+    if text.len() < SHORTEST_TOKEN {
+        return None;
+    }
+    ["eyJ", "ffr."].into_iter().find_map(|beginning| {
+        let at = text.find(beginning)?;
+        let is_first = !text[..at].ends_with(|char: char| char.is_ascii_alphanumeric());
+        (is_first && text.len() - at >= SHORTEST_TOKEN).then_some(at)
+    })
 }
 
 /// Says when it happened.
@@ -211,6 +226,29 @@ mod tests {
         assert_eq!(value["type"], "channel_subscribe");
         assert_eq!(value["data"]["messageType"], data.message_type.unwrap());
         assert_eq!(value["data"]["channel"], "é".repeat(150));
+    }
+
+    #[test]
+    fn what_looks_like_a_token_is_not_written_down() {
+        let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl";
+        let refresh = "ffr.Fam1lyFam1ly.7.c2lnbmF0dXJlc2lnbmF0dXJl";
+        let channel = format!("post_{jwt}");
+        let data = Data {
+            channel: Some(&channel),
+            id: Some(refresh),
+            reason: Some(&jwt[..40]),
+            // No token: a wallet may have these letters, and so may a short word.
+            wallet: Some("9xQeyJ3r7nKx9WJ5n3cQp1VtG6mZk2bR8sT4uY7wE1d"),
+            message: Some("eyJ is how they begin"),
+            ..Data::default()
+        };
+        let line = whole(0, Kind::TokenRevoked, &data);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let expected = serde_json::json!({
+            "channel": "post_", "id": "", "reason": "", "wallet": data.wallet,
+            "message": data.message,
+        });
+        assert_eq!(value["data"], expected);
     }
 
     #[test]

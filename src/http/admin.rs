@@ -11,7 +11,7 @@ use super::backend_api::addressee;
 use super::errors::ApiError;
 use super::identity::require_backend;
 use super::reply::{self, Reply};
-use super::request::{Call, text};
+use super::request::{Call, id_text, text};
 use crate::event_log::{Data, Kind};
 use crate::peers::{ConnectionView, Fault};
 use crate::protocol::connection::serial_of;
@@ -131,7 +131,7 @@ pub async fn disconnect(services: &Services, call: &Call) -> Result<Reply, ApiEr
     require_backend(services, call)?;
     let body: DisconnectBody = call.json()?;
     let reason = body.reason()?;
-    let (user_id, named) = match (text(body.user_id), text(body.connection_id)) {
+    let (user_id, named) = match (id_text(body.user_id), text(body.connection_id)) {
         (Some(user_id), None) => (Some(user_id), None),
         (None, Some(named)) => (None, Some(named)),
         _ => {

@@ -16,7 +16,7 @@ use crate::auth::refresh::Family;
 use crate::auth::siws::Output;
 use crate::auth::wallet::Wallet;
 use crate::broker::User;
-use crate::clock::rfc3339;
+use crate::clock::{self, rfc3339};
 use crate::config::WalletProof;
 use crate::event_log::{Data, Kind};
 use crate::patience::{ANSWER_TIMEOUT, within};
@@ -130,7 +130,7 @@ pub fn grant(services: &Services, call: &Call, grant: Grant<'_>) -> Reply {
         &json!({
             "success": true,
             "token": issued.token,
-            "expiresIn": humantime::format_duration(issued.expires_in).to_string(),
+            "expiresIn": clock::in_one_unit(issued.expires_in),
             "expiresAt": rfc3339(issued.expires_at_ms),
             "refreshToken": refresh_token,
             "refreshExpiresAt": family.map(|family| rfc3339(family.expires_ms())),

@@ -144,10 +144,13 @@ fn addressees(named: Option<Value>, config: &Config) -> Result<Vec<ChannelKey>, 
         ));
     };
     if named.is_empty() || named.len() > MAX_CHANNELS {
-        return Err(ApiError::bad_request(
-            "too_many_channels",
-            format!("channels must have 1 to {MAX_CHANNELS} entries"),
-        ));
+        let code = if named.is_empty() {
+            "missing_fields"
+        } else {
+            "too_many_channels"
+        };
+        let error = format!("channels must have 1 to {MAX_CHANNELS} entries");
+        return Err(ApiError::bad_request(code, error));
     }
     let mut channels = Vec::with_capacity(named.len());
     let mut seen = std::collections::HashSet::new();

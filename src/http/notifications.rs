@@ -24,8 +24,8 @@ const MAX_PAGE: usize = 100;
 /// Ids that one `PUT` may name: as many as a user has by default.
 const MAX_IDS: usize = 1_000;
 
-/// A cursor is shorter.
-const MAX_CURSOR_BYTES: usize = 255;
+/// Hexadecimal digits of a cursor: the place in the order of a user's notifications, in either backend.
+const CURSOR_DIGITS: usize = 16;
 
 /// What the event has around the text of a notification: names of members, ids, times, counts.
 const EVENT_FRAME_BYTES: usize = 512;
@@ -209,10 +209,10 @@ fn page_query(
                 ApiError::bad_request("invalid_limit", format!("limit must be 1 to {MAX_PAGE}"))
             })?,
     };
-    if cursor
-        .as_ref()
-        .is_some_and(|cursor| cursor.len() > MAX_CURSOR_BYTES)
-    {
+    let cursor = cursor.filter(|cursor| !cursor.is_empty());
+    if cursor.as_ref().is_some_and(|cursor| {
+        cursor.len() != CURSOR_DIGITS || !cursor.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }) {
         return Err(ApiError::bad_request(
             "invalid_cursor",
             "cursor is not one of ours",

@@ -23,7 +23,7 @@ use crate::router::notices::Notice;
 /// How far the clock of a backend may be ahead of this one's.
 const SKEW_MS: u64 = 60_000;
 /// A number that is larger means milliseconds, not seconds: as seconds it is the year 5138.
-const LARGEST_SECONDS: u64 = 100_000_000_000;
+const LARGEST_SECONDS: f64 = 100_000_000_000.0;
 
 /// `POST /api/auth/logout`
 pub async fn logout(services: &Services, call: &Call) -> Result<Reply, ApiError> {
@@ -181,10 +181,15 @@ impl RevokeBody {
     fn before_ms(&self, now_ms: u64) -> Result<u64, ApiError> {
         let moment = match &self.before {
             None | Some(Value::Null) => Some(now_ms + 1),
-            Some(Value::Number(number)) => number.as_u64().map(|number| match number {
-                seconds @ ..LARGEST_SECONDS => seconds * 1000,
-                ms => ms,
-            }),
+            Some(Value::Number(number)) => {
+                number
+                    .as_f64()
+                    .filter(|number| *number >= 0.0)
+                    .map(|number| match number {
+                        seconds if seconds < LARGEST_SECONDS => (seconds * 1000.0).round() as u64,
+                        ms => ms.round() as u64,
+                    })
+            }
             Some(Value::String(text)) => OffsetDateTime::parse(text, &Rfc3339)
                 .ok()
                 .and_then(|at| u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()),
@@ -216,13 +221,15 @@ mod tests {
         assert_eq!(read(json!("2026-11-23T05:05:06.789+01:00")), Some(NOW_MS));
         assert_eq!(read(json!(1_795_406_706)), Some(1_795_406_706_000));
         assert_eq!(read(json!(NOW_MS)), Some(NOW_MS));
+        // As `Date.now() / 1000` has it.
+        assert_eq!(read(json!(1_795_406_706.789)), Some(NOW_MS));
+        assert_eq!(read(json!(-1.5)), None);
         assert_eq!(read(json!(0)), Some(0));
         assert_eq!(read(json!(null)), Some(NOW_MS + 1));
         assert_eq!(read(json!(NOW_MS + SKEW_MS)), Some(NOW_MS + SKEW_MS));
         for wrong in [
             json!(NOW_MS + SKEW_MS + 1),
             json!(-1),
-            json!(1.5),
             json!("yesterday"),
             json!("2026-11-23"),
             json!("1969-12-31T23:59:59Z"),

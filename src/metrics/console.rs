@@ -22,7 +22,7 @@ pub fn text(snapshot: &Snapshot) -> String {
         snapshot.connections_opened,
         snapshot.messages,
         snapshot.all_auth_failures(),
-        snapshot.errors,
+        snapshot.errors_and_malformed(),
     );
     list(
         "channels",

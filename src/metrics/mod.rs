@@ -92,6 +92,8 @@ pub struct WorkerCounters {
     pub turns: Counter,
     /// Events that did not fit into the mailbox; each is a gap for the worker's members.
     pub gaps: Counter,
+    /// Messages among them that could not be read.
+    pub malformed: Counter,
     /// Error replies to clients.
     pub error_replies: Counter,
     /// Messages by their `type`.

@@ -104,6 +104,7 @@ impl Observed {
             closes: by_worker(counters, |worker| &worker.closes),
             auth_failures: named(&counters.auth_failures),
             errors: counters.errors.value(),
+            malformed: counters.sum(|worker| &worker.malformed),
             http_responses: named(&counters.http_responses),
             limited: named(&counters.limited),
             would_limit: named(&counters.would_limit),
@@ -205,6 +206,8 @@ pub struct Snapshot {
     pub auth_failures: Counts,
     /// Faults of the server itself.
     pub errors: u64,
+    /// Messages of clients that could not be read.
+    pub malformed: u64,
     /// HTTP responses by `METHOD route status`.
     pub http_responses: Counts,
     /// What was refused by a limit, by its key.
@@ -244,6 +247,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What the predecessor counted as errors: its own faults, and messages that could not be read.
+    pub fn errors_and_malformed(&self) -> u64 {
+        self.errors + self.malformed
+    }
+
     /// Sockets that are open and authenticated.
     pub fn active_connections(&self) -> u64 {
         // The two are read one after the other: a close between them must not show as 2^64 - 1.
@@ -294,6 +302,7 @@ impl Default for Snapshot {
             closes: Vec::new(),
             auth_failures: Vec::new(),
             errors: 0,
+            malformed: 0,
             http_responses: Vec::new(),
             limited: Vec::new(),
             would_limit: Vec::new(),

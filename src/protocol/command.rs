@@ -64,36 +64,58 @@ pub enum Command {
     },
 }
 
+/// The longest `type` of a client's own that is counted and logged.
+const MAX_NAME_BYTES: usize = 32;
+
 /// Why a message is not a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// Not JSON, no object, no `type`, a member of the wrong kind, or a binary message.
     #[error("Invalid message format")]
     Format,
-    /// A `type` that is not known.
+    /// A `type` that is not known: this one, if it is short and plain enough to be counted and logged.
     #[error("Unknown message type")]
-    UnknownType,
+    UnknownType(Option<Box<str>>),
 }
 
 impl CommandError {
     /// The error's code on the wire.
-    pub const fn code(self) -> &'static str {
+    pub const fn code(&self) -> &'static str {
         match self {
             Self::Format => "invalid_format",
-            Self::UnknownType => "unknown_type",
+            Self::UnknownType(_) => "unknown_type",
         }
+    }
+
+    /// Its name in counters and logs: the `type`, as that of every message, or the code.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::UnknownType(Some(kind)) => kind,
+            other => other.code(),
+        }
+    }
+
+    /// A `type` of a client's own.
+    fn unknown(kind: String) -> Self {
+        // Nothing that could be a token or a key.
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
+        let is_name = (1..=MAX_NAME_BYTES).contains(&kind.len()) && kind.bytes().all(is_plain);
+        Self::UnknownType(is_name.then(|| kind.into()))
     }
 }
 
 impl RequestId {
-    /// Bytes of JSON text that are repeated.
-    pub const LONGEST: usize = 128;
+    /// Bytes of JSON text that are repeated; a command with a longer one is refused.
+    pub const LONGEST: usize = 1_024;
 
-    fn parse(raw: &RawValue) -> Option<Self> {
+    /// `None`: it is something else than a number or a string, and is passed over.
+    fn parse(raw: &RawValue) -> Result<Option<Self>, CommandError> {
         let text = raw.get();
-        let first = *text.as_bytes().first()?;
-        let is_id = first == b'"' || first == b'-' || first.is_ascii_digit();
-        (is_id && text.len() <= Self::LONGEST).then(|| Self(raw.to_owned()))
+        let is_id = matches!(text.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'));
+        if is_id && text.len() > Self::LONGEST {
+            return Err(CommandError::Format);
+        }
+        Ok(is_id.then(|| Self(raw.to_owned())))
     }
 
     /// As JSON.
@@ -154,9 +176,15 @@ impl Request {
             .then(|| serde_json::from_str::<Wire<'_>>(text).ok())
             .flatten();
         match wire {
-            Some(wire) => Self {
-                id: wire.id.and_then(RequestId::parse),
-                command: wire.command(),
+            Some(wire) => match wire.id.map(RequestId::parse).transpose() {
+                Ok(id) => Self {
+                    id: id.flatten(),
+                    command: wire.command(),
+                },
+                Err(error) => Self {
+                    id: None,
+                    command: Err(error),
+                },
             },
             None => Self {
                 id: None,
@@ -204,7 +232,7 @@ impl Wire<'_> {
             "presence" => Command::Presence {
                 channel: self.channel()?,
             },
-            _ => return Err(CommandError::UnknownType),
+            _ => return Err(CommandError::unknown(kind)),
         })
     }
 
@@ -297,10 +325,19 @@ mod tests {
         ] {
             assert_eq!(error(text), CommandError::Format, "{text}");
         }
-        assert_eq!(
-            error(r#"{"type":"dance","token":7}"#),
-            CommandError::UnknownType
-        );
+        for (kind, name) in [
+            ("dance", "dance"),
+            ("typing.start", "typing.start"),
+            ("", "unknown_type"),
+            ("two words", "unknown_type"),
+            (
+                "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl",
+                "unknown_type",
+            ),
+        ] {
+            let error = error(&format!(r#"{{"type":"{kind}","token":7}}"#));
+            assert_eq!((error.code(), error.name()), ("unknown_type", name));
+        }
         let request = Request::parse(r#"{"type":"dance","id":5}"#);
         assert_eq!(request.id.unwrap().as_json().get(), "5");
     }
@@ -315,8 +352,9 @@ mod tests {
         assert_eq!(id(r#"{"type":"ping","id":-1.5e3}"#).unwrap(), "-1.5e3");
         assert_eq!(id(r#"{"type":"ping","id":{"a":1}}"#), None);
         assert_eq!(id(r#"{"type":"ping","id":true}"#), None);
-        let long = format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(200));
-        assert_eq!(id(&long), None);
+        let long = |bytes| format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(bytes));
+        assert_eq!(id(&long(1_022)).unwrap().len(), RequestId::LONGEST);
+        assert_eq!(error(&long(1_023)), CommandError::Format);
     }
 
     #[test]

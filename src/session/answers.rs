@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::value::to_raw_value;
 
 use super::{
-    ACCESS_DENIED, Answer, Asked, Effect, Identity, Pending, Refused, Reply, Session, Stage, Terms,
-    Unread,
+    ACCESS_DENIED, Answer, Asked, Call, Effect, Identity, Pending, Refused, Reply, Session, Stage,
+    Terms, Unread,
 };
 use crate::clock::Moment;
 
@@ -83,17 +83,7 @@ impl Session {
                     position,
                     missed,
                 });
-                if let Some(Unread {
-                    notifications,
-                    count,
-                }) = unread
-                {
-                    let reply = Reply::UnreadNotifications {
-                        notifications: &notifications,
-                        count,
-                    };
-                    effects.push(Effect::Send(reply.encode(None)));
-                }
+                effects.extend(unread.map(tell_unread));
             }
             (
                 Asked::Standing {
@@ -110,7 +100,19 @@ impl Session {
                     recovered: recovery.in_vain(),
                 };
                 effects.push(Effect::Send(reply.encode(id)));
+                if let Some(user_id) = self.owner_of_inbox(&key) {
+                    let pending = Pending {
+                        id: None,
+                        asked: Asked::Unread,
+                    };
+                    self.call(Call::Unread { user_id }, pending, effects);
+                }
             }
+            (Asked::Unread, Answer::Unread(unread)) => {
+                effects.extend(unread.map(tell_unread));
+            }
+            // The subscription stands without it.
+            (Asked::Unread, Answer::Failed { .. }) => {}
             (Asked::Publish { key }, Answer::Published { position }) => {
                 let reply = Reply::Published {
                     key: &key,
@@ -195,4 +197,12 @@ impl Session {
             effects.push(reply);
         }
     }
+}
+
+fn tell_unread(unread: Unread) -> Effect {
+    let reply = Reply::UnreadNotifications {
+        notifications: &unread.notifications,
+        count: unread.count,
+    };
+    Effect::Send(reply.encode(None))
 }

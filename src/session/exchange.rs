@@ -132,6 +132,11 @@ pub enum Call {
         /// The channel.
         channel: ChannelKey,
     },
+    /// What is unread of this client's, who follows its notifications already.
+    Unread {
+        /// Whose.
+        user_id: Arc<str>,
+    },
     /// Publish.
     Publish {
         /// Where to.
@@ -181,6 +186,8 @@ pub enum Answer {
         /// If unread notifications were asked for and there are any.
         unread: Option<Unread>,
     },
+    /// Of [`Call::Unread`]: if there are any.
+    Unread(Option<Unread>),
     /// Of [`Call::Publish`].
     Published {
         /// Its place, if the channel keeps history.

@@ -76,6 +76,7 @@ enum Asked {
         key: ChannelKey,
         recovery: Recovery,
     },
+    Unread,
     Publish {
         key: ChannelKey,
     },
@@ -338,6 +339,12 @@ impl Session {
         }
     }
 
+    /// This client's user, if it is their notifications' channel.
+    fn owner_of_inbox(&self, key: &ChannelKey) -> Option<Arc<str>> {
+        let user_id = &self.identity.user_id;
+        (key.kind() == "notifications" && key.id() == &**user_id).then(|| user_id.clone())
+    }
+
     fn call(&mut self, call: Call, pending: Pending, effects: &mut Vec<Effect>) {
         self.stage = Stage::Busy(Box::new(pending));
         effects.push(Effect::Call(call));
@@ -380,8 +387,7 @@ impl Session {
             channel: key.clone(),
             history: rule.history.is_some(),
             recover,
-            unread_of: (key.kind() == "notifications" && key.id() == &*self.identity.user_id)
-                .then(|| self.identity.user_id.clone()),
+            unread_of: self.owner_of_inbox(&key),
         };
         self.call(
             call,

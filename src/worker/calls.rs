@@ -77,7 +77,7 @@ fn note_error(services: &Services, operation: &str, code: &str) {
 
 const fn operation(call: &Call) -> &'static str {
     match call {
-        Call::Subscribe { .. } | Call::Standing { .. } => "subscribe",
+        Call::Subscribe { .. } | Call::Standing { .. } | Call::Unread { .. } => "subscribe",
         Call::Publish { .. } => "publish",
         Call::History { .. } => "history",
         Call::Presence { .. } => "presence",
@@ -120,6 +120,9 @@ async fn carry_out(call: Call, caller: &Caller, services: &Services) -> Result<A
             })
         }
         Call::Standing { .. } => Ok(Answer::Failed { code: "internal" }),
+        Call::Unread { user_id } => Ok(Answer::Unread(
+            unread(&user_id, answer_bytes, services).await,
+        )),
         Call::Publish {
             channel,
             event,

@@ -23,7 +23,7 @@ use crate::http::event_stream::Followed;
 use crate::http::upgrade::Ticket;
 use crate::limits::{CLOSE_TIMEOUT_MS, READS_PER_TURN_MAX};
 use crate::protocol::connection::connection_id;
-use crate::protocol::{Close, Request};
+use crate::protocol::{Close, CommandError, Request};
 use crate::session::pulse::PING_EVERY_MS;
 use crate::session::{Input, Session};
 use crate::ws::{Dialogue, Frame, Outbox, Received};
@@ -248,7 +248,7 @@ impl Worker {
     fn request(&self, state: &mut State, slot: Slot, request: Request, now: Moment) {
         let name = match &request.command {
             Ok(command) => command.name(),
-            Err(error) => error.code(),
+            Err(error) => error.name(),
         };
         self.outfit.counters.messages.increment();
         self.outfit.counters.messages_by_type.increment(name);
@@ -257,6 +257,14 @@ impl Worker {
             ..Data::default()
         };
         self.log(state, slot, Kind::Message, detail);
+        if let Err(error @ CommandError::Format) = &request.command {
+            self.outfit.counters.malformed.increment();
+            let detail = Data {
+                reason: Some(error.code()),
+                ..Data::default()
+            };
+            self.log(state, slot, Kind::Error, detail);
+        }
         self.input(state, slot, Input::Request(request), now);
     }
 

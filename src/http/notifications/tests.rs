@@ -137,12 +137,18 @@ fn a_page_is_1_to_100() {
     for bad in ["0", "101", "-1", "ten", "1.5", "99999999999999999999"] {
         assert_eq!(limit(bad), Err("invalid_limit"), "{bad}");
     }
-    let query = page_query(Some("true".into()), None, Some("c".into())).unwrap();
-    assert!(query.unread_only && query.limit == 20 && query.cursor.as_deref() == Some("c"));
+    let cursor = "00ab00ab00ab00ab";
+    let query = page_query(Some("true".into()), None, Some(cursor.into())).unwrap();
+    assert!(query.unread_only && query.limit == 20 && query.cursor.as_deref() == Some(cursor));
     assert!(
         !page_query(Some("false".into()), None, None)
             .unwrap()
             .unread_only
     );
-    assert!(page_query(None, None, Some("c".repeat(256))).is_err());
+    let first = page_query(None, None, Some(String::new())).unwrap();
+    assert_eq!(first.cursor, None);
+    for bad in ["c", "bogus", "00ab00ab00ab00ag", "00ab00ab00ab00ab0"] {
+        let refused = page_query(None, None, Some(bad.into())).unwrap_err();
+        assert_eq!(refused.code, "invalid_cursor", "{bad}");
+    }
 }

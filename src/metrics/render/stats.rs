@@ -155,7 +155,7 @@ impl<'a> Stats<'a> {
             active_connections: snapshot.active_connections(),
             total_messages: snapshot.messages,
             auth_failures: snapshot.all_auth_failures(),
-            errors: snapshot.errors,
+            errors: snapshot.errors_and_malformed(),
             uptime: uptime(snapshot.uptime_ms),
             connections_by_channel: Map(&snapshot.channels),
             messages_by_type: Map(&snapshot.messages_by_type),

@@ -298,6 +298,7 @@ fn line(effect: &Effect) -> String {
                 line
             }
             Call::Standing { channel } => format!("CALL standing {channel}"),
+            Call::Unread { user_id } => format!("CALL unread of {user_id}"),
             Call::Publish {
                 channel,
                 event,

