@@ -182,8 +182,20 @@ impl Inbox {
             idempotency_key: None,
             trace: None,
         };
-        let published = traced::publish(&*self.broker, &self.tracer, trace, publication);
-        match within(EVENT_TIMEOUT, published).await {
+        let passing = Publication {
+            retention: None,
+            ..publication.clone()
+        };
+        let publish = |publication| {
+            let published = traced::publish(&*self.broker, &self.tracer, trace, publication);
+            within(EVENT_TIMEOUT, published)
+        };
+        let published = match publish(publication).await {
+            // Whoever is there hears of it all the same; for the others there is the unread list.
+            Err(Error::Full) => publish(passing).await,
+            published => published,
+        };
+        match published {
             Ok(_) => {
                 self.counters.publications.increment("server");
                 true

@@ -243,18 +243,50 @@ fn a_path_for_sockets_asks_for_one() {
 
 #[test]
 fn a_full_store_refuses_writes_and_answers_reads() {
-    let server = Server::start(&[("limits.store_bytes", "2MiB")]);
-    let body = json!({"userId": "u1", "type": "t", "title": "t", "message": "x".repeat(30_000)});
+    let server = Server::start(&[
+        ("limits.store_bytes", "2MiB"),
+        ("channels.live.subscribe", "any"),
+        ("channels.live.history", "0"),
+    ]);
     let mut stored = 0;
-    let refused = loop {
-        let reply = server.as_backend("POST", "/api/user/notifications", &body);
-        if reply.status != 201 {
-            break reply;
-        }
-        stored += 1;
-        assert!(stored < 1_000, "the store is never full");
-    };
-    assert_eq!(refused.expect(507).json()["code"], "store_full");
+    for bytes in [30_000, 1_000, 1] {
+        let message = "x".repeat(bytes);
+        let body = json!({"userId": "u1", "type": "t", "title": "t", "message": message});
+        let refused = loop {
+            let reply = server.as_backend("POST", "/api/user/notifications", &body);
+            if reply.status != 201 {
+                break reply;
+            }
+            stored += 1;
+            assert!(stored < 1_000, "the store is never full");
+        };
+        assert_eq!(refused.expect(507).json()["code"], "store_full");
+    }
     let listed = server.as_user("u1", "GET", "/api/user/notifications", &Value::Null);
-    assert_eq!(listed.expect(200).json()["unreadCount"], stored);
+    let listed = listed.expect(200).json();
+    assert_eq!(listed["unreadCount"], stored);
+
+    // Nothing that has to be kept is taken; what passes through, and what somebody does with what there
+    // is, reaches who is there.
+    let mut user = server.connect("u1");
+    user.subscribe("notifications");
+    user.next_of("unread_notifications");
+    user.subscribe("live_1");
+    user.subscribe("post_1");
+    let event = json!({"type": "tick", "text": "x".repeat(1_000)});
+    let kept = json!({"channel": "post_1", "event": event});
+    let refused = server.as_backend("POST", "/api/publish", &kept);
+    assert_eq!(refused.expect(507).json()["code"], "store_full");
+    server.publish("live_1", event);
+    assert_eq!(user.next()["_meta"]["channel"], "live_1");
+    for n in 0..30 {
+        let id = &listed["notifications"][n % 20]["id"];
+        let mark = json!({"notificationId": id, "isRead": n < 20});
+        server
+            .as_user("u1", "PATCH", "/api/user/notifications", &mark)
+            .expect(200);
+        let told = user.next_of("notification_read");
+        assert_eq!(told["notificationId"], *id);
+    }
+    assert!(!server.output().contains("not told"), "{}", server.output());
 }
