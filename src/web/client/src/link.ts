@@ -245,6 +245,7 @@ export class Link {
   closed(code: number, reason: string, now: number): void {
     if (this.phase !== 'open' && this.phase !== 'opening') return;
     const bye = this._bye;
+    this._bye = undefined;
     const lived = this.phase === 'open' && now - this._openedAt > STEADY;
     if (lived) this._failures = 0;
     this._drop();
@@ -314,7 +315,6 @@ export class Link {
 
   private _open(now: number): void {
     this._until = now + OPEN_PATIENCE;
-    this._bye = undefined;
     this._phase('opening');
     this._do('open', this._isStale);
   }

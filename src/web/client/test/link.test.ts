@@ -146,6 +146,18 @@ test('a token that has expired is no refused one', () => {
   assert.equal(link.phase, 'open');
 });
 
+test('a goodbye is for one connection, in the tabs that only follow, too', () => {
+  const link = open();
+  link.leads = false;
+  link.frame({ type: 'disconnect', data: { code: 1008, reason: 'Unauthorized', reconnect: false, retryAfterMs: 0 } }, 2_000);
+  link.closed(1008, 'Unauthorized', 2_000);
+  assert.equal(link.phase, 'waiting');
+  // The tab that leads had a newer token.
+  link.frame(GREETING, 2_100);
+  link.closed(1006, '', 3_000);
+  assert.equal(link.phase, 'waiting');
+});
+
 test('a newer token goes in band', () => {
   const link = open();
   link.token('newer', 2_000, false);
