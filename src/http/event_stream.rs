@@ -136,7 +136,10 @@ fn check<B>(
     if channels.len() > limits.channels_per_connection
         || !ids_fit(channels.iter().filter_map(|one| one.key.as_ref()))
     {
-        let error = ApiError::bad_request("limit_reached", "Too many channels for one stream");
+        let error = ApiError::bad_request(
+            "limit_reached",
+            "Too many or too long channels for one stream: their positions must fit into Last-Event-ID",
+        );
         return Err(Box::new(error.into_response()));
     }
     Ok((identity, channels))
