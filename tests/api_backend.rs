@@ -120,14 +120,15 @@ fn a_repeated_publication_is_answered_and_not_delivered_again() {
     let publish = |key: &str, n: u64| {
         let body = json!({"channel": "post_1", "event": {"type": "x", "n": n}});
         let headers = [("X-API-Key", server.api_key()), ("Idempotency-Key", key)];
-        server
-            .json("POST", "/api/publish", &headers, &body)
-            .expect(200)
-            .json()
+        let reply = server.json("POST", "/api/publish", &headers, &body);
+        let is_replayed = reply.header("Idempotent-Replayed") == Some("true");
+        (reply.expect(200).json(), is_replayed)
     };
-    let first = publish("a", 1);
-    assert_eq!(publish("a", 2), first);
-    assert_ne!(publish("b", 3), first);
+    let (first, is_replayed) = publish("a", 1);
+    assert!(!is_replayed);
+    assert_eq!(publish("a", 2), (first.clone(), true));
+    let (another, is_replayed) = publish("b", 3);
+    assert!(another != first && !is_replayed);
     assert_eq!(client.next()["n"], 1);
     assert_eq!(client.next()["n"], 3);
 }

@@ -152,8 +152,12 @@ fn an_idempotency_key_adds_once_per_owner_even_over_a_kill() {
         server.json("POST", PATH, &headers, &body)
     };
     let first = send(&server, "u1", "k").expect(201).json();
-    assert_eq!(send(&server, "u1", "k").expect(200).json(), first);
-    send(&server, "u2", "k").expect(201);
+    let again = send(&server, "u1", "k");
+    assert_eq!(again.header("Idempotent-Replayed"), Some("true"));
+    assert_eq!(again.expect(200).json(), first);
+    let of_another = send(&server, "u2", "k");
+    assert_eq!(of_another.header("Idempotent-Replayed"), None);
+    of_another.expect(201);
     send(&server, "u1", "other").expect(201);
     send(&server, "u1", &"k".repeat(256)).expect(400);
     server.kill();

@@ -32,7 +32,8 @@ pub async fn publish(services: &Services, call: &Call) -> Result<Reply, ApiError
     let key = call.idempotency_key()?;
     let publication = publication("publish", &channel, event, key, &config.channels);
     let published = send(services, call, publication).await?;
-    Ok(reply::ok(&PublishedView::of(true, &channel, &published)))
+    let answer = reply::ok(&PublishedView::of(true, &channel, &published));
+    Ok(reply::replayed(answer, published.repeated))
 }
 
 /// `POST /api/broadcast`

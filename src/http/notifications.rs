@@ -93,7 +93,7 @@ pub async fn add(services: &Services, call: &Call) -> Result<Reply, ApiError> {
         success: true,
         notification: View::of(notification),
     };
-    Ok(reply::json(status, &body))
+    Ok(reply::replayed(reply::json(status, &body), added.repeated))
 }
 
 /// `PATCH`

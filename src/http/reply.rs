@@ -23,6 +23,8 @@ pub type Reply = Response<Full<Bytes>>;
 const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
 
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+/// As Stripe has it: the Internet-Draft on `Idempotency-Key` names no header for this.
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
 /// A JSON answer, which nobody may keep.
@@ -38,6 +40,15 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Reply {
             (CONTENT_SECURITY_POLICY, NO_PAGE),
         ],
     )
+}
+
+/// Says of an answer that it was given before, under the same idempotency key.
+pub fn replayed(mut reply: Reply, is_replayed: bool) -> Reply {
+    if is_replayed {
+        let yes = HeaderValue::from_static("true");
+        reply.headers_mut().insert(IDEMPOTENT_REPLAYED, yes);
+    }
+    reply
 }
 
 /// 200 with JSON.
