@@ -213,6 +213,8 @@ test('whatever happens: no double refresh, no lost subscription, no event twice 
     }
   }
   console.log(`seeds ${FIRST} to ${FIRST + SEEDS - 1}:`, sums);
+  // Of one world that is repeated, nobody knows.
+  if (SEEDS < 20) return;
   assert.ok(sums.refreshes > SEEDS && sums.inBand > 0, 'the dice never let a token end');
-  assert.ok(SEEDS === 1 || sums.streams > SEEDS, 'no streams');
+  assert.ok(sums.streams > SEEDS, 'no streams');
 });
