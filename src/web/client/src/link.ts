@@ -243,9 +243,9 @@ export class Link {
 
   /** The connection has ended, or could not be made. */
   closed(code: number, reason: string, now: number): void {
-    if (this.phase !== 'open' && this.phase !== 'opening') return;
     const bye = this._bye;
     this._bye = undefined;
+    if (this.phase !== 'open' && this.phase !== 'opening') return;
     const lived = this.phase === 'open' && now - this._openedAt > STEADY;
     if (lived) this._failures = 0;
     this._drop();

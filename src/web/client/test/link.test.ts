@@ -152,7 +152,9 @@ test('a goodbye is for one connection, in the tabs that only follow, too', () =>
   link.frame({ type: 'disconnect', data: { code: 1008, reason: 'Unauthorized', reconnect: false, retryAfterMs: 0 } }, 2_000);
   link.closed(1008, 'Unauthorized', 2_000);
   assert.equal(link.phase, 'waiting');
-  // The tab that leads had a newer token.
+  // It waits, and the tab that leads is refused once more; then it has a newer token.
+  link.frame({ type: 'disconnect', data: { code: 1008, reason: 'Unauthorized', reconnect: false, retryAfterMs: 0 } }, 2_050);
+  link.closed(1008, 'Unauthorized', 2_050);
   link.frame(GREETING, 2_100);
   link.closed(1006, '', 3_000);
   assert.equal(link.phase, 'waiting');
