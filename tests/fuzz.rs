@@ -2,7 +2,8 @@
 //! panic, and nothing that was changed may be believed.
 //!
 //! Good inputs are cut, spliced, repeated and filled with what parsers stumble over, for FUZZ_SECONDS
-//! (2 unless told) each. FANFARE_TEST_SEED repeats a run.
+//! (2 unless told) each. FANFARE_TEST_SEED repeats a run. `tests/fuzz/run` has libFuzzer look for inputs that
+//! reach more of the code, for as long as it is told.
 
 #![allow(
     clippy::disallowed_methods,
@@ -10,6 +11,8 @@
     reason = "a test takes the time, and what is not there has to fail it"
 )]
 
+#[path = "fuzz/engines.rs"]
+mod engines;
 mod support;
 
 use std::net::IpAddr;
@@ -198,6 +201,40 @@ fn heads_of_requests() {
             assert!(authority.verify(&token, NOW_MS).is_err(), "{token:?}");
         }
     });
+}
+
+#[test]
+fn frames_of_several_peers() {
+    // Turns as `engines` reads them: frames of three peers, whole, fragmented, with pings between, and too long.
+    let frame = |peer: u8, head: u8, payload: &[u8]| {
+        let mut turn = vec![0x80 + 3 + peer, head, 0, payload.len() as u8, 3];
+        turn.extend_from_slice(payload);
+        turn
+    };
+    let samples = [
+        [
+            frame(0, 0x81, b"{\"type\":\"ping\"}"),
+            frame(1, 0x01, "é".as_bytes()),
+        ]
+        .concat(),
+        [
+            frame(0, 0x01, b"a"),
+            frame(2, 0x01, b"b"),
+            frame(0, 0x89, b"?"),
+            frame(0, 0x80, b"c"),
+            frame(2, 0x80, b"d"),
+        ]
+        .concat(),
+        [
+            frame(1, 0x82, b"\0\xff"),
+            frame(1, 0x88, &[0x03, 0xe8]),
+            frame(1, 0x81, b"late"),
+        ]
+        .concat(),
+        [frame(2, 0x01, &[b'x'; 200]), frame(2, 0x80, &[b'x'; 200])].concat(),
+        vec![3, 4, 0x81, 0x80, 1, 2, 0, 2, 3, 4],
+    ];
+    damaged("frames of several peers", &samples, engines::agree);
 }
 
 #[test]
