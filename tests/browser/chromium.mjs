@@ -3,7 +3,8 @@
 // playwright-core stays at 1.61 while Debian 12 has Node 18: 1.62 wants 20.
 
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 import { chromium } from 'playwright-core';
 import { target } from './server.mjs';
@@ -59,6 +60,13 @@ export async function withPage(browser, server, { expected = [], ...options }, w
   } finally {
     await context.close();
   }
+}
+
+/** Fails for what axe-core finds that keeps somebody from using the page as it is now: contrasts, names, roles. */
+export async function accessible(page) {
+  await page.evaluate(await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8'));
+  const { violations } = await page.evaluate(() => window.axe.run());
+  assert.deepEqual(violations.map(({ id, nodes }) => [id, ...nodes.map(({ target, failureSummary }) => `${target} ${failureSummary}`)]), []);
 }
 
 /** Keeps a picture of the whole page in `target/screenshots/NAME.png`. */

@@ -8,7 +8,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { freePorts } from '../system/proxy.mjs';
-import { launch, screenshot, withPage } from './chromium.mjs';
+import { accessible, launch, screenshot, withPage } from './chromium.mjs';
 import { asBackend, startDevServer, startServer, until } from './server.mjs';
 
 const WALLET = '4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T';
@@ -70,6 +70,7 @@ test('it shows what there is and what was, in light and dark, wide and narrow', 
       const [content, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
       assert.ok(content <= screen, `${content} px wide on a screen of ${screen}`);
       await page.mouse.move(0, 0);
+      await accessible(page);
       await screenshot(page, name);
     });
   }
@@ -106,6 +107,7 @@ test('who is connected is shown when it is asked for, filtered, page by page', a
     await filter('address', '127.0.', /^50 shown$/);
     await filter('address', '10.', /^Nobody fits\.$/);
     await filter('channel', 'post_42', /^1 shown, no more$/);
+    await accessible(page);
     await screenshot(page, 'dashboard-connections');
   });
   await client.close();
@@ -126,6 +128,7 @@ test('alerts that fire and the Redis are shown', async () => {
     await open({ colorScheme: 'dark', viewport: { width: 1280, height: 900 } }, async (page) => {
       await shows(page, '#redis-rows', new RegExp(`stateup.*127\\.0\\.0\\.1:${port}master.*memory.*of 64 MiB.*evicted keys0`));
       await shows(page, '#charts', /Answers of Redis/);
+      await accessible(page);
       await screenshot(page, 'dashboard-redis');
       redis.kill('SIGKILL');
       await shows(page, '#states', /broker down.*alert: broker down/);

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, afterEach, test } from 'node:test';
-import { launch, screenshot, withPage } from './chromium.mjs';
+import { accessible, launch, screenshot, withPage } from './chromium.mjs';
 import { API_KEY, startDevServer } from './server.mjs';
 import { injectWallet } from './wallet.mjs';
 
@@ -75,6 +75,7 @@ test('a person walks through all of it', () =>
     await shows(page, '#unread', /^2$/);
     await page.click('[aria-label="Mark as read: From the test page"]');
     await shows(page, '#unread', /^1$/);
+    await accessible(page);
     await screenshot(page, 'page-light');
     await page.click('#clear-read');
     await page.waitForFunction(() => document.querySelectorAll('#inbox li').length === 1);
@@ -161,6 +162,7 @@ test('a server that dies while connected is seen at once, and found again', () =
     await server.kill();
     await shows(page, '#notice', /connection was closed/);
     await shows(page, '#state', /^(waiting to connect again|connecting)$/);
+    await accessible(page);
     await screenshot(page, 'page-lost');
     await page.click('#verify');
     await shows(page, '#notice', /offline/);
@@ -199,5 +201,6 @@ test('a narrow, dark screen shows all of it', () =>
       window.innerWidth,
     ]);
     assert.ok(content <= screen, `${content} px wide on a screen of ${screen}`);
+    await accessible(page);
     await screenshot(page, 'page-narrow-dark');
   }));
