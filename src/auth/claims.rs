@@ -178,9 +178,12 @@ impl<'a> Claim<'a> {
         (fits && !text.chars().any(char::is_control)).then(|| text.into())
     }
 
+    /// A list of texts, or one text, as `aud` may be written too (RFC 7519, section 4.1.3).
     fn texts(self) -> Option<Arc<[String]>> {
-        let Self::List(list) = self else {
-            return None;
+        let list = match self {
+            Self::List(list) => list,
+            Self::Text(_) => vec![self],
+            Self::Number(_) | Self::Other => return None,
         };
         let texts = list.into_iter().map(|one| match one {
             Self::Text(text) => Some(text.into_owned()),

@@ -202,10 +202,14 @@ fn each_check_refuses_by_its_name() {
     ] {
         assert_eq!(verify_with(json!({"userId": no_id})), refused("no_subject"));
     }
+    let one = verify_with(json!({"channels": "post_1"})).unwrap();
+    assert_eq!(*one.channels, ["post_1".to_owned()]);
     assert_eq!(
-        verify_with(json!({"channels": "post_1"})),
+        verify_with(json!({"channels": {"post_1": true}})),
         refused("malformed")
     );
+    let by_sub = verify_with(json!({"userId": "", "sub": "u2"})).unwrap();
+    assert_eq!(&*by_sub.user_id, "u2");
     assert_eq!(verify_with(json!({"wallet": ["w"]})), refused("malformed"));
 }
 
