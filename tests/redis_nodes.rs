@@ -502,5 +502,8 @@ fn what_cannot_be_used_ends_the_start_with_a_sentence() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(sentence), "{said}");
         assert!(!said.contains("wrong-password"), "{said}");
+        // What may become better is waited for, and that is told.
+        let waits = sentence == "cannot reach Redis";
+        assert_eq!(said.contains("trying for another 9 s"), waits, "{said}");
     }
 }

@@ -63,6 +63,8 @@ use thread::{Thread, targets};
 
 /// How long a start waits for Redis.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+/// For as much of that without a word: both may have been started at once.
+const SILENT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a message is sent whose way is measured.
 const CANARY_INTERVAL: Duration = Duration::from_secs(1);
@@ -264,7 +266,12 @@ impl Redis {
     }
 
     async fn wait_until_ready(&self) -> Result<(), Refusal> {
-        self.link.connected(START_PATIENCE).await?;
+        if let Err(Refusal::Unreachable(cause)) = self.link.connected(SILENT_PATIENCE).await {
+            let seconds = (START_PATIENCE - SILENT_PATIENCE).as_secs();
+            tracing::warn!("Redis cannot be reached yet, trying for another {seconds} s: {cause}");
+            let patience = START_PATIENCE - SILENT_PATIENCE;
+            self.link.connected(patience).await?;
+        }
         if let Some(pubsub) = &self.pubsub {
             pubsub.connected(START_PATIENCE).await?;
         }
