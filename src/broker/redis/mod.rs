@@ -266,11 +266,16 @@ impl Redis {
     }
 
     async fn wait_until_ready(&self) -> Result<(), Refusal> {
-        if let Err(Refusal::Unreachable(cause)) = self.link.connected(SILENT_PATIENCE).await {
-            let seconds = (START_PATIENCE - SILENT_PATIENCE).as_secs();
-            tracing::warn!("Redis cannot be reached yet, trying for another {seconds} s: {cause}");
-            let patience = START_PATIENCE - SILENT_PATIENCE;
-            self.link.connected(patience).await?;
+        match self.link.connected(SILENT_PATIENCE).await {
+            Err(Refusal::Unreachable(cause)) => {
+                let patience = START_PATIENCE - SILENT_PATIENCE;
+                let seconds = patience.as_secs();
+                tracing::warn!(
+                    "Redis cannot be reached yet, trying for another {seconds} s: {cause}"
+                );
+                self.link.connected(patience).await?;
+            }
+            outcome => outcome?,
         }
         if let Some(pubsub) = &self.pubsub {
             pubsub.connected(START_PATIENCE).await?;
