@@ -180,11 +180,12 @@ fn token_at(text: &str) -> Option<usize> {
     if text.len() < SHORTEST_TOKEN {
         return None;
     }
-    ["eyJ", "ffr."].into_iter().find_map(|beginning| {
-        let at = text.find(beginning)?;
-        let is_first = !text[..at].ends_with(|char: char| char.is_ascii_alphanumeric());
-        (is_first && text.len() - at >= SHORTEST_TOKEN).then_some(at)
-    })
+    let begins = |at: &usize| {
+        let is_inside = text[..*at].ends_with(|char: char| char.is_ascii_alphanumeric());
+        !is_inside && text.len() - at >= SHORTEST_TOKEN
+    };
+    let all = |beginning| text.match_indices(beginning).map(|(at, _)| at);
+    all("eyJ").chain(all("ffr.")).filter(begins).min()
 }
 
 /// Says when it happened.
@@ -232,7 +233,7 @@ mod tests {
     fn what_looks_like_a_token_is_not_written_down() {
         let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl";
         let refresh = "ffr.Fam1lyFam1ly.7.c2lnbmF0dXJlc2lnbmF0dXJl";
-        let channel = format!("post_{jwt}");
+        let channel = format!("post_xeyJ_{jwt}");
         let data = Data {
             channel: Some(&channel),
             id: Some(refresh),
@@ -245,7 +246,7 @@ mod tests {
         let line = whole(0, Kind::TokenRevoked, &data);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let expected = serde_json::json!({
-            "channel": "post_", "id": "", "reason": "", "wallet": data.wallet,
+            "channel": "post_xeyJ_", "id": "", "reason": "", "wallet": data.wallet,
             "message": data.message,
         });
         assert_eq!(value["data"], expected);
