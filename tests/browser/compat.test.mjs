@@ -112,6 +112,25 @@ test('where wallets have to sign, the one of the page does, and it is asked once
   await liked(page, 5);
 });
 
+test('a wallet that comes later signs, and until then the server is not troubled', async () => {
+  const page = await openPage('auth.wallet_proof=signature');
+  const wallet = await injectWallet(page);
+  await page.evaluate(() => {
+    window.later = window.solana;
+    delete window.solana;
+  });
+  const asked = [];
+  page.on('request', (request) => request.url().includes('/api/auth/') && asked.push(new URL(request.url()).pathname));
+  await begin(page, wallet);
+  for (let n = 0; n < 5; n++) assert.equal(await page.evaluate(() => window.parts.getJWTToken()), null);
+  assert.deepEqual(asked, ['/api/auth/wallet']);
+  await page.evaluate(() => (window.solana = window.later));
+  assert.match(await page.evaluate(() => window.parts.getJWTToken()), /^eyJ/);
+  assert.deepEqual(asked, ['/api/auth/wallet', '/api/auth/challenge', '/api/auth/wallet']);
+  await page.evaluate(() => window.parts.wsService.connect());
+  await isConnected(page);
+});
+
 test('the wallet of somebody else signs nobody in', async () => {
   const page = await openPage('auth.wallet_proof=signature');
   await injectWallet(page);

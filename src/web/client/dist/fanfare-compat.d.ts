@@ -16,6 +16,8 @@ export type WebSocketEvent = Frame;
 declare class CompatibleManager {
     private _jwt;
     private _asking?;
+    /** Whether the server wants wallets to sign, as it has said: a bare address would be one more failure there. */
+    private _wantsProof;
     /** The wallet whose owner did not want to sign: not asked again in this page. */
     private _declined?;
     /** The token; signs in with the remembered wallet if there is none. */
@@ -37,6 +39,8 @@ declare class CompatibleManager {
     private _signIn;
     /** Goes on with the token that the predecessor's manager has left, if the server takes it. */
     private _adopt;
+    /** Signs in with the bare address, unless the server wants more. */
+    private _name;
     private _prove;
 }
 type Listener = (...args: any[]) => void;

@@ -2,7 +2,7 @@
 // `lib/services/websocket`. Change the import, and nothing else: who is signed in stays so, also where
 // the server wants wallets to sign, and the socket opens by itself.
 
-import { FanfareSocket, JWTManager, keyOf, type Frame, type Subscription } from './index.js';
+import { FanfareSocket, JWTManager, keyOf, type FanfareError, type Frame, type Subscription } from './index.js';
 
 export type SubscriptionChannel =
   | { type: 'creator'; id: string }
@@ -20,6 +20,8 @@ const TOKEN = 'fonana_jwt_token';
 class CompatibleManager {
   private _jwt = JWTManager.getInstance();
   private _asking?: Promise<string | null>;
+  /** Whether the server wants wallets to sign, as it has said: a bare address would be one more failure there. */
+  private _wantsProof = false;
   /** The wallet whose owner did not want to sign: not asked again in this page. */
   private _declined?: string;
 
@@ -63,12 +65,7 @@ class CompatibleManager {
 
   private async _signIn(wallet: string): Promise<string | null> {
     try {
-      if (!(await this._adopt(wallet))) {
-        await this._jwt.signIn(wallet).catch((error) => {
-          if (error.code !== 'signature_required' || this._declined === wallet) throw error;
-          return this._prove(wallet);
-        });
-      }
+      if (!(await this._adopt(wallet)) && !(await this._name(wallet))) await this._prove(wallet);
       return await this._jwt.getToken();
     } catch (error) {
       console.error('[JWT] Failed to get token:', (error as Error).message);
@@ -92,13 +89,30 @@ class CompatibleManager {
     return isGood;
   }
 
+  /** Signs in with the bare address, unless the server wants more. */
+  private async _name(wallet: string): Promise<boolean> {
+    if (this._wantsProof) return false;
+    try {
+      await this._jwt.signIn(wallet);
+    } catch (error) {
+      this._wantsProof = (error as FanfareError).code === 'signature_required';
+      if (!this._wantsProof) throw error;
+    }
+    return !this._wantsProof;
+  }
+
   private async _prove(wallet: string): Promise<void> {
-    this._declined = wallet;
+    if (this._declined === wallet) throw new Error('the wallet did not sign');
     const { findWallet } = await import('./wallet.js');
-    const signer = await findWallet();
-    if (signer.address !== wallet) throw new Error('the wallet of this page is another one');
-    await this._jwt.signIn(signer);
-    this._declined = undefined;
+    try {
+      const signer = await findWallet();
+      if (signer.address !== wallet) throw new Error('the wallet of this page is another one');
+      await this._jwt.signIn(signer);
+    } catch (error) {
+      // One that the page does not have yet may still come.
+      if ((error as FanfareError).code !== 'no_wallet') this._declined = wallet;
+      throw error;
+    }
   }
 }
 

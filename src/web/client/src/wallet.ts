@@ -48,7 +48,7 @@ export async function findWallet(): Promise<Signer> {
   }
   const page = globalThis as any;
   const injected = page.phantom?.solana ?? page.solana;
-  if (!injected?.signMessage) throw new Error('No wallet was found in this browser');
+  if (!injected?.signMessage) throw Object.assign(new Error('No wallet was found in this browser'), { code: 'no_wallet' });
   const answer = await injected.connect();
   const key = answer?.publicKey ?? injected.publicKey;
   return {

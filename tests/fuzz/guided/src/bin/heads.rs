@@ -10,6 +10,9 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     assert!(length <= input.len() && matches!(request.uri().path(), "/ws" | "/"));
     let _ = upgrade::offered(&request);
     for part in [length / 2, length.saturating_sub(1)] {
-        assert!(upgrade::whole(&input[..part].to_vec().into()).is_none(), "{part}");
+        assert!(
+            upgrade::whole(&input[..part].to_vec().into()).is_none(),
+            "{part}"
+        );
     }
 });

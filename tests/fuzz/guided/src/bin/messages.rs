@@ -22,7 +22,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let key = ChannelKey::parse("post_42", 255).expect("it is one");
     event.write_with_meta(&key, None, &mut told);
     let mut after: Value = serde_json::from_slice(&told).expect("it is JSON still");
-    let meta = after.as_object_mut().and_then(|members| members.remove("_meta"));
+    let meta = after
+        .as_object_mut()
+        .and_then(|members| members.remove("_meta"));
     assert_eq!(meta, Some(json!({"channel": "post_42"})));
     assert_eq!(before, after);
 });
