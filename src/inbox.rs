@@ -24,7 +24,8 @@ use crate::trace::{Context, Tracer};
 /// The notifications of all users.
 ///
 /// A method's `Ok` means that the change is durable. If the live event after it cannot be published,
-/// that is counted and logged, not an error: the unread list repairs it.
+/// that is counted and logged, not an error: the unread list repairs it. A full store passes it on
+/// without keeping it.
 pub struct Inbox {
     store: Arc<dyn Store>,
     broker: Arc<dyn Broker>,
