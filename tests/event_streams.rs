@@ -367,7 +367,7 @@ fn a_stream_that_is_not_read_goes_by_the_rule_of_its_channel() {
     }
     assert!(gaps > 0);
     // What must be complete closes it, in a place where it can be taken up.
-    let closed = || server.stats()["server"]["closesByReason"]["4102 too slow"] == 1;
+    let closed = || server.closed_as_too_slow() == 1;
     let mut sent = 0;
     while !closed() {
         sent += 1;

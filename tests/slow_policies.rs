@@ -144,12 +144,8 @@ fn a_channel_that_keeps_everything_still_closes_and_its_events_come_first() {
     let mut reader = follower(&server, "reader");
     let (last, _) = publish_until_dropped(&server, &mut reader, 0);
     // Small ones of the other channel take the room of what may go, until even that is not enough.
-    let too_slow = || {
-        let closes = &server.stats()["server"]["closesByReason"];
-        closes["4102 too slow"] == 1
-    };
     let mut kept = 0;
-    while !too_slow() {
+    while server.closed_as_too_slow() == 0 {
         kept += 1;
         assert!(kept < MOST);
         let event = json!({"type": "kept", "n": kept, "x": "x".repeat(PADDING / 4)});
@@ -189,7 +185,7 @@ fn what_waits_too_long_closes_however_little_it_is() {
     let mut slow = follower(&server, "slow");
     let mut prompt = follower(&server, "prompt");
     let text = "x".repeat(PADDING);
-    let closed = || server.stats()["server"]["closesByReason"]["4102 too slow"] == 1;
+    let closed = || server.closed_as_too_slow() == 1;
     // Nothing bounds the queue but its age; the kernel's buffers come first.
     for n in 1..=400 {
         server.publish("live_1", json!({"type": "tick", "n": n, "x": text}));

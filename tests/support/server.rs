@@ -353,6 +353,13 @@ impl Server {
         self.metrics("/stats").expect(200).json()
     }
 
+    /// How many connections it has closed as too slow.
+    #[track_caller]
+    pub fn closed_as_too_slow(&self) -> u64 {
+        let closes = &self.stats()["server"]["closesByReason"];
+        closes["4102 too slow"].as_u64().unwrap_or(0)
+    }
+
     /// `GET` on the metrics listener.
     #[track_caller]
     pub fn metrics(&self, path: &str) -> Reply {
