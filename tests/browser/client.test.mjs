@@ -52,6 +52,10 @@ const sockets = async () => (await stats()).activeConnections;
 
 test('a token is renewed in band, once for all tabs, and the socket outlives it', async () => {
   await startAnew('auth.token_ttl=6s');
+  const used = [];
+  context.on('request', (request) => {
+    if (request.url().endsWith('/api/auth/refresh')) used.push(request.postDataJSON().refreshToken);
+  });
   const page = await openSignedIn();
   const other = await openTab();
   await isIn(other);
@@ -69,6 +73,7 @@ test('a token is renewed in band, once for all tabs, and the socket outlives it'
   const renewals = figures.tokensIssued - issued;
   const most = (performance.now() - began) / 3_000 + 1;
   assert.ok(renewals >= 3 && renewals <= most, `${renewals} renewals`);
+  assert.equal(new Set(used).size, used.length, 'a refresh token was used twice');
   assert.equal(totalConnections, 1, 'the socket was closed in between');
   // One may be on its way.
   assert.ok(Math.abs(messagesByType.refresh - renewals) <= 1, `${messagesByType.refresh} in band, ${renewals} renewals`);

@@ -18,6 +18,8 @@ export interface JWTOptions {
 const KEY = 'fanfare-session';
 /** So long before its end a token is not handed out any more: it has to arrive, too. */
 const ARRIVAL = 1_500;
+/** So long after the lock's owner wrote, other processes of the browser may still read what was there before. */
+const SPREADING = 1_000;
 
 /** The claims of a token, not verified: the server does that. */
 export function claimsOf(token: string): any {
@@ -47,7 +49,7 @@ export class JWTManager {
     },
     fetch: (session) => void this._fetch(session),
     store: (session) => this._write(session),
-    unlock: () => this._unlock?.(),
+    unlock: () => void setTimeout(this._unlock!, SPREADING),
     tell: (session, anew) => this._listeners.tell(session?.user ?? null, anew),
     settle: (renewed) => {
       for (const resolve of this._waiting.splice(0)) resolve(renewed);
