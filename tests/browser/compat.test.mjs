@@ -160,13 +160,81 @@ test("whoever was signed in by the predecessor's token stays so, and one that do
   await keep(token);
   await page.reload();
   await begin(page);
+  assert.deepEqual(await page.evaluate(() => [window.parts.isJWTAuthenticated(), window.parts.jwtManager.getCurrentWallet()]), [true, wallet]);
   await isConnected(page);
   assert.equal(await page.evaluate(() => window.parts.getJWTToken()), token);
-  assert.equal(await page.evaluate(() => localStorage.getItem('fonana_jwt_token')), null);
+  // The application looks for it there, too.
+  const stored = await page.evaluate(() => JSON.parse(localStorage.getItem('fonana_jwt_token')));
+  assert.deepEqual([stored.token, stored.wallet], [token, wallet]);
+  assert.ok(stored.expiresAt > Date.now());
 
   await keep(`${token.slice(0, -8)}AAAAAAAA`);
   await page.reload();
   await begin(page);
   assert.equal(await page.evaluate(() => window.parts.getJWTToken()), null);
   assert.equal(await page.evaluate(() => localStorage.getItem('fonana_jwt_token')), null);
+});
+
+const signInAs = (wallet) =>
+  fetch(`${server.url}/api/auth/wallet`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ wallet }),
+  }).then((answer) => answer.json());
+
+test('a token that the application has got itself for another wallet is used', async () => {
+  const page = await openPage();
+  await begin(page, WALLET);
+  await isConnected(page);
+  const other = 'So11111111111111111111111111111111111111112';
+  const { token, user } = await signInAs(other);
+  const stored = JSON.stringify({ token, expiresAt: Date.now() + 60_000, userId: user.id, wallet: other });
+  await page.evaluate(([stored, other]) => {
+    localStorage.setItem('fonana_jwt_token', stored);
+    localStorage.setItem('fonana_user_wallet', other);
+  }, [stored, other]);
+  await page.reload();
+  await begin(page);
+  assert.equal(await page.evaluate(() => window.parts.getJWTToken()), token);
+  await isConnected(page);
+  assert.equal(await page.evaluate(() => window.parts.jwtManager.getCurrentUserId()), user.id);
+});
+
+test('it connects when the server is back, or the wallet there, by itself', async () => {
+  const page = await openPage();
+  let refused = 0;
+  await page.route('**/api/auth/wallet', (route) => (refused++ < 2 ? route.fulfill({ status: 502, body: 'away' }) : route.continue()));
+  await begin(page);
+  await page.waitForTimeout(1_500);
+  assert.equal(refused, 0);
+  await page.evaluate((wallet) => localStorage.setItem('fonana_user_wallet', wallet), WALLET);
+  await isConnected(page);
+  assert.equal(refused, 3);
+  await follows('post_p1');
+});
+
+test('what was left and wanted again at once is not left, and a refusal is told', async () => {
+  const page = await openPage();
+  await begin(page, WALLET);
+  await isConnected(page);
+  await follows('post_p1');
+  const before = (await (await fetch(`${server.metricsUrl}/stats`)).json()).messagesByType;
+  await page.evaluate(() => {
+    const { subscribeToPost, unsubscribeFromPost } = window.parts;
+    for (let n = 0; n < 10; n++) {
+      unsubscribeFromPost('p1');
+      subscribeToPost('p1');
+    }
+  });
+  await like(7);
+  await liked(page, 7);
+  await page.evaluate(() => {
+    window.parts.wsService.on('error', (frame) => (window.refused = frame));
+    window.parts.subscribeToFeed('somebody-else');
+  });
+  await until('the refusal is told', PATIENCE_MS, () => page.evaluate(() => window.refused?.data.code === 'access_denied'));
+  const { messagesByType } = await (await fetch(`${server.metricsUrl}/stats`)).json();
+  assert.deepEqual([messagesByType.unsubscribe, messagesByType.subscribe], [before.unsubscribe, before.subscribe + 1]);
+  await page.evaluate(() => window.parts.unsubscribeFromPost('p1'));
+  await follows('');
 });

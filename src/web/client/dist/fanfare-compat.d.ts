@@ -16,10 +16,15 @@ export type WebSocketEvent = Frame;
 declare class CompatibleManager {
     private _jwt;
     private _asking?;
+    /** Until the server has said what it thinks of a token that was found. */
+    private _proving?;
+    /** Why there was no token the last time. */
+    private _trouble?;
     /** Whether the server wants wallets to sign, as it has said: a bare address would be one more failure there. */
     private _wantsProof;
     /** The wallet whose owner did not want to sign: not asked again in this page. */
     private _declined?;
+    constructor();
     /** The token; signs in with the remembered wallet if there is none. */
     getToken(): Promise<string | null>;
     /** Signs in; where the server wants a signature, the page's wallet is asked for it, once. */
@@ -37,8 +42,13 @@ declare class CompatibleManager {
         isAuthenticated: boolean;
     };
     private _signIn;
-    /** Goes on with the token that the predecessor's manager has left, if the server takes it. */
+    /**
+     * Goes on with a token that the predecessor's manager has left, or that the application has got
+     * for another wallet since; whether it holds is asked meanwhile.
+     */
     private _adopt;
+    /** Lets the application see the token where it looks. */
+    private _mirror;
     /** Signs in with the bare address, unless the server wants more. */
     private _name;
     private _prove;
@@ -48,7 +58,10 @@ declare class CompatibleService {
     private _socket;
     private _listeners;
     private _channels;
+    /** Those that were left just now. */
+    private _left;
     private _attempts;
+    private _retry?;
     /** What was said last, by `connect` or `disconnect`; undefined: nothing yet. */
     private _isOn?;
     /** Not needed: it connects by itself when it is first used. */
@@ -83,6 +96,9 @@ declare class CompatibleService {
     subscribeToPost(postId: string): void;
     unsubscribeFromPost(postId: string): void;
     private _open;
+    /** Connects; until it is known as whom, asks again: the server may be away, or the wallet not there yet. */
+    private _try;
+    private _leave;
     /** The predecessor connected as soon as it was imported; on a server that renders pages, nothing does. */
     private _begin;
 }

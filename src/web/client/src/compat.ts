@@ -14,19 +14,45 @@ export type WebSocketEvent = Frame;
 
 /** Where the predecessor's application remembered the wallet that signs in. */
 const WALLET = 'fonana_user_wallet';
-/** Where its token manager kept the token: whoever was signed in stays so. */
+/** Where its token manager kept the token, and where the application looks for it, and puts one that it has got itself. */
 const TOKEN = 'fonana_jwt_token';
+/** Between attempts to sign in for the socket; half of it at least. */
+const RETRY_FIRST = 1_000;
+const RETRY_MAX = 30_000;
+/** So long a channel that was left is kept: the application's hooks leave and come again at every change. */
+const LINGER = 100;
+
+/** What is kept there. */
+interface StoredToken {
+  token: string;
+  /** In milliseconds. */
+  expiresAt: number;
+  userId: string;
+  wallet: string;
+}
 
 class CompatibleManager {
   private _jwt = JWTManager.getInstance();
   private _asking?: Promise<string | null>;
+  /** Until the server has said what it thinks of a token that was found. */
+  private _proving?: Promise<unknown>;
+  /** Why there was no token the last time. */
+  private _trouble?: string;
   /** Whether the server wants wallets to sign, as it has said: a bare address would be one more failure there. */
   private _wantsProof = false;
   /** The wallet whose owner did not want to sign: not asked again in this page. */
   private _declined?: string;
 
+  constructor() {
+    this._adopt();
+    void this._mirror();
+    this._jwt.onChange(() => void this._mirror());
+  }
+
   /** The token; signs in with the remembered wallet if there is none. */
   async getToken(): Promise<string | null> {
+    this._adopt();
+    await this._proving;
     const token = await this._jwt.getToken();
     const wallet = token ? null : item(WALLET);
     return wallet ? this.requestNewToken(wallet) : token;
@@ -42,7 +68,6 @@ class CompatibleManager {
     return this._jwt.verify(token).catch(() => false);
   }
   logout(): void {
-    item(TOKEN, true);
     void this._jwt.logout();
   }
   isAuthenticated(): boolean {
@@ -65,28 +90,38 @@ class CompatibleManager {
 
   private async _signIn(wallet: string): Promise<string | null> {
     try {
-      if (!(await this._adopt(wallet)) && !(await this._name(wallet))) await this._prove(wallet);
+      if (!(await this._name(wallet))) await this._prove(wallet);
+      this._trouble = undefined;
       return await this._jwt.getToken();
     } catch (error) {
-      console.error('[JWT] Failed to get token:', (error as Error).message);
+      const { message } = error as Error;
+      if (message !== this._trouble) console.error('[JWT] Failed to get token:', message);
+      this._trouble = message;
       return null;
     }
   }
 
-  /** Goes on with the token that the predecessor's manager has left, if the server takes it. */
-  private async _adopt(wallet: string): Promise<boolean> {
-    const text = item(TOKEN);
-    if (!text) return false;
-    let left;
+  /**
+   * Goes on with a token that the predecessor's manager has left, or that the application has got
+   * for another wallet since; whether it holds is asked meanwhile.
+   */
+  private _adopt(): void {
     try {
-      left = JSON.parse(text);
+      const { token, wallet } = JSON.parse(item(TOKEN)!) as StoredToken;
+      if (wallet !== item(WALLET) || wallet === this.getCurrentWallet() || endOf(token) < Date.now()) return;
+      this._jwt.setToken(token);
+      this._proving = this.verifyToken(token).then((holds) => holds || this._jwt.forget(token));
     } catch {
-      // None of theirs.
+      // None, or none of theirs.
     }
-    const isGood = left?.wallet === wallet && (await this._jwt.verify(left.token));
-    if (isGood) this._jwt.setToken(left.token);
-    item(TOKEN, true);
-    return isGood;
+  }
+
+  /** Lets the application see the token where it looks. */
+  private async _mirror(): Promise<void> {
+    const token = this._jwt.user && (await this._jwt.getToken());
+    const { user, expiresAt } = this._jwt;
+    if (!user) keep(TOKEN, null);
+    else if (token) keep(TOKEN, JSON.stringify({ token, expiresAt, userId: user.id, wallet: user.wallet }));
   }
 
   /** Signs in with the bare address, unless the server wants more. */
@@ -116,13 +151,26 @@ class CompatibleManager {
   }
 }
 
+/** When a token ends, in milliseconds. */
+function endOf(token: string): number {
+  return JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'))).exp * 1_000;
+}
+
 /** What localStorage has, if it may be looked at. */
-function item(key: string, isOver = false): string | null {
+function item(key: string): string | null {
   try {
-    if (isOver) localStorage.removeItem(key);
     return localStorage.getItem(key);
   } catch {
     return null;
+  }
+}
+
+function keep(key: string, value: string | null): void {
+  try {
+    if (value) localStorage.setItem(key, value);
+    else localStorage.removeItem(key);
+  } catch {
+    // Not allowed, or full.
   }
 }
 
@@ -132,7 +180,10 @@ class CompatibleService {
   private _socket = this._open();
   private _listeners = new Map<string, Listener[]>();
   private _channels = new Map<string, { channel: SubscriptionChannel; held: Subscription }>();
+  /** Those that were left just now. */
+  private _left = new Map<string, Subscription>();
   private _attempts = 0;
+  private _retry?: ReturnType<typeof setTimeout>;
   /** What was said last, by `connect` or `disconnect`; undefined: nothing yet. */
   private _isOn?: boolean;
 
@@ -144,10 +195,11 @@ class CompatibleService {
       this._socket = this._open(url);
       for (const one of this._channels.values()) one.held = this._socket.subscribe(one.channel);
     }
-    void jwtManager.getToken().then(() => this._isOn && this._socket.connect());
+    this._try(RETRY_FIRST);
   }
   disconnect(): void {
     this._isOn = false;
+    clearTimeout(this._retry);
     this._socket.disconnect();
     for (const { channel } of [...this._channels.values()]) this.unsubscribe(channel);
     this._attempts = 0;
@@ -209,11 +261,17 @@ class CompatibleService {
     // Asked again: it may have been refused, and be allowed by now.
     this._channels.set(key, { channel, held: this._socket.subscribe(channel) });
     before?.held.unsubscribe();
+    this._leave(key);
     this._begin();
   }
   unsubscribe(channel: SubscriptionChannel): void {
-    this._channels.delete(keyOf(channel));
-    this._socket.unsubscribe(channel);
+    const key = keyOf(channel);
+    const one = this._channels.get(key);
+    if (!one) return;
+    this._channels.delete(key);
+    this._leave(key);
+    this._left.set(key, one.held);
+    setTimeout(() => this._left.get(key) === one.held && this._leave(key), LINGER);
   }
   subscribeToCreator(creatorId: string): void {
     this.subscribe({ type: 'creator', id: creatorId });
@@ -244,14 +302,30 @@ class CompatibleService {
     const socket = new FanfareSocket({ url });
     socket.on('*', (frame) => {
       if (frame.type === 'connected') this._attempts = 0;
-      this.emit(frame.type, frame);
+      if (!this._left.has(frame._meta?.channel)) this.emit(frame.type, frame);
     });
+    socket.on('$denied', ({ data }) => this.emit('error', { type: 'error', data }));
     socket.on('$closed', () => {
       this._attempts++;
       this.emit('disconnected');
     });
     socket.on('$status', ({ data }) => data === 'stopped' && this.emit('max_reconnect_reached'));
     return socket;
+  }
+
+  /** Connects; until it is known as whom, asks again: the server may be away, or the wallet not there yet. */
+  private _try(delay: number): void {
+    clearTimeout(this._retry);
+    void jwtManager.getToken().then((token) => {
+      if (!this._isOn) return;
+      this._socket.connect();
+      if (!token) this._retry = setTimeout(() => this._try(Math.min(RETRY_MAX, delay * 2)), delay * (0.5 + Math.random() / 2));
+    });
+  }
+
+  private _leave(key: string): void {
+    this._left.get(key)?.unsubscribe();
+    this._left.delete(key);
   }
 
   /** The predecessor connected as soon as it was imported; on a server that renders pages, nothing does. */
