@@ -163,6 +163,7 @@ impl App {
                 Err(Failure::Thread(error))
             }
             () = one_ends(&self.workers) => Err(Failure::Worker),
+            () = self.backend.ends() => Err(Failure::StoreEnded),
             never = self.watch() => match never {},
             never = self.certificates.watch(&self.clock, &self.event_log) => match never {},
             by = self.heed(&mut signals, commands, &mut reload) => Ok(by),

@@ -131,8 +131,11 @@ fn without_a_server_the_database_itself_is_copied_and_moves_to_another_folder() 
     let mut server = Server::start(&[]);
     server.notify("ann", "kept");
     server.terminate();
-    // For commands no key is configured, so they make one, as a server without one would.
-    good(server.fanfare(&["token", "--user", "ann"]));
+    // For commands no key is configured: none is made for a token that no server would believe.
+    let (code, said) = refused(&server.fanfare(&["token", "--user", "ann"]));
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("no signing key"), "{said}");
+    std::fs::write(server.data_dir().join("secret"), "k".repeat(64)).unwrap();
     let file = server.data_dir().with_file_name("cold.backup");
     let file = file.to_str().unwrap();
     good(server.fanfare(&["backup", file]));
@@ -193,4 +196,63 @@ fn nonsense_and_cut_off_files_are_refused_and_change_nothing() {
     assert_eq!(code, 69, "{said}");
     assert!(said.contains("no server answers"), "{said}");
     server.restart();
+}
+
+#[test]
+fn a_damaged_or_empty_database_is_told_and_a_backup_takes_its_place() {
+    let mut server = Server::start(&[]);
+    server.notify("ann", "kept");
+    server.terminate();
+    let file = server.data_dir().with_file_name("good.backup");
+    let file = file.to_str().unwrap();
+    good(server.fanfare(&["backup", file]));
+    let database = server.data_dir().join("fanfare.redb");
+    let whole = std::fs::read(&database).unwrap();
+    // Of a new file nearly everything in the first pages is in use; redb panics where it finds these.
+    let mut random = whole.clone();
+    let mut state = 1_u32;
+    for byte in &mut random[3 * 4_096..11 * 4_096] {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (state >> 24) as u8;
+    }
+    for damaged in [&random[..], &[], &whole[..whole.len() / 3]] {
+        std::fs::write(&database, damaged).unwrap();
+        let (code, said) = refused(&server.fanfare(&["store", "check"]));
+        assert!(code == 3 || code == 1, "{code} {said}");
+        let (code, said) = refused(&server.fanfare(&["store", "stats"]));
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("fanfare.redb"), "{said}");
+        // Looking at it has not made another thing of it.
+        assert_eq!(
+            std::fs::metadata(&database).unwrap().len(),
+            damaged.len() as u64
+        );
+        good(server.fanfare(&["restore", "--replace", file]));
+        let checked = good(server.fanfare(&["store", "check"]));
+        assert!(checked.contains("nothing wrong"), "{checked}");
+    }
+    server.restart();
+    let reply = server
+        .as_user("ann", "GET", "/api/user/notifications", &Value::Null)
+        .expect(200);
+    assert_eq!(reply.json()["unreadCount"], 1);
+}
+
+#[test]
+fn what_root_restores_belongs_to_the_owner_of_what_was_there() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let mut server = Server::start(&[]);
+    server.notify("ann", "kept");
+    server.terminate();
+    let file = server.data_dir().with_file_name("good.backup");
+    let file = file.to_str().unwrap();
+    good(server.fanfare(&["backup", file]));
+    let database = server.data_dir().join("fanfare.redb");
+    if chown(&database, Some(65_534), Some(65_534)).is_err() {
+        println!("only root can give a file away: not looked at");
+        return;
+    }
+    good(server.fanfare(&["restore", "--replace", file]));
+    let owner = std::fs::metadata(&database).unwrap();
+    assert_eq!((owner.uid(), owner.gid()), (65_534, 65_534));
 }

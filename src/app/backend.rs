@@ -75,6 +75,15 @@ impl Backend {
         }
     }
 
+    /// Until it cannot go on by itself.
+    pub(super) async fn ends(&self) {
+        match self {
+            Self::Embedded(embedded) => embedded.ended().await,
+            // It connects again.
+            Self::Redis(_) => std::future::pending().await,
+        }
+    }
+
     /// Whether other nodes may be on it.
     pub(super) fn is_shared(&self) -> bool {
         matches!(self, Self::Redis(_))

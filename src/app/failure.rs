@@ -70,6 +70,11 @@ pub enum Failure {
     /// A worker thread ended by itself: it panicked.
     #[error("a worker thread ended; the server cannot go on without it")]
     Worker,
+    /// The thread that writes to the database ended by itself: it panicked.
+    #[error(
+        "the store's thread ended; the server cannot go on without it (see above, and fanfare store check)"
+    )]
+    StoreEnded,
     /// Which tokens are revoked could not be read.
     #[error("the revocations")]
     Revocations(#[source] crate::broker::Error),

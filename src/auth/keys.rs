@@ -39,6 +39,12 @@ pub enum SecretError {
         /// Which file.
         path: PathBuf,
     },
+    /// There is none, and it is not for this program to make one.
+    #[error("there is no signing key in {path}: start the server once, or name its data_dir")]
+    Missing {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The system has no randomness to give.
     #[error("no random bytes for a new signing key")]
     NoRandomness,
@@ -59,6 +65,18 @@ pub fn secret(auth: &config::Auth, data_dir: &Path) -> Result<Secret, SecretErro
             read(&path)?.ok_or(SecretError::TooShort { path })
         }
     }
+}
+
+/// The key that the server of this configuration signs with.
+///
+/// # Errors
+/// [`SecretError::Missing`] if it has never been started.
+pub fn existing(auth: &config::Auth, data_dir: &Path) -> Result<Secret, SecretError> {
+    if let Some(configured) = &auth.secret {
+        return Ok(configured.clone());
+    }
+    let path = data_dir.join(FILE_NAME);
+    read(&path)?.ok_or(SecretError::Missing { path })
 }
 
 /// The key in the file; `None` if there is no file.

@@ -110,9 +110,9 @@ impl Issue {
     }
 }
 
-/// Signs with the key that the server of this configuration uses; made now if there is none yet.
+/// Signs with the key that the server of this configuration uses.
 fn issue(config: &Config, subject: &TokenSubject, unix_ms: u64) -> Result<Issued, Failure> {
-    let secret = auth::keys::secret(&config.auth, &config.data_dir)
+    let secret = auth::keys::existing(&config.auth, &config.data_dir)
         .map_err(|error| Failure::Other(error.into()))?;
     Ok(Authority::new(&secret, &config.auth).issue(subject, unix_ms))
 }

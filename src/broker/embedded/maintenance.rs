@@ -71,6 +71,17 @@ pub struct Compacted {
 /// # Errors
 /// When it cannot be opened or read at all. What is wrong inside is in [`Checked`].
 pub fn check(path: &Path) -> Result<Checked, MaintenanceError> {
+    match open::guarded(path, || check_it(path)) {
+        Err(MaintenanceError::Open(OpenError::Damaged { cause, .. })) => {
+            let mut checked = Checked::default();
+            checked.tell(cause);
+            Ok(checked)
+        }
+        checked => checked,
+    }
+}
+
+fn check_it(path: &Path) -> Result<Checked, MaintenanceError> {
     let mut database = existing(path)?;
     let mut checked = Checked::default();
     match database.check_integrity() {
@@ -98,6 +109,10 @@ pub fn check(path: &Path) -> Result<Checked, MaintenanceError> {
 /// # Errors
 /// When it cannot be opened, read or written; it is then as it was.
 pub fn compact(path: &Path) -> Result<Compacted, MaintenanceError> {
+    open::guarded(path, || compact_it(path))
+}
+
+fn compact_it(path: &Path) -> Result<Compacted, MaintenanceError> {
     let mut database = existing(path)?;
     let before_bytes = disk_bytes(path);
     // Each round moves what it can; the last one finds nothing more to move.
@@ -114,6 +129,10 @@ pub fn compact(path: &Path) -> Result<Compacted, MaintenanceError> {
 /// # Errors
 /// When it cannot be opened or read.
 pub fn weigh(path: &Path) -> Result<Weighed, MaintenanceError> {
+    open::guarded(path, || weigh_it(path))
+}
+
+fn weigh_it(path: &Path) -> Result<Weighed, MaintenanceError> {
     let database: Database = existing(path)?;
     let tx = database.begin_read().map_err(Error::storage)?;
     let mut lengths = Lengths {

@@ -189,6 +189,14 @@ impl Counters {
 }
 
 impl Embedded {
+    /// Until the writer thread has ended: after a close, or by a panic, which redb is given to where the
+    /// file is damaged.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // Nothing is ever sent: the error is the thread's end.
+        while ended.changed().await.is_ok() {}
+    }
+
     /// Hands a write to the writer thread and waits until it is on disk. `bytes` is what it brings.
     async fn write<T, F>(&self, bytes: usize, write: F) -> Result<T, Error>
     where
@@ -270,9 +278,7 @@ impl Embedded {
     /// Takes no more, finishes what was accepted, closes the file.
     async fn close(&self) {
         self.shared.begin_close();
-        let mut ended = self.ended.clone();
-        // Nothing is ever sent: the error is the thread's end.
-        while ended.changed().await.is_ok() {}
+        self.ended().await;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
@@ -59,7 +60,10 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// It is a database, but it cannot be read.
-    #[error("{path} is damaged ({cause}): restore a copy, or move it away to start empty")]
+    #[error(
+        "{path} is damaged ({cause}): restore a backup (fanfare restore --replace FILE), \
+         or move it away to start empty"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -92,8 +96,35 @@ pub(super) struct Opened {
     pub(super) histories: Histories,
 }
 
+/// Does what reads a database. redb panics on some damaged files, where it finds what cannot be.
+///
+/// # Errors
+/// [`OpenError::Damaged`] in place of a panic, which stands on stderr already.
+pub(super) fn guarded<T, E: From<OpenError>>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    // Nothing of it is looked at again.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(OpenError::Damaged {
+            path: path.to_owned(),
+            cause: said.unwrap_or("it cannot be read").to_owned(),
+        }
+        .into())
+    })
+}
+
 /// Opens or creates the database and reads its log.
 pub(super) fn open(path: &Path, now_ms: u64, history_bytes: u64) -> Result<Opened, OpenError> {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+        tracing::warn!(path = %path.display(), "the database file is empty: all begins anew");
+    }
+    guarded(path, || open_it(path, now_ms, history_bytes))
+}
+
+fn open_it(path: &Path, now_ms: u64, history_bytes: u64) -> Result<Opened, OpenError> {
     let database = database(path)?;
     let damaged = |error: Error| OpenError::Damaged {
         path: path.to_owned(),

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use bytesize::ByteSize;
-use fanfare::broker::embedded::{FILE_NAME, maintenance};
+use fanfare::broker::embedded::maintenance::MaintenanceError;
+use fanfare::broker::embedded::{FILE_NAME, OpenError, maintenance};
 use fanfare::clock::rfc3339;
 use fanfare::config::Config;
 use fanfare::descriptors::raise_limit;
@@ -162,6 +163,14 @@ pub(super) fn database(config: &Config) -> Finding {
             Finding::good(WHAT, format!("{} rows, nothing wrong", checked.rows))
         }
         Ok(checked) => Finding::bad(WHAT, checked.problems.join("; "), cure),
-        Err(error) => Finding::bad(WHAT, error.to_string(), cure),
+        // Of the server that does not answer, and not damaged at all.
+        Err(MaintenanceError::Open(error @ OpenError::InUse { .. })) => {
+            Finding::skipped(WHAT, error.to_string())
+        }
+        Err(error) => Finding::bad(
+            WHAT,
+            error.to_string(),
+            "run this as the server's user or root",
+        ),
     }
 }

@@ -44,7 +44,8 @@ pub(super) fn make(config: &Config, clock: &Clock, server: &mut Operator) -> Fin
 }
 
 fn attempt(config: &Config, clock: &Clock, server: &mut Operator) -> Result<Duration, String> {
-    let secret = keys::secret(&config.auth, &config.data_dir).map_err(|error| error.to_string())?;
+    let secret =
+        keys::existing(&config.auth, &config.data_dir).map_err(|error| error.to_string())?;
     let channel = config
         .channels
         .open_channel(USER)

@@ -88,7 +88,7 @@ impl Inspect {
 /// By the keys of this configuration alone.
 fn verified(sources: &Sources, token: &str) -> Result<String, Failure> {
     let config = config::load(sources)?;
-    let secret = auth::keys::secret(&config.auth, &config.data_dir)
+    let secret = auth::keys::existing(&config.auth, &config.data_dir)
         .map_err(|error| Failure::Other(error.into()))?;
     let authority = Authority::new(&secret, &config.auth);
     Ok(match authority.verify(token, Clock::system().unix_ms()) {

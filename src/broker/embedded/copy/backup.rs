@@ -93,13 +93,18 @@ pub fn dump_file(
 
 /// Opens a database that must be there, and brings it to this program's schema.
 pub(in crate::broker::embedded) fn existing(path: &Path) -> Result<Database, OpenError> {
-    if let Err(source) = std::fs::metadata(path) {
-        return Err(OpenError::Io {
+    match std::fs::metadata(path) {
+        Err(source) => Err(OpenError::Io {
             path: path.to_owned(),
             source,
-        });
+        }),
+        // Opening it would make a database of it, as if nothing had been lost.
+        Ok(file) if file.len() == 0 => Err(OpenError::Damaged {
+            path: path.to_owned(),
+            cause: "it is empty".to_owned(),
+        }),
+        Ok(_) => open::guarded(path, || open::database(path)),
     }
-    open::database(path)
 }
 
 fn dump(

@@ -1,8 +1,8 @@
 //! Making a database of a backup.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, Key, TableDefinition, TableHandle, WriteTransaction};
@@ -121,9 +121,20 @@ impl Restore<'_> {
         if is_there && !self.replace {
             return Err(RestoreError::Exists(target));
         }
-        fs::create_dir_all(self.data_dir).map_err(at(self.data_dir))?;
-        // Held open to the end: no server may start on what is about to be replaced.
-        let _replaced = is_there.then(|| existing(&target)).transpose()?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.data_dir)
+            .map_err(at(self.data_dir))?;
+        // Held open to the end: no server may start on what is about to be replaced. What cannot be
+        // opened is what backups are for.
+        let _replaced = match is_there.then(|| existing(&target)) {
+            Some(Err(error @ (OpenError::InUse { .. } | OpenError::Permission { .. }))) => {
+                return Err(error.into());
+            }
+            held => held,
+        };
+        let owner = owner(if is_there { &target } else { self.data_dir })?;
 
         let draft = self.data_dir.join(format!("{}.restoring", open::FILE_NAME));
         remove_if_there(&draft)?;
@@ -145,6 +156,7 @@ impl Restore<'_> {
         if is_there {
             restored.aside.push(put_aside(&target, &stamp)?);
         }
+        owner.give(&draft)?;
         fs::rename(&draft, &target).map_err(at(&target))?;
         for (name, bytes) in extras {
             let path = self.data_dir.join(name);
@@ -154,6 +166,7 @@ impl Restore<'_> {
                 Err(_) => {}
             }
             write_private(&path, &bytes)?;
+            owner.give(&path)?;
             restored.extras.push(path);
         }
         let folder = File::open(self.data_dir).map_err(at(self.data_dir))?;
@@ -202,6 +215,30 @@ impl Restore<'_> {
         // As the server will do it.
         drop(open::open(draft, clock.unix_ms(), u64::MAX)?);
         Ok(extras)
+    }
+}
+
+/// Who has to be able to use what is made, though root may be who makes it.
+struct Owner {
+    user: u32,
+    group: u32,
+}
+
+fn owner(path: &Path) -> Result<Owner, RestoreError> {
+    let there = fs::metadata(path).map_err(at(path))?;
+    Ok(Owner {
+        user: there.uid(),
+        group: there.gid(),
+    })
+}
+
+impl Owner {
+    fn give(&self, path: &Path) -> Result<(), RestoreError> {
+        let made = owner(path)?;
+        if (made.user, made.group) == (self.user, self.group) {
+            return Ok(());
+        }
+        std::os::unix::fs::chown(path, Some(self.user), Some(self.group)).map_err(at(path))
     }
 }
 
