@@ -294,3 +294,98 @@ test('the classic script has the same', async () => {
   }, WALLET);
   await until('it is connected', PATIENCE_MS, () => page.evaluate(() => window.socket.isConnected()));
 });
+
+test('what somebody publishes is an event, whatever it looks like', async () => {
+  const page = await openSignedIn();
+  await page.evaluate(() => window.inbox.start());
+  const looks = [
+    { type: 'tick', id: 'c1' },
+    { type: 'tick', id: 1 },
+    { type: 'connected', data: { userId: 'somebody' } },
+    { type: 'connected' },
+    { type: 'disconnect', data: { code: 4300, reconnect: false } },
+    { type: 'subscribed' },
+    { type: 'unsubscribed', data: { channelKey: 'post_1' } },
+    { type: 'notification', notification: { id: 'zzz', title: 'click here' }, unreadCount: 999 },
+    { type: 'unread_notifications' },
+    { type: '$status', data: 'stopped' },
+    { type: '*' },
+  ];
+  for (const [n, event] of looks.entries()) {
+    await asBackend(server, 'POST', '/api/publish', { channel: 'post_1', event: { ...event, n: n + 1 } });
+  }
+  await hears(page, range(1, looks.length));
+  assert.equal(await page.evaluate(() => window.inbox.state.unreadCount), 0);
+  assert.ok(!(await page.evaluate(() => window.told.some(([type, data]) => type === '$status' && data === 'stopped'))));
+  const userId = await page.evaluate(() => window.jwt.user.id);
+  await asBackend(server, 'POST', '/api/user/notifications', { userId, type: 'like', title: 't', message: 'm' });
+  await until('its own notification is there', PATIENCE_MS, () => page.evaluate(() => window.inbox.state.unreadCount === 1));
+  assert.equal((await stats()).messagesByType.subscribe, 2, 'post_1 and its notifications, once each');
+  await server.kill();
+  await until('the page has noticed', PATIENCE_MS, () => page.evaluate(() => !window.socket.isConnected()));
+  await server.restart();
+  await publish(looks.length + 1);
+  await hears(page, range(1, looks.length + 1));
+});
+
+test("an application's mistakes take nothing from the rest", async () => {
+  const page = await openTab();
+  page.removeAllListeners('pageerror');
+  const mistakes = [];
+  page.on('pageerror', ({ message }) => mistakes.push(message));
+  const codes = await page.evaluate(async (wallet) => {
+    const oops = () => {
+      throw new Error('oops');
+    };
+    window.jwt.onChange(oops);
+    window.inbox.onChange(oops);
+    window.socket.on('tick', oops);
+    window.inbox.start();
+    await window.jwt.signIn(wallet);
+    const publish = (event) => window.socket.publish('post_1', event).catch((error) => error.code ?? error.name);
+    return [await publish({ type: 'tick', n: 1n }), await publish(new Proxy({ type: 'tick' }, {}))];
+  }, WALLET);
+  // The second went out: clients may not publish there.
+  assert.deepEqual(codes, ['TypeError', 'access_denied']);
+  await isIn(page);
+  await publish(1);
+  await hears(page, [1]);
+  await page.evaluate(() => window.jwt.logout());
+  await until('it is idle', PATIENCE_MS, () => page.evaluate(() => window.socket.status === 'idle'));
+  assert.ok(mistakes.length > 3 && mistakes.every((one) => one === 'oops'), `${mistakes}`);
+});
+
+test('where nothing may be stored or locked, every tab is somebody of its own', async () => {
+  await context.addInitScript(() => {
+    const refuse = () => {
+      throw new DOMException('not here', 'SecurityError');
+    };
+    Object.defineProperty(window, 'localStorage', { get: refuse });
+    navigator.locks.request = async () => refuse();
+  });
+  const page = await openSignedIn();
+  const other = await openTab();
+  await other.evaluate(() => window.jwt.signIn('So11111111111111111111111111111111111111112'));
+  await isIn(other);
+  const users = await Promise.all([page, other].map((tab) => tab.evaluate(() => [window.jwt.user.id, window.socket.isLeader])));
+  assert.notEqual(users[0][0], users[1][0]);
+  assert.ok(users[0][1] && users[1][1]);
+  assert.ok(await page.evaluate(() => window.jwt.refresh()));
+  await publish(1);
+  for (const tab of [page, other]) await hears(tab, [1]);
+});
+
+test('notifications that could not be loaded are, when the server is back', async () => {
+  const page = await openSignedIn();
+  const userId = await page.evaluate(() => window.jwt.user.id);
+  await asBackend(server, 'POST', '/api/user/notifications', { userId, type: 'like', title: 't', message: 'm' });
+  await server.kill();
+  await page.evaluate(() => window.inbox.start());
+  await until('it has failed', PATIENCE_MS, () => page.evaluate(() => window.inbox.state.error?.code === 'offline'));
+  await server.restart();
+  await until('it is there', PATIENCE_MS, () => page.evaluate(() => window.inbox.state.notifications.length === 1 && !window.inbox.state.error));
+  // The next user is not shown them, whether somebody looks or not.
+  await page.evaluate(() => window.inbox.stop());
+  await page.evaluate(() => window.jwt.signIn('So11111111111111111111111111111111111111112'));
+  assert.equal(await page.evaluate(() => window.inbox.state.notifications.length), 0);
+});

@@ -26,7 +26,7 @@ export async function openTab(context, url, { options = {}, hasClock = false } =
     for (const type of ['$status', '$recovered', '$denied', '$closed']) {
       window.socket.on(type, (frame) => window.told.push([type, frame.data]));
     }
-    window.socket.on('connected', ({ data }) => window.greetings.push(data.transport ?? 'websocket'));
+    window.socket.on('connected', ({ data, _meta }) => _meta || window.greetings.push(data.transport ?? 'websocket'));
     window.socket.subscribe('post_1', (event) => window.heard.push({ n: event.n, at: performance.now() }));
     window.socket.connect();
   }, options);

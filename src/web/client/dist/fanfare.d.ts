@@ -77,7 +77,7 @@ export declare class JWTManager {
 	private _listeners;
 	private _waiting;
 	private _unlock?;
-	/** If there is no localStorage. */
+	/** What localStorage does not take. */
 	private _memory;
 	private constructor();
 	configure(options: JWTOptions): this;
@@ -205,8 +205,6 @@ export declare class FanfareSocket {
 	private _command;
 	private _promise;
 	private _emit;
-	/** A mistake in one handler takes nothing from the others. */
-	private _call;
 }
 interface Notification$1 {
 	id: string;

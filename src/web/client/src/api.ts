@@ -21,16 +21,15 @@ export async function request(
         ...(token && { Authorization: `Bearer ${token}` }),
       },
       body: JSON.stringify(body),
-      cache: 'no-store',
-      keepalive: method !== 'GET',
+      keepalive: true,
       signal: AbortSignal.timeout(PATIENCE),
     });
     status = response.status;
     answer = await response.json();
+    if (response.ok && answer) return answer;
   } catch {
     // No answer, or some proxy's page.
   }
-  if (status >= 200 && status < 300 && answer) return answer;
   const code = answer?.code ?? (status ? `status_${status}` : 'offline');
   throw new FanfareError(code, answer?.error, status || undefined);
 }

@@ -38,15 +38,26 @@ export function drive<E extends Kinds>(core: Core<E>, hands: Hands<E>): (input: 
     const delay = core.deadline - Date.now();
     // Outside of a page (on a server that renders one) nothing is waited for.
     if (delay < Infinity && globalThis.document) {
-      timer = setTimeout(() => run((now) => core.tick(now)), Math.min(Math.max(delay, 0), TIMER_MAX));
+      timer = setTimeout(() => run((now) => core.tick(now)), Math.min(delay, TIMER_MAX));
     }
   };
+}
+
+/** A mistake in one handler takes nothing from the others. */
+export function call<A extends any[]>(handler?: (...args: A) => void, ...args: A): void {
+  try {
+    handler?.(...args);
+  } catch (error) {
+    setTimeout(() => {
+      throw error;
+    });
+  }
 }
 
 /** Those who are told that something has changed. */
 export class Listeners<A extends any[]> extends Set<(...args: A) => void> {
   tell(...args: A): void {
-    for (const listener of [...this]) listener(...args);
+    for (const listener of [...this]) call(listener, ...args);
   }
 
   listen(listener: (...args: A) => void): () => void {

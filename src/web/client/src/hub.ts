@@ -53,6 +53,8 @@ export class Hub {
 
   fromServer(frame: Frame, now: number): void {
     const { type, id, data } = frame;
+    // What was published may have any members, and means nothing here.
+    if (frame._meta) return void this.out.push({ frame });
     if (type === 'connected') {
       this.lost();
       this.greeting = frame;
@@ -103,7 +105,7 @@ export class Hub {
   }
 
   tick(now: number): void {
-    this._budget = Math.min(BURST, this._budget + ((now - this._countedAt) * RATE) / 1_000);
+    this._budget = Math.min(BURST, this._budget + (Math.max(0, now - this._countedAt) * RATE) / 1_000);
     this._countedAt = now;
     while (this._waiting.length && this._budget >= 1) {
       this._budget--;

@@ -45,7 +45,8 @@ export class JWTManager {
           this._unlock = unlock;
           this._run(() => this._core.locked(this._read()));
         });
-      void (globalThis.navigator?.locks ? navigator.locks.request(KEY, work) : work());
+      // There may be no locks, or none for this page.
+      (async () => navigator.locks.request(KEY, work))().catch(work);
     },
     fetch: (session) => void this._fetch(session),
     store: (session) => this._write(session),
@@ -58,14 +59,13 @@ export class JWTManager {
   private _listeners = new Listeners<[user: User | null, anew: boolean]>();
   private _waiting: ((renewed: boolean) => void)[] = [];
   private _unlock?: () => void;
-  /** If there is no localStorage. */
+  /** What localStorage does not take. */
   private _memory: string | null = null;
 
   private constructor() {
     this._run(() => this._core.stored(this._read()));
-    if (typeof addEventListener !== 'function') return;
-    addEventListener('storage', (event) => {
-      if (event.key === KEY || event.key === null) this._run(() => this._core.stored(this._read()));
+    globalThis.addEventListener?.('storage', ({ key }) => {
+      if ((key ?? KEY) === KEY) this._run(() => this._core.stored(this._read()));
     });
     const wake = () => this.hurry();
     onPage(wake, () => {}, wake);
@@ -206,26 +206,23 @@ export class JWTManager {
   }
 
   private _read(): Session | null {
-    let text = this._memory;
     try {
-      text = localStorage.getItem(KEY);
+      return JSON.parse(this._memory ?? localStorage.getItem(KEY)!);
     } catch {
-      // Not there, or not allowed.
-    }
-    try {
-      return JSON.parse(text!);
-    } catch {
+      // Not there, not allowed, or none of ours.
       return null;
     }
   }
 
   private _write(session: Session | null): void {
-    this._memory = session && JSON.stringify(session);
+    const text = session && JSON.stringify(session);
+    this._memory = null;
     try {
-      if (this._memory) localStorage.setItem(KEY, this._memory);
+      if (text) localStorage.setItem(KEY, text);
       else localStorage.removeItem(KEY);
     } catch {
       // Then this tab alone knows.
+      this._memory = text;
     }
   }
 }

@@ -125,17 +125,21 @@ export class Link {
 
   /** When `tick` is to be called. */
   get deadline(): number {
-    if (this.phase === 'waiting' || this.phase === 'opening') return this._until;
-    if (this.phase !== 'open') return Infinity;
+    if (this.phase !== 'open') return this.isTrying ? this._until : Infinity;
     let due = this._pongDue === Infinity ? this._heardAt + SILENCE_MAX : this._pongDue;
     for (const asked of this._asked.values()) due = Math.min(due, asked.due);
     for (const member of this._each()) if (member.stage === 'out') due = Math.min(due, member.retryAt);
     return due;
   }
 
+  /** Whether there is a connection, or hope of one. */
+  get isTrying(): boolean {
+    return this.phase !== 'idle' && this.phase !== 'stopped';
+  }
+
   connect(now: number): void {
     this._on = true;
-    if (this.phase === 'idle' || this.phase === 'stopped') {
+    if (!this.isTrying) {
       this._notBefore = this._failures = this._refusals = 0;
       this._isStale = false;
       this._open(now);
@@ -144,12 +148,12 @@ export class Link {
 
   disconnect(): void {
     this._on = false;
-    if (this.phase !== 'idle') this._end('idle', 1000, 'disconnected');
+    this.signedOut('disconnected');
   }
 
   /** Whoever was signed in is not any more. */
-  signedOut(): void {
-    if (this.phase !== 'idle') this._end('idle', 1000, 'signed out');
+  signedOut(reason = 'signed out'): void {
+    if (this.phase !== 'idle') this._end('idle', 1000, reason);
   }
 
   /** Nobody is signed in: `token` will tell when somebody is. */
@@ -217,16 +221,18 @@ export class Link {
   /** Another tab holds the socket from now on, or this one does: begin anew without delay. */
   moved(now: number, leads: boolean): void {
     this.leads = leads;
-    if (this.phase === 'open' || this.phase === 'opening' || this.phase === 'waiting') {
+    if (this.isTrying) {
       if (this.phase !== 'waiting') this._drop();
       this._open(now);
     }
   }
 
   tick(now: number): void {
-    if (this.phase === 'waiting' && now >= this._until) this._open(now);
-    else if (this.phase === 'opening' && now >= this._until) this._lost(now, false);
-    else if (this.phase === 'open') {
+    if (this.phase !== 'open') {
+      if (now < this.deadline) return;
+      if (this.phase === 'waiting') this._open(now);
+      else this._lost(now, false);
+    } else {
       if (now >= this._pongDue) return this._lost(now, true);
       if (now >= this._heardAt + SILENCE_MAX && this._pongDue === Infinity) this._probe(now, PONG_PATIENCE);
       for (const [id, asked] of this._asked) {
@@ -275,6 +281,8 @@ export class Link {
     this._heardAt = now;
     this._pongDue = Infinity;
     const { type, id, data } = frame;
+    // Published, whatever its other members look like.
+    if (frame._meta) return this.phase === 'open' ? this._event(frame, now) : undefined;
     if (type === 'connected') return this._greeted(frame, now);
     if (type === 'disconnect') this._bye = data;
     if (this.phase !== 'open') return;
@@ -284,7 +292,6 @@ export class Link {
       if (asked) this._reply(frame, asked, now);
       return;
     }
-    if (frame._meta) return this._event(frame, now);
     if (type === 'token_expiring') this._do('renew');
     else if (type === 'subscribed') {
       // Of another tab: it may have passed over what this one has not seen.

@@ -28,7 +28,16 @@ export class Notifications {
   constructor(
     private _socket: FanfareSocket,
     private _jwt: JWTManager = JWTManager.getInstance(),
-  ) {}
+  ) {
+    // Also while nobody looks: the next user is not shown what was this one's.
+    _jwt.onChange((user, anew) => {
+      if (!anew) return;
+      this._era++;
+      this._loading = undefined;
+      this._set(EMPTY);
+      if (user && this._ends.length) void this.reload();
+    });
+  }
 
   /** What is known now. */
   get state(): InboxState {
@@ -44,19 +53,14 @@ export class Notifications {
   start(): void {
     if (this._ends.length) return;
     this._ends.push(
-      this._socket.on('*', (frame) => this._hear(frame)),
+      // The server's own answer: in other channels anybody may publish what looks like it.
+      this._socket.on('unread_notifications', (frame) => frame._meta || this._hear(frame)),
+      this._socket.on('connected', () => this._state.error && void this.reload()),
       this._socket.on('$recovered', ({ data }) => {
         if (!data.recovered && data.channel.startsWith('notifications_')) void this.reload();
       }),
-      this._jwt.onChange((user, anew) => {
-        if (!anew) return;
-        this._era++;
-        this._loading = undefined;
-        this._set(EMPTY);
-        if (user) void this.reload();
-      }),
     );
-    this._subscription = this._socket.subscribe('notifications');
+    this._subscription = this._socket.subscribe('notifications', (frame) => this._hear(frame));
     if (this._jwt.user) void this.reload();
   }
 

@@ -5,17 +5,16 @@
  * runs no more until `rise`. Outside of a page nothing ever happens. Returns how to stop listening.
  */
 export function onPage(wake: () => void, sleep: () => void, rise: () => void): () => void {
-  const ends: (() => void)[] = [];
-  const on = (target: EventTarget | undefined, type: string, handler: (event: any) => void) => {
-    target?.addEventListener?.(type, handler);
-    ends.push(() => target?.removeEventListener?.(type, handler));
-  };
+  const end = new AbortController();
+  const { signal } = end;
+  const on = (target: EventTarget | undefined, type: string, handler: (event: any) => void) =>
+    target?.addEventListener?.(type, handler, { signal });
   const page = globalThis.document;
   on(globalThis, 'online', wake);
-  on(page, 'visibilitychange', () => page.visibilityState === 'visible' && wake());
+  on(page, 'visibilitychange', () => page.hidden || wake());
   on(globalThis, 'pagehide', sleep);
   on(page, 'freeze', sleep);
   on(globalThis, 'pageshow', (event) => event.persisted && rise());
   on(page, 'resume', rise);
-  return () => ends.forEach((end) => end());
+  return () => end.abort();
 }

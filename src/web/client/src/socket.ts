@@ -1,7 +1,6 @@
 // The live connection, as applications use it.
 
-import { request } from './api.js';
-import { drive } from './drive.js';
+import { call, drive } from './drive.js';
 import { JWTManager } from './jwt.js';
 import { Link, type Phase } from './link.js';
 import { onPage } from './page.js';
@@ -35,7 +34,7 @@ export interface Subscription {
 export class FanfareSocket {
   private _link = new Link(Math.random);
   private _run = drive(this._link, {
-    open: (fresh) => void this._open(fresh, ++this._opening),
+    open: (fresh) => void this._open(fresh, ++this._opening).catch(() => this._run((now) => this._link.closed(4000, 'no token', now))),
     close: () => {
       this._opening++;
       if (this._tabs.leads) this._tabs.close();
@@ -46,10 +45,11 @@ export class FanfareSocket {
       if (this._tabs.leads) this._jwt.forget(this._used);
     },
     deliver: (frame, names) => {
-      this._emit(frame.type, frame);
+      // What somebody has published is nothing that this client says.
+      if (!/^[$*]/.test(frame.type)) this._emit(frame.type, frame);
       this._emit('*', frame);
       for (const name of names) {
-        for (const { handler } of [...(this._channels.get(name) ?? [])]) this._call(handler, frame);
+        for (const { handler } of [...(this._channels.get(name) ?? [])]) call(handler, frame);
       }
     },
     report: (kind, data) => this._emit(`$${kind}`, { type: `$${kind}`, data }),
@@ -77,7 +77,7 @@ export class FanfareSocket {
       frame: (frame) => this._run((now) => this._link.frame(frame, now)),
       closed: (code, reason) => this._run((now) => this._link.closed(code, reason, now)),
       moved: () => this._run((now) => this._link.moved(now, this._tabs.leads)),
-      isTrying: () => this._link.phase !== 'idle' && this._link.phase !== 'stopped',
+      isTrying: () => this._link.isTrying,
     });
     this._link.leads = this._tabs.leads;
   }
@@ -224,12 +224,9 @@ export class FanfareSocket {
     const url = this._url();
     const connect = (token: string, ears: Ears) => new Wire(url, token, ears);
     try {
-      if (this._tabs.shut >= ATTEMPTS || Number(localStorage.getItem(SHUT_KEY)) > Date.now()) {
-        const answer = await request('GET', new URL('api/auth/wallet', url.replace(/^ws/, 'http')), token).catch((error) => {
-          if (error.status !== 401) throw error;
-        });
-        const { Stream } = await import('./stream.js');
-        return (ears) => new Stream(url, token, ears, answer?.userId, connect);
+      if (this._tabs.shut >= ATTEMPTS || +localStorage.getItem(SHUT_KEY)! > Date.now()) {
+        const { way } = await import('./stream.js');
+        return await way(url, token, connect);
       }
     } catch {
       // Nothing passes.
@@ -239,7 +236,9 @@ export class FanfareSocket {
 
   /** What the reply to a command about a channel says. */
   private async _about(type: string, channel: Channel, rest?: object, harmless?: boolean): Promise<any> {
-    return (await this._command({ type, channel: keyOf(channel), ...rest }, harmless)).data;
+    // As it is now, without what cannot be sent.
+    const frame = JSON.parse(JSON.stringify({ type, channel: keyOf(channel), ...rest }));
+    return (await this._command(frame, harmless)).data;
   }
 
   private _command(frame: Frame, harmless = true): Promise<Frame> {
@@ -255,17 +254,6 @@ export class FanfareSocket {
   }
 
   private _emit(type: string, frame: Frame): void {
-    for (const handler of [...(this._handlers.get(type) ?? [])]) this._call(handler, frame);
-  }
-
-  /** A mistake in one handler takes nothing from the others. */
-  private _call(handler: Handler | undefined, frame: Frame): void {
-    try {
-      handler?.(frame);
-    } catch (error) {
-      setTimeout(() => {
-        throw error;
-      });
-    }
+    for (const handler of [...(this._handlers.get(type) ?? [])]) call(handler, frame);
   }
 }

@@ -2,6 +2,7 @@
 // are answered here as far as that goes (follow.ts). From time to time it tries a WebSocket, and is
 // that from then on. A file of its own (fanfare-stream.js), loaded where it is needed.
 
+import { request } from './api.js';
 import { Follow, Lines } from './follow.js';
 import type { Frame } from './types.js';
 import { SHUT_KEY, type Ears, type Wire } from './wire.js';
@@ -18,7 +19,15 @@ const JOIN = 20;
 /** There is no hurry to hear less. */
 const LEAVE = 1_000;
 
-export class Stream implements Pick<Wire, 'send' | 'close'> {
+/** A stream in place of a WebSocket to `url`, which `connect` opens; rejected where not even requests pass. */
+export async function way(url: string, token: string, connect: (token: string, ears: Ears) => Wire): Promise<(ears: Ears) => Stream> {
+  const answer = await request('GET', new URL('api/auth/wallet', url.replace(/^ws/, 'http')), token).catch((error) => {
+    if (error.status !== 401) throw error;
+  });
+  return (ears) => new Stream(url, token, ears, answer?.userId, connect);
+}
+
+class Stream implements Pick<Wire, 'send' | 'close'> {
   private _follow = new Follow();
   private _isOver = false;
   /** The WebSocket, once it has said something, and one that has not yet. */
@@ -166,7 +175,7 @@ export class Stream implements Pick<Wire, 'send' | 'close'> {
         if (done || signal.aborted) break;
         this._patience(SILENCE);
         for (const message of lines.feed(decoder.decode(value, { stream: true }))) {
-          if (message.type === 'disconnect') this._bye = message.data;
+          if (message.type === 'disconnect' && !message._meta) this._bye = message.data;
           for (const frame of this._follow.heard(message)) if (!signal.aborted) this._ears.frame(frame);
         }
         if (!signal.aborted) this._refresh();

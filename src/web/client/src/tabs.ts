@@ -26,10 +26,10 @@ type Note =
   | { from: string; closed: [number, string] };
 
 export class Tabs {
-  leads: boolean;
+  leads = true;
   /** Attempts in which no WebSocket said anything, since one did. */
   shut = 0;
-  private _me = Math.random().toString(36).slice(2);
+  private _me = `${Math.random()}`;
   private _hub = new Hub();
   private _wire?: Pick<Wire, 'send' | 'close'>;
   private _channel?: BroadcastChannel;
@@ -45,7 +45,12 @@ export class Tabs {
     shared: boolean,
     private _owner: Owner,
   ) {
-    this.leads = !(shared && globalThis.navigator?.locks && globalThis.BroadcastChannel);
+    try {
+      // Without it nobody knows who is signed in in another tab; it and the locks are refused together.
+      this.leads = !(shared && localStorage && navigator.locks && globalThis.BroadcastChannel);
+    } catch {
+      // Alone, then.
+    }
   }
 
   /** Takes part from now on. */

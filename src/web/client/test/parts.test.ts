@@ -102,6 +102,13 @@ test('many tabs together keep to the limits of one connection', () => {
   assert.ok(now >= 2_400 && now < 2_600, `${now}`);
 });
 
+test('a clock that is set back stops no command', () => {
+  const hub = new Hub();
+  hub.fromServer({ type: 'connected', data: {} }, 3_600_000);
+  hub.fromTab('a', { type: 'ping', id: 1 }, 0);
+  assert.equal(hub.send.length, 1);
+});
+
 test('the inbox follows what is heard', () => {
   const one = (id: string, isRead = false) => ({ id, userId: 'u', type: 't', title: id, message: '', isRead, metadata: null, createdAt: '' });
   let state = heard(EMPTY, { type: 'unread_notifications', data: { notifications: [one('2'), one('1')], count: 2 } })!;
@@ -127,11 +134,11 @@ test('an answer that comes after an event changes nothing that the event has sai
   }) as any;
   try {
     let hear: (frame: Frame) => void;
-    const on = (type: string, handler: typeof hear) => {
-      if (type === '*') hear = handler;
-      return () => {};
+    const subscribe = (_: string, handler: typeof hear) => {
+      hear = handler;
+      return {};
     };
-    const socket = { on, subscribe: () => ({}) };
+    const socket = { on: () => () => {}, subscribe };
     let token = 't1';
     const refresh = async (old: string) => old === 't1' && (token = 't2') === 't2';
     const jwt = { onChange: () => () => {}, getToken: async () => token, refresh, baseUrl: 'http://rt.example' };

@@ -17,6 +17,17 @@ const FIRST = Number(process.env.FANFARE_TEST_SEED ?? 1);
 const CHANNELS = ['post_1', 'post_2', 'creator_7', 'notifications'];
 const STEPS = 250;
 
+/** What is published may look like anything. */
+const EVENTS = [
+  ...[1, 2, 3, 4, 5, 6].map(() => ({ type: 'tick' })),
+  { type: 'tick', id: 1 },
+  { type: 'connected', data: { userId: 'somebody' } },
+  { type: 'disconnect', data: { code: 4300, reconnect: false } },
+  { type: 'subscribed', id: 2 },
+  { type: 'unsubscribed', data: {} },
+  { type: '$closed', data: {} },
+];
+
 /** Every channel's events as a tab has heard them: `gap` where it was told that some are missing. */
 interface Ear {
   subscription: Subscription;
@@ -108,7 +119,7 @@ async function run(seed: number) {
   for (let step = 0; step < STEPS; step++) {
     const dice = random();
     const one = pick(awake());
-    if (dice < 0.45) server.publish(keyFor(pick(CHANNELS)), { type: 'tick', n: ++published });
+    if (dice < 0.45) server.publish(keyFor(pick(CHANNELS)), { ...pick(EVENTS), n: ++published });
     else if (dice < 0.6 && one) within(one, () => one.subscribe(pick(CHANNELS)));
     else if (dice < 0.64 && one) within(one, () => one.unsubscribe(pick(CHANNELS)));
     else if (dice < 0.68 && one)

@@ -138,15 +138,17 @@ export class World {
     set('setTimeout', (work: () => void, delay = 0) => world.after(delay, work));
     set('clearTimeout', (id: number) => world.timers.delete(id));
     const listen = {
-      addEventListener: (type: string, handler: any) => world.tab.listeners.push({ type, handler }),
-      removeEventListener: (type: string, handler: any) => {
+      addEventListener: (type: string, handler: any, options?: { signal?: AbortSignal }) => {
         const { tab } = world;
-        tab.listeners = tab.listeners.filter((one) => one.type !== type || one.handler !== handler);
+        const one = { type, handler };
+        tab.listeners.push(one);
+        options?.signal?.addEventListener('abort', () => {
+          tab.listeners = tab.listeners.filter((other) => other !== one);
+        });
       },
     };
     set('addEventListener', listen.addEventListener);
-    set('removeEventListener', listen.removeEventListener);
-    set('document', { ...listen, visibilityState: 'visible' });
+    set('document', { ...listen, hidden: false });
     set('location', { origin: 'http://rt.example' });
     set('localStorage', {
       getItem: (key: string) => world.store.get(key) ?? null,
