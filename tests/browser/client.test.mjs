@@ -95,14 +95,42 @@ test('the server is killed and started again under the page: nothing is lost', a
 
 test('a page that was frozen has everything when it wakes', async () => {
   const page = await openSignedIn();
-  const devtools = await context.newCDPSession(page);
   await publish(1);
   await hears(page, [1]);
-  await devtools.send('Page.setWebLifecycleState', { state: 'frozen' });
-  for (const n of range(2, 20)) await publish(n);
-  await devtools.send('Page.setWebLifecycleState', { state: 'active' });
+  // As when the machine sleeps: without a word before.
+  const began = performance.now();
+  await pages('SIGSTOP');
+  try {
+    for (const n of range(2, 20)) await publish(n);
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+  } finally {
+    await pages('SIGCONT');
+  }
   await hears(page, range(1, 20));
+  const heard = await page.evaluate(() => window.heard.map(({ at }) => at));
+  assert.ok(heard[1] - heard[0] >= 1_500, `it ran on: ${heard[1] - heard[0]} of ${performance.now() - began} ms`);
+
+  // As the browser freezes it, which tells the page (and does not here, where every page is seen): it leaves
+  // the socket to others, and comes back.
+  const other = await openTab();
+  await isIn(other);
+  await page.evaluate(() => document.dispatchEvent(new Event('freeze')));
+  await until('the other has the socket', PATIENCE_MS, () => other.evaluate(() => window.socket.isLeader && window.socket.isConnected()));
+  for (const n of range(21, 30)) await publish(n);
+  await hears(other, range(21, 30));
+  assert.equal((await page.evaluate(() => window.heard)).length, 20);
+  await page.evaluate(() => document.dispatchEvent(new Event('resume')));
+  await hears(page, range(1, 30));
+  assert.equal(await sockets(), 1);
 });
+
+/** Stops what runs the pages, or lets it go on. */
+async function pages(signal) {
+  const devtools = await browser.newBrowserCDPSession();
+  const { processInfo } = await devtools.send('SystemInfo.getProcessInfo');
+  for (const { type, id } of processInfo) if (type === 'renderer') process.kill(id, signal);
+  await devtools.detach();
+}
 
 test('two tabs have one socket; when the tab with it is closed, the other goes on', async () => {
   const first = await openSignedIn();
