@@ -218,8 +218,11 @@ fn what_needs_a_restart_is_named_and_stays() {
         server.http("GET", "/test/jwt-websocket", &[], "").status,
         200
     );
+    // It still waits.
     let out = reload_well(&server, "[server]\nworkers = 7\n");
-    assert!(!out.contains("workers"), "{out}");
+    assert!(out.contains("workers: (default) -> 7 (needs a"), "{out}");
+    assert!(out.contains("test_page: true -> (default)\n"), "{out}");
+    assert_eq!(reload_well(&server, ""), "reloaded; nothing is different\n");
 }
 
 #[test]

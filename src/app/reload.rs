@@ -50,7 +50,7 @@ impl Surroundings {
 /// Reads the configuration again.
 pub(super) struct Reload {
     sources: Sources,
-    /// Those that were read last, whether they are in force or wait for a restart.
+    /// Those that are in force.
     settings: Vec<Setting>,
     surroundings: Surroundings,
     console: Option<console::Console>,
@@ -59,9 +59,9 @@ pub(super) struct Reload {
 /// Why everything stays as it was.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("{0}")]
+    #[error(transparent)]
     Mistakes(#[from] Mistakes),
-    #[error("{0}")]
+    #[error(transparent)]
     Part(#[from] Failure),
 }
 
@@ -203,7 +203,7 @@ impl Reload {
         drop(heard);
         // Whoever is told that it is in force finds it so. A worker that has much to do comes to it later.
         while hearing.recv_timeout(WORKERS_PATIENCE).is_ok() {}
-        self.settings = settings;
+        self.settings = config::in_force(&self.settings, settings);
         Ok(difference)
     }
 }

@@ -67,6 +67,14 @@ impl Loaded {
     }
 }
 
+/// What a server goes by that read `after` while it ran on `before`: what needs a restart stays, and is
+/// told of again by the next reload.
+pub fn in_force(before: &[Setting], after: Vec<Setting>) -> Vec<Setting> {
+    let stays = before.iter().filter(|one| keys::is_fixed(&one.key));
+    let comes = after.into_iter().filter(|one| !keys::is_fixed(&one.key));
+    stays.cloned().chain(comes).collect()
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(default)".into());

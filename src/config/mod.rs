@@ -36,7 +36,7 @@ use crate::tls;
 
 use crate::key_pair::{Algorithm, KeyPair};
 use crate::trace::{Sampling, Target};
-pub use difference::{Change, Difference};
+pub use difference::{Change, Difference, in_force};
 pub use keys::MANUAL;
 pub use live::Live;
 pub use load::{Loaded, inspect, load};

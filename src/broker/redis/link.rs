@@ -30,6 +30,17 @@ pub(super) enum Routes {
     Many(Arc<Cluster>),
 }
 
+impl Routes {
+    /// Why not everything can be reached.
+    fn lack(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Down(cause, _) => Some(Arc::clone(cause)),
+            Self::One(_) => None,
+            Self::Many(cluster) => cluster.lacks.clone(),
+        }
+    }
+}
+
 /// The primaries of a cluster that are connected.
 pub(super) struct Cluster {
     pub(super) servers: Vec<Arc<Server>>,
@@ -204,7 +215,14 @@ impl Shared {
     }
 
     pub(super) fn show(&self, routes: Routes) {
-        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
+        let now = routes.lack();
+        let mut shown = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        // A start says by itself what it waits for.
+        if let (None, Some(cause)) = (shown.lack(), now) {
+            tracing::warn!(%cause, "Redis is away, or a part of it: asking again until it is back");
+        }
+        *shown = routes;
+        drop(shown);
         self.changes.send_modify(|change| *change += 1);
     }
 
