@@ -112,7 +112,15 @@ fn exchange(addr: SocketAddr, request: &str) -> io::Result<(String, String)> {
 }
 
 fn scrape(addr: SocketAddr, path: &str) -> (String, String) {
-    exchange(addr, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).unwrap()
+    scrape_as(addr, path, &addr.to_string())
+}
+
+fn scrape_as(addr: SocketAddr, path: &str, host: &str) -> (String, String) {
+    exchange(
+        addr,
+        &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+    )
+    .unwrap()
 }
 
 /// Scrapes, and fails if that takes as long as a timeout somewhere on the way.
@@ -363,6 +371,28 @@ fn who_is_connected_is_no_business_of_the_network() {
     }
     for path in ["/", "/stats", "/metrics", "/hour"] {
         assert!(scrape(addr, path).0.starts_with("HTTP/1.1 200 "), "{path}");
+    }
+}
+
+#[test]
+fn a_page_that_renamed_itself_to_this_machine_does_not_see_who_is_connected() {
+    let handle = listen(busy);
+    let addr = handle.local_addr();
+    for (host, status) in [
+        ("evil.example:9090", 403),
+        ("evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("localhost:9090", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:9090", 200),
+    ] {
+        let (head, _) = scrape_as(addr, "/connections", host);
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{host}: {head}"
+        );
+        let (head, _) = scrape_as(addr, "/metrics", host);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{host}: {head}");
     }
 }
 

@@ -75,7 +75,10 @@ impl Files {
             .ok_or_else(|| Fault::Cert("is no X.509 certificate".into()))?;
         let pem = read(&self.key).map_err(|error| Fault::Key(unreadable(error)))?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-            rustls::pki_types::pem::Error::NoItemsFound => Fault::Key("is not in the file".into()),
+            rustls::pki_types::pem::Error::NoItemsFound => Fault::Key(
+                "is not in the file, or only encrypted: openssl pkey -in FILE writes it without its passphrase"
+                    .into(),
+            ),
             error => Fault::Key(format!("is no PEM: {error}")),
         })?;
         let certified =

@@ -120,7 +120,11 @@ pub(super) fn certificates(config: &Config, unix_ms: u64) -> Option<Finding> {
         }
     };
     let days = not_after_ms.saturating_sub(unix_ms) / DAY_MS;
-    let found = format!("good until {} ({days} days)", rfc3339(not_after_ms));
+    let until = rfc3339(not_after_ms);
+    let found = match not_after_ms <= unix_ms {
+        true => format!("ended at {until}: clients refuse it"),
+        false => format!("good until {until} ({days} days)"),
+    };
     let cure = "renew it; the server takes the new files by itself";
     Some(match days {
         _ if not_after_ms <= unix_ms => Finding::bad(WHAT, found, cure),

@@ -139,9 +139,9 @@ impl Front {
     }
 
     /// Whether this is nobody's to see without a token, and there is none to ask for.
-    fn hides(&self, path: &str) -> bool {
-        path == CONNECTIONS
-            && !self.is_private
+    fn hides(&self, head: &Head) -> bool {
+        head.path == CONNECTIONS
+            && (!self.is_private || head.is_by_name)
             && self.door.config.current().metrics.tokens.is_empty()
     }
 
@@ -154,7 +154,7 @@ impl Front {
         };
         let head = head.and_then(
             |head| match self.lets_in(&head.path, head.token.as_deref()) {
-                true if self.hides(&head.path) => Err(Refusal::TokenRequired),
+                true if self.hides(&head) => Err(Refusal::TokenRequired),
                 true => Ok(head),
                 false => Err(Refusal::Unauthorized),
             },

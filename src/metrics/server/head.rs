@@ -20,6 +20,9 @@ pub(super) struct Head {
     pub query: String,
     /// What stands after `Bearer` in the field `Authorization`.
     pub token: Option<Vec<u8>>,
+    /// Whether it was asked for under a name that others may give out: then a page of theirs may ask, in
+    /// the browser of somebody who reaches this listener (DNS rebinding).
+    pub is_by_name: bool,
 }
 
 /// Why a request is not passed on.
@@ -127,7 +130,22 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Result<Head, Refusal>> {
         path: path.to_string(),
         query: query.to_string(),
         token: request.headers.iter().find_map(bearer),
+        is_by_name: request.headers.iter().any(is_name),
     }))
+}
+
+/// Whether a field is a `Host` that is neither an address nor `localhost`.
+fn is_name(field: &httparse::Header<'_>) -> bool {
+    if !field.name.eq_ignore_ascii_case("host") {
+        return false;
+    }
+    let authority = std::str::from_utf8(field.value).ok();
+    let authority = authority.and_then(|text| text.parse::<hyper::http::uri::Authority>().ok());
+    !authority.is_some_and(|authority| {
+        let host = authority.host();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
+    })
 }
 
 /// The token of a field, if it is one: RFC 6750, section 2.1, where the scheme's case does not matter.
