@@ -175,6 +175,7 @@ mod tests {
             path: "/stats".into(),
             query: String::new(),
             token: None,
+            is_by_name: true,
         };
         assert_eq!(parse(whole), Some(Ok(head)));
         let token = |field: &str| {
