@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Secret};
@@ -128,6 +128,11 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), SecretError> {
         .map_err(failed)?;
     let draft = data_dir.join(format!(".{FILE_NAME}.{}", uuid::Uuid::new_v4()));
     let written = write_draft(&draft, &text).and_then(|()| {
+        // Root may be the first who asks for it, and the server has to read it. Others cannot give it away.
+        let folder = fs::metadata(data_dir)?;
+        if fs::metadata(&draft)?.uid() != folder.uid() {
+            let _ = chown(&draft, Some(folder.uid()), Some(folder.gid()));
+        }
         // A link fails where a rename would replace: of several processes, one wins.
         match fs::hard_link(&draft, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
+use fanfare::auth::keys::SecretError;
 use fanfare::auth::{self, Authority, Issued, TokenSubject};
 use fanfare::clock::{self, Clock};
 use fanfare::config::{self, Config, Flag, Sources};
@@ -110,9 +111,19 @@ impl Issue {
     }
 }
 
-/// Signs with the key that the server of this configuration uses.
+/// Signs with the key that the server of this configuration uses; made now if there is none yet.
 fn issue(config: &Config, subject: &TokenSubject, unix_ms: u64) -> Result<Issued, Failure> {
-    let secret = auth::keys::existing(&config.auth, &config.data_dir)
+    let is_new = matches!(
+        auth::keys::existing(&config.auth, &config.data_dir),
+        Err(SecretError::Missing { .. })
+    );
+    if is_new {
+        let folder = config.data_dir.display();
+        eprintln!(
+            "fanfare: made a signing key in {folder}: only a server that starts there believes this token"
+        );
+    }
+    let secret = auth::keys::secret(&config.auth, &config.data_dir)
         .map_err(|error| Failure::Other(error.into()))?;
     Ok(Authority::new(&secret, &config.auth).issue(subject, unix_ms))
 }
