@@ -196,12 +196,13 @@ for (const [name, begin] of [
     const proxy = await begin();
     const stable = servers[1];
     try {
-      const before = new Set(await served(proxy, 8, (i) => ({ from: `127.0.2.${i + 1}` })));
+      // So many that chance does not give them all to one.
+      const before = new Set(await served(proxy, 40, (i) => ({ from: `127.0.2.${i + 1}` })));
       assert.equal(before.size, 2);
       await servers[0].stop();
       const left = await until('only the other answers', 20_000, async () => {
-        const seen = await served(proxy, 4, (i) => ({ from: `127.0.2.${i + 1}` })).catch(() => []);
-        return seen.length === 4 && new Set(seen);
+        const seen = await served(proxy, 16, (i) => ({ from: `127.0.2.${i + 1}` })).catch(() => []);
+        return seen.length === 16 && new Set(seen);
       });
       assert.equal(left.size, 1);
       assert.ok(before.has([...left][0]));
