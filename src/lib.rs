@@ -24,6 +24,7 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod outgoing;
+mod owner;
 pub mod patience;
 pub mod peers;
 pub mod prehashed;

@@ -2,10 +2,11 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Secret};
+use crate::owner::hand_over;
 
 /// The file in `data_dir`.
 pub const FILE_NAME: &str = "secret";
@@ -39,7 +40,7 @@ pub enum SecretError {
         /// Which file.
         path: PathBuf,
     },
-    /// There is none, and it is not for this program to make one.
+    /// There is none yet.
     #[error("there is no signing key in {path}: start the server once, or name its data_dir")]
     Missing {
         /// Which file.
@@ -53,17 +54,13 @@ pub enum SecretError {
 /// The key to sign and verify with: that of the configuration, else the one in `data_dir`, which is
 /// made now if there is none. Processes that start at once all get the same.
 pub fn secret(auth: &config::Auth, data_dir: &Path) -> Result<Secret, SecretError> {
-    if let Some(configured) = &auth.secret {
-        return Ok(configured.clone());
-    }
-    let path = data_dir.join(FILE_NAME);
-    match read(&path)? {
-        Some(found) => Ok(found),
-        None => {
+    match existing(auth, data_dir) {
+        Err(SecretError::Missing { path }) => {
             create(data_dir, &path)?;
             // Read back, because another process may have been first.
-            read(&path)?.ok_or(SecretError::TooShort { path })
+            existing(auth, data_dir)
         }
+        found => found,
     }
 }
 
@@ -128,11 +125,7 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), SecretError> {
         .map_err(failed)?;
     let draft = data_dir.join(format!(".{FILE_NAME}.{}", uuid::Uuid::new_v4()));
     let written = write_draft(&draft, &text).and_then(|()| {
-        // Root may be the first who asks for it, and the server has to read it. Others cannot give it away.
-        let folder = fs::metadata(data_dir)?;
-        if fs::metadata(&draft)?.uid() != folder.uid() {
-            let _ = chown(&draft, Some(folder.uid()), Some(folder.gid()));
-        }
+        hand_over(&draft, data_dir);
         // A link fails where a rename would replace: of several processes, one wins.
         match fs::hard_link(&draft, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

@@ -168,6 +168,15 @@ test("whoever was signed in by the predecessor's token stays so, and one that do
   assert.deepEqual([stored.token, stored.wallet], [token, wallet]);
   assert.ok(stored.expiresAt > Date.now());
 
+  // While the server cannot say whether it holds, it is kept.
+  await keep(token);
+  await page.route('**/api/auth/wallet', (route) => route.fulfill({ status: 502, body: 'away' }));
+  await page.reload();
+  await begin(page);
+  assert.equal(await page.evaluate(() => window.parts.getJWTToken()), token);
+  assert.equal((await page.evaluate(() => JSON.parse(localStorage.getItem('fonana_jwt_token')))).token, token);
+  await page.unroute('**/api/auth/wallet');
+
   await keep(`${token.slice(0, -8)}AAAAAAAA`);
   await page.reload();
   await begin(page);

@@ -171,10 +171,11 @@ pub(super) fn database(config: &Config) -> Finding {
         Err(MaintenanceError::Open(error @ OpenError::InUse { .. })) => {
             Finding::skipped(WHAT, error.to_string())
         }
-        Err(error) => Finding::bad(
+        Err(MaintenanceError::Open(error @ OpenError::Permission { .. })) => Finding::bad(
             WHAT,
             error.to_string(),
-            "run this as the server's user or root",
+            "run this as the server's user or as root",
         ),
+        Err(error) => Finding::bad(WHAT, error.to_string(), cure),
     }
 }

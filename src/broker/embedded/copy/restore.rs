@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, Key, TableDefinition, TableHandle, WriteTransaction};
@@ -14,6 +14,7 @@ use crate::broker::embedded::open::{self, SCHEMA};
 use crate::broker::embedded::tables::{TableVisitor, visit_tables};
 use crate::broker::embedded::{OpenError, log};
 use crate::clock::{Clock, rfc3339};
+use crate::owner::hand_over;
 
 /// Rows of one transaction: enough that commits cost nothing, few enough for the memory.
 const SLICE_ROWS: usize = 20_000;
@@ -134,8 +135,6 @@ impl Restore<'_> {
             }
             held => held,
         };
-        let owner = owner(if is_there { &target } else { self.data_dir })?;
-
         let draft = self.data_dir.join(format!("{}.restoring", open::FILE_NAME));
         remove_if_there(&draft)?;
         let made = self.build(&draft, clock, &mut progress);
@@ -152,11 +151,11 @@ impl Restore<'_> {
             aside: Vec::new(),
             extras: Vec::new(),
         };
+        hand_over(&draft, if is_there { &target } else { self.data_dir });
         let stamp = rfc3339(clock.unix_ms()).replace(':', "-");
         if is_there {
             restored.aside.push(put_aside(&target, &stamp)?);
         }
-        owner.give(&draft)?;
         fs::rename(&draft, &target).map_err(at(&target))?;
         for (name, bytes) in extras {
             let path = self.data_dir.join(name);
@@ -166,7 +165,7 @@ impl Restore<'_> {
                 Err(_) => {}
             }
             write_private(&path, &bytes)?;
-            owner.give(&path)?;
+            hand_over(&path, &target);
             restored.extras.push(path);
         }
         let folder = File::open(self.data_dir).map_err(at(self.data_dir))?;
@@ -215,30 +214,6 @@ impl Restore<'_> {
         // As the server will do it.
         drop(open::open(draft, clock.unix_ms(), u64::MAX)?);
         Ok(extras)
-    }
-}
-
-/// Who has to be able to use what is made, though root may be who makes it.
-struct Owner {
-    user: u32,
-    group: u32,
-}
-
-fn owner(path: &Path) -> Result<Owner, RestoreError> {
-    let there = fs::metadata(path).map_err(at(path))?;
-    Ok(Owner {
-        user: there.uid(),
-        group: there.gid(),
-    })
-}
-
-impl Owner {
-    fn give(&self, path: &Path) -> Result<(), RestoreError> {
-        let made = owner(path)?;
-        if (made.user, made.group) == (self.user, self.group) {
-            return Ok(());
-        }
-        std::os::unix::fs::chown(path, Some(self.user), Some(self.group)).map_err(at(path))
     }
 }
 

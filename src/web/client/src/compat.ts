@@ -2,6 +2,7 @@
 // `lib/services/websocket`. Change the import, and nothing else: who is signed in stays so, also where
 // the server wants wallets to sign, and the socket opens by itself.
 
+import { claimsOf } from './claims.js';
 import { FanfareSocket, JWTManager, keyOf, type FanfareError, type Frame, type Subscription } from './index.js';
 
 export type SubscriptionChannel =
@@ -45,7 +46,7 @@ class CompatibleManager {
 
   constructor() {
     this._adopt();
-    void this._mirror();
+    if (this._jwt.user) void this._mirror();
     this._jwt.onChange(() => void this._mirror());
   }
 
@@ -108,9 +109,10 @@ class CompatibleManager {
   private _adopt(): void {
     try {
       const { token, wallet } = JSON.parse(item(TOKEN)!) as StoredToken;
-      if (wallet !== item(WALLET) || wallet === this.getCurrentWallet() || endOf(token) < Date.now()) return;
+      if (wallet !== item(WALLET) || wallet === this.getCurrentWallet() || claimsOf(token).exp * 1_000 < Date.now()) return;
       this._jwt.setToken(token);
-      this._proving = this.verifyToken(token).then((holds) => holds || this._jwt.forget(token));
+      // A server that is away has not refused it.
+      this._proving = this._jwt.verify(token).then((holds) => holds || this._jwt.forget(token), () => {});
     } catch {
       // None, or none of theirs.
     }
@@ -149,11 +151,6 @@ class CompatibleManager {
       throw error;
     }
   }
-}
-
-/** When a token ends, in milliseconds. */
-function endOf(token: string): number {
-  return JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'))).exp * 1_000;
 }
 
 /** What localStorage has, if it may be looked at. */

@@ -1,6 +1,7 @@
 // Who is signed in: keeps the tokens, renews them in time, once for all tabs.
 
 import { request } from './api.js';
+import { claimsOf } from './claims.js';
 import { drive, Listeners } from './drive.js';
 import { onPage } from './page.js';
 import { Renewal, type Session } from './renewal.js';
@@ -20,12 +21,6 @@ const KEY = 'fanfare-session';
 const ARRIVAL = 1_500;
 /** So long after the lock's owner wrote, other processes of the browser may still read what was there before. */
 const SPREADING = 1_000;
-
-/** The claims of a token, not verified: the server does that. */
-export function claimsOf(token: string): any {
-  const binary = atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'));
-  return JSON.parse(new TextDecoder().decode(Uint8Array.from(binary, (c) => c.charCodeAt(0))));
-}
 
 export class JWTManager {
   private static _instance?: JWTManager;
