@@ -86,9 +86,11 @@ pub fn dump_file(
     out: impl Write,
     progress: Progress<'_>,
 ) -> Result<Manifest, BackupError> {
-    let database = existing(path)?;
-    let tx = database.begin_read().map_err(Error::storage)?;
-    dump(&tx, extras, clock, out, progress)
+    open::guarded(path, || {
+        let database = existing(path)?;
+        let tx = database.begin_read().map_err(Error::storage)?;
+        dump(&tx, extras, clock, out, progress)
+    })
 }
 
 /// Opens a database that must be there, and brings it to this program's schema.
