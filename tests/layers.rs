@@ -43,6 +43,7 @@ const LAYERS: &[&[&str]] = &[
         "timing",
         "key_pair",
         "outgoing",
+        "owner",
         "prehashed",
         "web",
         "supervisor",
