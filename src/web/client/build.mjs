@@ -12,11 +12,12 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import { minify } from 'terser';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const at = (...parts) => path.join(here, ...parts);
-/** Of fanfare.js, and of the classic script, gzipped. */
-const MOST_BYTES = 8 * 1024;
+/** Of fanfare.js, and of the classic script, gzipped: 8 KB, however they are counted. */
+const MOST_BYTES = 8_000;
 
 /**
  * Names that are neither the application's nor the wire's, nor used by one file of another (`frame`, `closed`,
@@ -27,7 +28,7 @@ const INTERNAL = [
   ...['effects', 'deadline', 'command', 'names', 'fresh', 'anew', 'renewed', 'session'],
   ...['fromServer', 'fromTab', 'greeting', 'isTrying', 'moved', 'leads', 'lost', 'gone'],
   ...['signedOut', 'signedIn', 'noToken', 'unwant', 'hello', 'stored', 'locked', 'failed', 'want', 'wake', 'tick'],
-  ...['phase', 'position', 'stage', 'shut', 'hurry', 'leave', 'enter', 'listen', 'handler'],
+  ...['phase', 'position', 'stage', 'shut', 'hurry', 'leave', 'enter', 'listen'],
 ];
 
 const common = {
@@ -44,10 +45,14 @@ const common = {
   tsconfigRaw: { compilerOptions: { useDefineForClassFields: false } },
 };
 
+const TERSER = { module: true, ecma: 2022, compress: { passes: 3 } };
+
 async function scripts() {
   const one = async (entry, options) => {
     const made = await build({ ...common, entryPoints: [`src/${entry}.ts`], ...options });
-    return made.outputFiles[0].text;
+    // What esbuild has left; the names that it gave to members stay.
+    const { code } = await minify(made.outputFiles[0].text, TERSER);
+    return `${code}\n`;
   };
   const beside = {
     name: 'beside',

@@ -109,9 +109,11 @@ export declare class JWTManager {
 	/** Calls back when there is another token, or none; `anew`: somebody has signed in or out. */
 	onChange(listener: (user: User | null, anew: boolean) => void): () => void;
 	private _post;
-	/** `from`: before it was asked for. The answer may have waited long for a page that slept. */
+	/**
+	 * `from`: before it was asked for; the answer may have waited long for a page that slept. How old a
+	 * token is that nobody asked for here cannot be told but by the two clocks.
+	 */
 	private _session;
-	private _fromApplication;
 	private _fetch;
 	private _read;
 	private _write;

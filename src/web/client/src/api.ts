@@ -11,7 +11,7 @@ export async function request(
   token?: string | null,
   body?: unknown,
 ): Promise<any> {
-  let status = 0;
+  let status;
   let answer: any;
   try {
     const response = await fetch(url, {
@@ -31,5 +31,5 @@ export async function request(
     // No answer, or some proxy's page.
   }
   const code = answer?.code ?? (status ? `status_${status}` : 'offline');
-  throw new FanfareError(code, answer?.error, status || undefined);
+  throw new FanfareError(code, answer?.error, status);
 }

@@ -9,7 +9,8 @@ export interface Core<E extends Kinds> {
   tick(now: number): void;
 }
 
-const TIMER_MAX = 2 ** 31 - 1;
+/** Timers take 31 bits. */
+const TIMER_MAX = 2_000_000_000;
 
 /** What effects there are, and what comes with each. */
 type Kinds = { [kind: string]: unknown[] };
@@ -43,21 +44,19 @@ export function drive<E extends Kinds>(core: Core<E>, hands: Hands<E>): (input: 
   };
 }
 
-/** A mistake in one handler takes nothing from the others. */
-export function call<A extends any[]>(handler?: (...args: A) => void, ...args: A): void {
-  try {
-    handler?.(...args);
-  } catch (error) {
-    setTimeout(() => {
-      throw error;
-    });
-  }
-}
-
 /** Those who are told that something has changed. */
 export class Listeners<A extends any[]> extends Set<(...args: A) => void> {
   tell(...args: A): void {
-    for (const listener of [...this]) call(listener, ...args);
+    for (const listener of [...this]) {
+      try {
+        listener(...args);
+      } catch (error) {
+        // A mistake in one takes nothing from the others.
+        setTimeout(() => {
+          throw error;
+        });
+      }
+    }
   }
 
   listen(listener: (...args: A) => void): () => void {

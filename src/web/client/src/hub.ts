@@ -27,7 +27,7 @@ export class Hub {
   deadline = Infinity;
 
   private _last = 0;
-  private _asked = new Map<number, { tab: string; id: any; key?: string }>();
+  private _asked = new Map<number, { tab: string; id: any; key?: string | false }>();
   private _holders = new Map<string, Set<string>>();
   private _waiting: Frame[] = [];
   private _budget = BURST;
@@ -46,7 +46,7 @@ export class Hub {
       this._holders.delete(channel);
     }
     const number = ++this._last;
-    this._asked.set(number, { tab, id, ...(type === 'subscribe' && { key: channel }) });
+    this._asked.set(number, { tab, id, key: type === 'subscribe' && channel });
     this._waiting.push({ ...frame, id: number });
     this.tick(now);
   }

@@ -62,8 +62,7 @@ export class JWTManager {
     globalThis.addEventListener?.('storage', ({ key }) => {
       if ((key ?? KEY) === KEY) this._run(() => this._core.stored(this._read()));
     });
-    const wake = () => this.hurry();
-    onPage(wake, () => {}, wake);
+    onPage(() => this.hurry());
   }
 
   configure(options: JWTOptions): this {
@@ -91,7 +90,10 @@ export class JWTManager {
 
   /** The token, renewed before if it has ended; null if nobody is signed in or it cannot be renewed now. */
   async getToken(): Promise<string | null> {
-    if (!this._core.session && this._options.getToken) await this._fromApplication();
+    if (!this._core.session) {
+      const token = await this._options.getToken?.();
+      if (token && !this._core.session) this.setToken(token);
+    }
     const { session } = this._core;
     if (session && session.until - Math.min(ARRIVAL, (session.until - session.from) / 8) < Date.now()) await this.refresh(session.token);
     return this.isAuthenticated() ? this._core.session!.token : null;
@@ -124,10 +126,7 @@ export class JWTManager {
 
   /** Goes on with a token that the application has got itself. */
   setToken(token: string, refreshToken?: string): void {
-    const { exp, iat } = claimsOf(token);
-    // How old it is cannot be told but by the two clocks.
-    const until = exp * 1_000;
-    const session = { ...this._session({ token, refreshToken }, 0), from: (iat ?? Date.now() / 1_000) * 1_000, until };
+    const session = this._session({ token, refreshToken });
     this._run(() => this._core.signedIn(session));
   }
 
@@ -167,17 +166,16 @@ export class JWTManager {
     return request('POST', `${this.baseUrl}/api/auth/${what}`, token, body);
   }
 
-  /** `from`: before it was asked for. The answer may have waited long for a page that slept. */
-  private _session(answer: any, from: number): Session {
+  /**
+   * `from`: before it was asked for; the answer may have waited long for a page that slept. How old a
+   * token is that nobody asked for here cannot be told but by the two clocks.
+   */
+  private _session(answer: any, from?: number): Session {
     const { token, refreshToken, user } = answer;
     const { exp, iat, userId, sub, wallet, nickname } = claimsOf(token);
+    from ??= (iat ?? Date.now() / 1_000) * 1_000;
     const until = from + (exp - (iat ?? from / 1_000)) * 1_000;
     return { token, refreshToken, user: user ?? { id: userId ?? sub, wallet, nickname }, from, until };
-  }
-
-  private async _fromApplication(): Promise<void> {
-    const token = await this._options.getToken!();
-    if (token && token !== this._core.session?.token) this.setToken(token);
   }
 
   private async _fetch({ refreshToken, user }: Session): Promise<void> {

@@ -161,14 +161,10 @@ export class Link {
     if (this.phase === 'opening') this._phase('idle');
   }
 
-  /** There is a newer token; `anew`: somebody has signed in. */
+  /** There is a newer token of the same user, or one after `signedOut`; `anew`: somebody has signed in. */
   token(token: string, now: number, anew: boolean): void {
     if (this.phase === 'open') {
-      if (anew) {
-        this._do('close');
-        this.closed(4000, 'signed in anew', now);
-        this._open(now);
-      } else if (this.leads) this._ask({ type: 'refresh', token }, { due: Infinity });
+      if (this.leads) this._ask({ type: 'refresh', token }, { due: Infinity });
     } else if (this.phase === 'waiting') {
       if (now >= this._notBefore) this._open(now);
     } else if (this._on && (anew || this.phase === 'idle')) this.connect(now);

@@ -49,7 +49,9 @@ export class Renewal {
 
   /** When `tick` is to be called. */
   get deadline(): number {
-    return this.session && !this._replacing ? Math.max(this._due(), this._retryAt) : Infinity;
+    if (!this.session || this._replacing) return Infinity;
+    const { from, until } = this.session;
+    return Math.max(until - Math.min(MARGIN, (until - from) / 2), this._retryAt);
   }
 
   /** What is stored, at the start and whenever another tab has changed it. */
@@ -69,7 +71,7 @@ export class Renewal {
   }
 
   tick(now: number): void {
-    if (this.session && now >= Math.max(this._due(), this._retryAt)) this.refresh(this.session.token);
+    if (now >= this.deadline) this.refresh();
   }
 
   /** Asks for another token than this one; `settle` will follow. */
@@ -106,11 +108,6 @@ export class Renewal {
     else if (final) this.signedIn(null);
     this._retryAt = now + this._random() * Math.min(RETRY_MAX, RETRY_FIRST * 2 ** this._failures++);
     this._done(false);
-  }
-
-  private _due(): number {
-    const { from, until } = this.session!;
-    return until - Math.min(MARGIN, (until - from) / 2);
   }
 
   private _adopt(session: Session | null, anew: boolean): void {

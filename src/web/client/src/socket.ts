@@ -1,6 +1,6 @@
 // The live connection, as applications use it.
 
-import { call, drive } from './drive.js';
+import { drive, Listeners } from './drive.js';
 import { JWTManager } from './jwt.js';
 import { Link, type Phase } from './link.js';
 import { onPage } from './page.js';
@@ -23,6 +23,8 @@ const ATTEMPTS = 2;
 
 export type Handler = (frame: any) => void;
 
+type Handlers = Map<string, Listeners<[frame: Frame]>>;
+
 /** A wanted channel. */
 export interface Subscription {
   /** When the server has agreed, with its `subscribed`; rejected if it refuses. */
@@ -34,7 +36,10 @@ export interface Subscription {
 export class FanfareSocket {
   private _link = new Link(Math.random);
   private _run = drive(this._link, {
-    open: (fresh) => void this._open(fresh, ++this._opening).catch(() => this._run((now) => this._link.closed(4000, 'no token', now))),
+    open: (fresh) => {
+      const opening = ++this._opening;
+      this._open(fresh, opening).catch(() => opening === this._opening && this._run((now) => this._link.closed(4000, 'no token', now)));
+    },
     close: () => {
       this._opening++;
       if (this._tabs.leads) this._tabs.close();
@@ -48,9 +53,7 @@ export class FanfareSocket {
       // What somebody has published is nothing that this client says.
       if (!/^[$*]/.test(frame.type)) this._emit(frame.type, frame);
       this._emit('*', frame);
-      for (const name of names) {
-        for (const { handler } of [...(this._channels.get(name) ?? [])]) call(handler, frame);
-      }
+      for (const name of names) this._channels.get(name)?.tell(frame);
     },
     report: (kind, data) => this._emit(`$${kind}`, { type: `$${kind}`, data }),
     settle: (command, frame, error) => {
@@ -62,8 +65,8 @@ export class FanfareSocket {
   });
   private _tabs: Tabs;
   private _jwt: JWTManager;
-  private _handlers = new Map<string, Set<Handler>>();
-  private _channels = new Map<string, Set<{ handler?: Handler }>>();
+  private _handlers: Handlers = new Map();
+  private _channels: Handlers = new Map();
   private _commands = new Map<number, [(frame: Frame) => void, (error: FanfareError) => void]>();
   private _last = 0;
   private _opening = 0;
@@ -73,7 +76,7 @@ export class FanfareSocket {
 
   constructor(private _options: SocketOptions = {}) {
     this._jwt = _options.jwt ?? JWTManager.getInstance();
-    this._tabs = new Tabs(`fanfare:${this._url()}`, _options.shared ?? true, {
+    this._tabs = new Tabs(() => `fanfare:${this._url()} ${this._jwt.user?.id}`, _options.shared ?? true, {
       frame: (frame) => this._run((now) => this._link.frame(frame, now)),
       closed: (code, reason) => this._run((now) => this._link.closed(code, reason, now)),
       moved: () => this._run((now) => this._link.moved(now, this._tabs.leads)),
@@ -119,8 +122,9 @@ export class FanfareSocket {
   /** The channel's events go to `handler`, and to those of `on`. */
   subscribe(channel: Channel, handler?: Handler): Subscription {
     const name = keyOf(channel);
-    const one = { handler };
-    this._channels.set(name, (this._channels.get(name) ?? new Set()).add(one));
+    // One of its own, though the handler may have other subscriptions.
+    const one: Handler = (frame) => handler?.(frame);
+    this._channels.set(name, (this._channels.get(name) ?? new Listeners()).add(one));
     const ready = this._promise((command, now) => this._link.want(name, command, now));
     // Refusals are reported by `$denied`, too: nobody has to look at the promise.
     ready.catch(() => {});
@@ -167,7 +171,7 @@ export class FanfareSocket {
    * tells of itself: `$status`, `$recovered`, `$denied`, `$closed`, each with `data`.
    */
   on(type: string, handler: Handler): () => void {
-    this._handlers.set(type, (this._handlers.get(type) ?? new Set()).add(handler));
+    this._handlers.set(type, (this._handlers.get(type) ?? new Listeners()).add(handler));
     return () => this.off(type, handler);
   }
 
@@ -191,18 +195,26 @@ export class FanfareSocket {
       this._run((now) => this._link.wake(now));
       this._run((now) => this._link.moved(now, this._tabs.leads));
     };
-    const ends = [onPage(() => this._run((now) => this._link.wake(now)), sleep, rise)];
-    ends.push(
-      this._jwt.onChange((user, anew) => {
-        if (user) void this._jwt.getToken().then((token) => {
-          if (!token || token === this._used) return;
-          if (this._link.phase === 'open') this._used = token;
-          this._run((now) => this._link.token(token, now, anew));
-        });
-        else this._run(() => this._link.signedOut());
-      }),
-    );
-    return () => ends.forEach((end) => end());
+    const page = onPage(() => this._run((now) => this._link.wake(now)), sleep, rise);
+    let who = this._jwt.user?.id;
+    const user = this._jwt.onChange((user, anew) => {
+      if (who !== user?.id) {
+        // What was asked as somebody is not sent as somebody else, by no tab.
+        if (who) this._run(() => this._link.signedOut());
+        who = user?.id;
+        this._tabs.leave();
+        this._tabs.enter();
+      }
+      if (user) void this._jwt.getToken().then((token) => {
+        if (!token || token === this._used) return;
+        if (this._link.phase === 'open') this._used = token;
+        this._run((now) => this._link.token(token, now, anew));
+      });
+    });
+    return () => {
+      page();
+      user();
+    };
   }
 
   private async _open(fresh: boolean, opening: number): Promise<void> {
@@ -215,7 +227,7 @@ export class FanfareSocket {
     if (wire) {
       this._used = token!;
       this._tabs.open(wire);
-    } else if (jwt.user) this._run((now) => this._link.closed(4000, 'no token', now));
+    } else if (jwt.user) throw new FanfareError('offline');
     else this._run(() => this._link.noToken());
   }
 
@@ -254,6 +266,6 @@ export class FanfareSocket {
   }
 
   private _emit(type: string, frame: Frame): void {
-    for (const handler of [...(this._handlers.get(type) ?? [])]) call(handler, frame);
+    this._handlers.get(type)?.tell(frame);
   }
 }

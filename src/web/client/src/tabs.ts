@@ -1,6 +1,6 @@
-// One socket for all tabs of a browser. The tab that has the lock holds it; the others speak
-// through a BroadcastChannel. Where there are no locks (an insecure page, an old browser) every tab
-// has a socket of its own.
+// One socket for all tabs of a browser that have the same user. The tab that has the lock holds it;
+// the others speak through a BroadcastChannel. Where there are no locks (an insecure page, an old
+// browser) every tab has a socket of its own.
 
 import { Hub } from './hub.js';
 import type { Frame } from './types.js';
@@ -17,19 +17,27 @@ export interface Owner extends Ears {
   isTrying(): boolean;
 }
 
+interface Down {
+  from: string;
+  to?: string;
+  except?: string;
+  down: Frame;
+}
+
 type Note =
   | { from: string; ask: true }
   | { from: string; to: string; ack: Frame | null }
   | { from: string; up: Frame }
   | { from: string; bye: true }
-  | { from: string; to?: string; except?: string; down: Frame }
+  | Down
   | { from: string; closed: [number, string] };
 
 export class Tabs {
   leads = true;
   /** Attempts in which no WebSocket said anything, since one did. */
   shut = 0;
-  private _me = `${Math.random()}`;
+  private _me = `fanfare-tab-${Math.random()}`;
+  private _group!: string;
   private _hub = new Hub();
   private _wire?: Pick<Wire, 'send' | 'close'>;
   private _channel?: BroadcastChannel;
@@ -41,7 +49,8 @@ export class Tabs {
   private _known = new Set<string>();
 
   constructor(
-    private _name: string,
+    /** Of those that share a socket. */
+    private _name: () => string,
     shared: boolean,
     private _owner: Owner,
   ) {
@@ -56,10 +65,10 @@ export class Tabs {
   /** Takes part from now on. */
   enter(): void {
     if (this.leads || this._channel) return;
-    this._channel = new BroadcastChannel(this._name);
+    this._channel = new BroadcastChannel(this._group = this._name());
     this._channel.onmessage = ({ data }) => this._hear(data);
     // Held for as long as this tab lives: so the others know when it does not.
-    this._life ??= navigator.locks.request(this._name + this._me, () => new Promise<void>(() => {}));
+    this._life ??= navigator.locks.request(this._me, () => new Promise<void>(() => {}));
     this._seek();
   }
 
@@ -125,8 +134,9 @@ export class Tabs {
   private _pump(): void {
     for (const frame of this._hub.send.splice(0)) this._wire?.send(frame);
     for (const { to, except, frame } of this._hub.out.splice(0)) {
-      if (to !== this._me) this._post({ from: this._me, to, except, down: frame });
-      if ((!to || to === this._me) && except !== this._me) this._owner.frame(frame);
+      const note = { from: this._me, to, except, down: frame };
+      if (to !== this._me) this._post(note);
+      this._take(note);
     }
     clearTimeout(this._pace);
     if (this._hub.deadline === Infinity) return;
@@ -134,6 +144,11 @@ export class Tabs {
       this._hub.tick(Date.now());
       this._pump();
     }, this._hub.deadline - Date.now());
+  }
+
+  /** A frame, if it is for this tab. */
+  private _take({ to, except, down }: Down): void {
+    if ((!to || to === this._me) && except !== this._me) this._owner.frame(down);
   }
 
   /** Waits for the lock, or takes it. */
@@ -150,7 +165,7 @@ export class Tabs {
         this._owner.moved();
       });
     navigator.locks
-      .request(this._name, steal ? { steal } : { signal: seeking.signal }, hold)
+      .request(this._group, steal ? { steal } : { signal: seeking.signal }, hold)
       // Given up, or taken by another tab.
       .catch(() => {})
       .then(() => {
@@ -195,16 +210,15 @@ export class Tabs {
       if (note.to !== this._me) return;
       clearTimeout(this._hello);
       if (note.ack) this._owner.frame(note.ack);
-    } else if ('down' in note) {
-      if ((!note.to || note.to === this._me) && note.except !== this._me) this._owner.frame(note.down);
-    } else if ('closed' in note) this._owner.closed(...note.closed);
+    } else if ('down' in note) this._take(note);
+    else if ('closed' in note) this._owner.closed(...note.closed);
   }
 
   /** Notices when that tab is no more. */
   private _watch(tab: string): void {
     if (this._known.has(tab)) return;
     this._known.add(tab);
-    void navigator.locks.request(this._name + tab, () => {
+    void navigator.locks.request(tab, () => {
       this._known.delete(tab);
       this._hub.gone(tab, Date.now());
       this._pump();

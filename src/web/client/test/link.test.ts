@@ -255,6 +255,7 @@ test('another user begins anew', () => {
   link.want('feed', 1, 1_000);
   const [frame] = sent(link);
   link.frame({ type: 'subscribed', id: frame!.id, data: { channelKey: 'feed_u1', epoch: 'e', offset: 9 } }, 1_000);
+  link.signedOut();
   link.token('other', 2_000, true);
   assert.equal(link.phase, 'opening');
   drain(link);

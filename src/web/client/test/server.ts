@@ -26,6 +26,8 @@ export class FakeServer {
   refreshes = 0;
   inBand = 0;
   streams = 0;
+  /** What clients have published, and as whom. */
+  said: { user: string; event: any }[] = [];
   private issued = 0;
 
   constructor(
@@ -176,6 +178,7 @@ export class FakeServer {
       session.channels.delete(key);
       reply('unsubscribed', { channel: key, channelKey: key });
     } else if (type === 'publish') {
+      this.said.push({ user: session.user, event: frame.event });
       reply('published', { channelKey: key, epoch: this.epoch, offset: this.publish(key, frame.event) });
     } else if (type === 'subscribe') {
       if (key.startsWith('secret_')) return reply('error', { message: 'Access denied to channel', channel: key, code: 'access_denied' });

@@ -96,7 +96,7 @@ export class World {
 
   dispatch(tab: Tab, type: string, event: any = {}): void {
     this.run(tab, () => {
-      for (const one of [...tab.listeners]) if (one.type === type) one.handler({ type, ...event });
+      for (const one of [...tab.listeners]) if (one.type === type) one.handler?.({ type, ...event });
     });
   }
 
