@@ -5,8 +5,11 @@
 
 import type { Frame } from './types.js';
 
-/** Commands at once, and then a second: the server's own limit is 250 and 50 unless configured. */
-export const BURST = 200;
+/**
+ * Commands at once, and then a second: the server's own limit is 250 and 50 unless configured. Where it
+ * is lower, fewer than the 100 refusals in a row after which it gives a client up.
+ */
+export const BURST = 60;
 export const RATE = 40;
 
 /** A frame for one tab, for all of them, or for all but one. */
@@ -111,6 +114,6 @@ export class Hub {
       this._budget--;
       this.send.push(this._waiting.shift()!);
     }
-    this.deadline = this._waiting.length ? now + ((1 - this._budget) * 1_000) / RATE : Infinity;
+    this.deadline = this._waiting.length ? now + Math.ceil(((1 - this._budget) * 1_000) / RATE) : Infinity;
   }
 }

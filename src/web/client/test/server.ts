@@ -10,6 +10,16 @@ interface Channel {
   events: { offset: number; event: any }[];
 }
 
+interface Session {
+  user: string;
+  channels: Map<string, number>;
+  expires: number;
+  /** Commands that it may send at `at`, and those refused since one was not. */
+  allowed: number;
+  at: number;
+  refused: number;
+}
+
 const b64 = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
 export class FakeServer {
@@ -17,7 +27,7 @@ export class FakeServer {
   isDown = false;
   /** What a proxy does to WebSockets. */
   shut: 'no' | 'refused' | 'swallowed' = 'no';
-  sockets = new Map<Connection, { user: string; channels: Map<string, number>; expires: number }>();
+  sockets = new Map<Connection, Session>();
   channels = new Map<string, Channel>();
   /** Refresh tokens: what they gave, and to whom. */
   refreshTokens = new Map<string, { user: string; answer?: any; by?: Tab }>();
@@ -26,6 +36,8 @@ export class FakeServer {
   refreshes = 0;
   inBand = 0;
   streams = 0;
+  /** `limits.commands_per_second`. */
+  pace = Infinity;
   /** What clients have published, and as whom. */
   said: { user: string; event: any }[] = [];
   private issued = 0;
@@ -99,7 +111,7 @@ export class FakeServer {
   }
 
   private greet(socket: Connection, userId: string, expires: number): void {
-    const session = { user: userId, channels: new Map(), expires };
+    const session = { user: userId, channels: new Map(), expires, allowed: 5 * this.pace, at: this.world.now, refused: 0 };
     this.sockets.set(socket, session);
     socket.push({ type: 'connected', data: { userId, connectionId: `c${Math.random()}`, node: 'n', expiresAt: new Date(session.expires).toISOString() } });
     this.expire(socket);
@@ -161,11 +173,26 @@ export class FakeServer {
     return { _meta: { channel: key, offset, epoch: this.epoch }, ...event };
   }
 
+  private allows(session: Session): boolean {
+    if (this.pace === Infinity) return true;
+    const { now } = this.world;
+    session.allowed = Math.min(5 * this.pace, session.allowed + ((now - session.at) / 1_000) * this.pace);
+    session.at = now;
+    const isAllowed = session.allowed >= 1;
+    if (isAllowed) session.allowed--;
+    session.refused = isAllowed ? 0 : session.refused + 1;
+    return isAllowed;
+  }
+
   receive(socket: Connection, frame: any): void {
     const session = this.sockets.get(socket);
     if (!session) return;
     const { type, id, channel: key } = frame;
     const reply = (type: string, data?: any) => socket.push({ type, id, data });
+    if (!this.allows(session)) {
+      if (session.refused >= 100) return this.close(socket, 4303, 'too many errors', false, 0);
+      return reply('error', { message: 'Rate limit exceeded', code: 'rate_limited' });
+    }
     if (type === 'ping') reply('pong');
     else if (type === 'refresh') {
       const { userId, exp } = this.claims(frame.token);
