@@ -155,13 +155,12 @@ impl App {
         mut reload: Reload,
     ) -> Result<(), Failure> {
         let (router, services) = (self.router.clone(), self.services.clone());
-        let commands = self.commands();
         let descriptors = reload.descriptors();
+        let mut accepting = Box::pin(acceptor::run(listener, router, services, descriptors));
+        let commands = self.commands();
         self.supervisor.ready(&self.status());
         let until = tokio::select! {
-            error = acceptor::run(listener, router, services, descriptors) => {
-                Err(Failure::Thread(error))
-            }
+            error = &mut accepting => Err(Failure::Thread(error)),
             () = one_ends(&self.workers) => Err(Failure::Worker),
             () = self.backend.ends() => Err(Failure::StoreEnded),
             never = self.watch() => match never {},
@@ -171,18 +170,18 @@ impl App {
         let by = match until {
             Ok(by) => by,
             Err(failure) => {
+                drop(accepting);
                 self.end(reload).await;
                 return Err(failure);
             }
         };
-        // The listener was dropped with the select: nobody new comes in.
         self.services.draining.store(true, Ordering::Relaxed);
         let sockets = self.router.load();
         tracing::info!(by, sockets, "stopping");
         self.supervisor
             .stopping(&format!("stopping: {sockets} sockets are told"));
         tokio::select! {
-            () = self.drain() => {}
+            () = self.drain(accepting) => {}
             again = signals.stop() => tracing::warn!(by = again, "stopping at once"),
         }
         self.end(reload).await;

@@ -52,8 +52,14 @@ pub const HTTP_CONNECTIONS_MAX: usize = 8_192;
 /// All sockets of a worker are looked at for revoked tokens at most so often: a look at 50,000 takes
 /// some milliseconds.
 pub const RECHECK_EVERY_MS: u64 = 100;
-/// A stop closes about so many sockets a millisecond, unless the grace period is shorter.
-pub const DRAIN_PER_MS: u64 = 2;
+/// A stop takes so long for each socket, unless the grace period is shorter.
+pub const DRAIN_EACH_MS: u64 = 50;
+/// Who is sent away by a stop comes back within a time that grows by a millisecond for each socket, from
+/// here to there.
+pub const RETURN_MS: std::ops::RangeInclusive<u64> = 500..=5_000;
+/// A node that stops takes whoever comes for a tenth of the grace period, and for so long at most, so
+/// that load balancers see by `/ready` that it will not.
+pub const NOTICE_MAX_MS: u64 = 1_000;
 
 /// Users in channels with presence, each counted once per channel; at 100 bytes each or so.
 pub const PRESENCE_ENTRIES_MAX: usize = 1 << 20;

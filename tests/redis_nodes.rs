@@ -466,6 +466,38 @@ fn every_node_has_the_order_of_the_stream(on: Topology) {
 }
 
 /// The numbers of the events in a channel's stream, as `XRANGE` gives them.
+#[test]
+fn a_node_that_stops_leaves_newcomers_to_the_others() {
+    let redis = Topology::One.shared();
+    let mut servers = nodes(&redis, 2);
+    let mut clients: Vec<_> = (0..80)
+        .map(|n| servers[0].connect(&format!("u{n}")))
+        .collect();
+    for client in &mut clients {
+        client.subscribe("post_1");
+    }
+    servers[0].signal(Signal::TERM);
+    let addr = servers[0].addr();
+    eventually("it is closed", Duration::from_secs(3), || {
+        TcpStream::connect(addr).is_err()
+    });
+    // For four seconds, one after the other; those who wait for their turn miss nothing.
+    servers[1].publish("post_1", json!({"type": "tick"}));
+    let mut heard = 0;
+    for client in &mut clients {
+        let mut frame = client.next();
+        if frame["type"] == "tick" {
+            heard += 1;
+            frame = client.next();
+        }
+        assert_eq!(frame["data"]["code"], 4100);
+        let wait = frame["data"]["retryAfterMs"].as_u64().unwrap();
+        assert!((500..=1_000).contains(&wait), "others take them: {wait}");
+    }
+    assert!((20..80).contains(&heard), "{heard} were still there");
+    assert!(servers[0].wait(Duration::from_secs(15)).success());
+}
+
 fn stored(answer: &str) -> Vec<u64> {
     let events = answer.lines().filter(|line| line.starts_with('{'));
     let number = |line: &str| {

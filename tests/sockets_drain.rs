@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::{Client, Server};
+use support::{Client, Server, eventually};
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "measures a process from outside")]
 fn a_stop_tells_everybody_to_come_back_and_ends_with_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut server = Server::start(&[("server.workers", "2")]);
@@ -24,7 +25,8 @@ fn a_stop_tells_everybody_to_come_back_and_ends_with_0() {
         }
         server.publish("post_1", json!({"type": "tick"}));
         server.signal(signal);
-        let waits: Vec<u64> = clients
+        let start = Instant::now();
+        let told: Vec<(Duration, Duration)> = clients
             .iter_mut()
             .map(|client| {
                 assert_eq!(
@@ -33,17 +35,20 @@ fn a_stop_tells_everybody_to_come_back_and_ends_with_0() {
                     "what was published before still comes"
                 );
                 let announced = client.expect_disconnect(4100, "shutting down");
-                announced["data"]["retryAfterMs"].as_u64().unwrap()
+                let wait = announced["data"]["retryAfterMs"].as_u64().unwrap();
+                (start.elapsed(), Duration::from_millis(wait))
             })
             .collect();
-        // Spread, so that not all come at once.
-        assert!(
-            waits.iter().all(|wait| (1..=10_000).contains(wait)),
-            "{waits:?}"
-        );
-        assert!(waits.iter().min() < waits.iter().max(), "{waits:?}");
         let status = server.wait(Duration::from_secs(10));
         assert_eq!(status.code(), Some(0));
+        // One after the other, 50 ms each, and nobody is to come back before the end of it.
+        let (first, last) = (told[0].0, told[told.len() - 1].0);
+        assert!(last - first > Duration::from_millis(1_500), "{told:?}");
+        let back = Duration::from_millis(2_000)..Duration::from_millis(3_500);
+        assert!(
+            told.iter().all(|(at, wait)| back.contains(&(*at + *wait))),
+            "{told:?}"
+        );
         let log = server.event_log();
         let ends: Vec<_> = log
             .iter()
@@ -64,24 +69,42 @@ fn a_stop_tells_everybody_to_come_back_and_ends_with_0() {
 
 #[test]
 #[allow(clippy::disallowed_methods, reason = "measures a process from outside")]
-fn nobody_new_comes_in_and_those_who_do_not_listen_are_not_waited_for() {
+fn while_it_stops_it_serves_and_says_so_and_those_who_do_not_listen_are_not_waited_for() {
     let mut server = Server::start(&[]);
     // It never reads, so it never agrees to close.
     let deaf = server.connect("deaf");
     let idle = TcpStream::connect(server.addr()).unwrap();
+    let mut clients: Vec<Client> = (0..40)
+        .map(|nth| server.connect(&format!("u{nth}")))
+        .collect();
+    for client in &mut clients {
+        client.subscribe("post_1");
+    }
     let start = Instant::now();
     server.signal(Signal::TERM);
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(
-        TcpStream::connect(server.addr()).is_err(),
-        "the listener is closed"
-    );
+    let mut ready = json!(null);
+    eventually("it is not ready", Duration::from_secs(1), || {
+        let reply = server.http("GET", "/ready", &[], "");
+        ready = reply.json();
+        reply.status == 503
+    });
+    assert_eq!(ready["checks"]["draining"], true);
+    server.http("GET", "/health", &[], "").expect(200);
+    server.publish("post_1", json!({"type": "tick"}));
+    let heard = clients
+        .iter_mut()
+        .filter_map(Client::try_next)
+        .filter(|frame| frame["type"] == "tick")
+        .count();
+    assert!(heard > 10, "{heard} of 40 were still there");
+    // Who comes now is taken, and told.
+    server.connect("late").expect_disconnect(4100, "shutting down");
     let status = server.wait(Duration::from_secs(15));
     assert_eq!(status.code(), Some(0));
     let took = start.elapsed();
     println!("stopped after {took:?}");
-    assert!(took < Duration::from_secs(6), "{took:?}");
-    drop((deaf, idle));
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    drop((deaf, idle, clients));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The end of the server: connections are told and closed, then the parts go in the reverse of the order
 //! in which they were built.
 
+use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use super::App;
 use super::reload::Reload;
 use crate::clock::millis;
 use crate::event_log::{Data, Kind};
-use crate::limits::CLOSE_TIMEOUT_MS;
-use crate::worker::mailbox::Control;
+use crate::limits::{CLOSE_TIMEOUT_MS, DRAIN_EACH_MS, NOTICE_MAX_MS, RETURN_MS};
+use crate::worker::mailbox::{Control, Farewell};
 
 /// How often it is looked whether the workers still live.
 const WORKER_CHECK: Duration = Duration::from_secs(1);
@@ -19,16 +20,18 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl App {
-    /// Ends all connections, spread over the grace period.
-    pub(super) async fn drain(&self) {
+    /// Ends all connections, spread over the grace period, and then what is `accepting`.
+    pub(super) async fn drain(&self, accepting: impl Future<Output = io::Error>) {
         let grace_ms = millis(self.services.config().server.shutdown_grace);
-        let until_ms = self.clock.now().mono_ms + grace_ms;
-        for mailbox in self.router.mailboxes() {
-            // A worker that has ended has nothing to drain.
-            let _ = mailbox.control(Control::Drain { until_ms });
-        }
+        let now_ms = self.clock.now().mono_ms;
+        let is_alone = self.backend.embedded().is_some();
+        let plan = Plan::of(self.router.load(), grace_ms, is_alone);
+        self.tell_workers(|| Control::Drain(plan.farewell(now_ms)));
+        // Over early if it cannot accept any more.
+        let _ = tokio::time::timeout(Duration::from_millis(plan.open_ms), accepting).await;
+        self.tell_workers(|| Control::Finish);
         while self.workers.iter().any(|worker| !worker.is_finished()) {
-            if self.clock.now().mono_ms > until_ms + CLOSE_TIMEOUT_MS {
+            if self.clock.now().mono_ms > now_ms + grace_ms + CLOSE_TIMEOUT_MS {
                 tracing::warn!(sockets = self.router.load(), "the grace period is over");
                 return;
             }
@@ -36,11 +39,16 @@ impl App {
         }
     }
 
+    fn tell_workers(&self, what: impl Fn() -> Control) {
+        for mailbox in self.router.mailboxes() {
+            // A worker that has ended needs no word.
+            let _ = mailbox.control(what());
+        }
+    }
+
     /// Stops what still runs: workers, broker and store, console, metrics, event log.
     pub(super) async fn end(self, reload: Reload) {
-        for mailbox in self.router.mailboxes() {
-            let _ = mailbox.control(Control::Stop);
-        }
+        self.tell_workers(|| Control::Stop);
         for worker in self.workers {
             // A worker that is stuck is left behind: the process ends all the same.
             for _ in 0..100 {
@@ -78,6 +86,52 @@ impl App {
     }
 }
 
+/// How a stop goes, in milliseconds from its beginning.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    /// By when the last client is told.
+    told_ms: u64,
+    /// How long it is open for new ones.
+    open_ms: u64,
+    /// When clients may come back, and over what time.
+    back_ms: u64,
+    spread_ms: u64,
+}
+
+impl Plan {
+    /// A node that is alone serves to the end: nobody else would. Where there are others, clients and load
+    /// balancers find them sooner when this one is closed.
+    fn of(sockets: usize, grace_ms: u64, is_alone: bool) -> Self {
+        let sockets = sockets as u64;
+        // A part of the grace period is left for the closing handshakes.
+        let told_ms = (sockets * DRAIN_EACH_MS).min(grace_ms / 10 * 8);
+        let notice_ms = match sockets {
+            0 => 0,
+            _ => (grace_ms / 10).min(NOTICE_MAX_MS),
+        };
+        let (open_ms, back_ms) = if is_alone {
+            let end_ms = told_ms.max(notice_ms);
+            (end_ms, end_ms)
+        } else {
+            (notice_ms, 0)
+        };
+        Self {
+            told_ms,
+            open_ms,
+            back_ms,
+            spread_ms: sockets.clamp(*RETURN_MS.start(), *RETURN_MS.end()),
+        }
+    }
+
+    fn farewell(&self, now_ms: u64) -> Farewell {
+        Farewell {
+            told_ms: now_ms + self.told_ms,
+            back_ms: now_ms + self.back_ms,
+            spread_ms: self.spread_ms,
+        }
+    }
+}
+
 /// Waits until a worker has ended, which none does by itself. Its connections are gone then, and
 /// what is left would go on accepting for it: better that the process is started again.
 pub(super) async fn one_ends(workers: &[JoinHandle<()>]) {
@@ -89,6 +143,22 @@ pub(super) async fn one_ends(workers: &[JoinHandle<()>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stop_takes_the_time_that_its_sockets_need_and_no_more_than_the_grace() {
+        let of = |sockets, is_alone| {
+            let plan = Plan::of(sockets, 10_000, is_alone);
+            (plan.told_ms, plan.open_ms, plan.back_ms, plan.spread_ms)
+        };
+        assert_eq!(of(0, true), (0, 0, 0, 500));
+        assert_eq!(of(2, true), (100, 1_000, 1_000, 500));
+        assert_eq!(of(40, true), (2_000, 2_000, 2_000, 500));
+        assert_eq!(of(3_000, true), (8_000, 8_000, 8_000, 3_000));
+        assert_eq!(of(40, false), (2_000, 1_000, 0, 500));
+        assert_eq!(of(50_000, false), (8_000, 1_000, 0, 5_000));
+        let at_once = Plan::of(50_000, 0, true);
+        assert_eq!((at_once.told_ms, at_once.open_ms), (0, 0));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_end_of_a_worker_is_noticed() {

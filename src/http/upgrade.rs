@@ -231,13 +231,6 @@ pub(super) fn check(
         );
         return Err(Box::new(error.into_response()));
     }
-    if services.is_draining() {
-        return Err(unavailable(
-            "draining",
-            "The server is shutting down",
-            RetryAfter(1),
-        ));
-    }
     Ok(())
 }
 

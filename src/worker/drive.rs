@@ -13,7 +13,7 @@ use super::aside::Aside;
 use super::channels::Slot;
 use super::connection::{Connection, Flow, Gone, Life};
 use super::event_stream::{EventStream, RETRY_MS, opening};
-use super::mailbox::Load;
+use super::mailbox::{Farewell, Load};
 use super::stream::Stream;
 use super::turn::end_if_said;
 use super::{State, Worker};
@@ -113,6 +113,8 @@ impl Worker {
                 }
                 if *self.draining.borrow() {
                     self.input(&mut state, slot, Input::End(Close::ShuttingDown), now);
+                } else if let Some(Farewell { told_ms, .. }) = state.farewell {
+                    self.input(&mut state, slot, Input::Drain { at_ms: told_ms }, now);
                 }
             }
         }

@@ -34,11 +34,10 @@ pub enum Control {
         /// That it has begun.
         reply: oneshot::Sender<()>,
     },
-    /// Close everything by this monotonic time, spread over it.
-    Drain {
-        /// In milliseconds.
-        until_ms: u64,
-    },
+    /// The node stops: tell everybody.
+    Drain(Farewell),
+    /// Nobody new comes in any more: end with the last socket.
+    Finish,
     /// Name open connections.
     List {
         /// Which.
@@ -59,6 +58,17 @@ pub enum Control {
     Probe(std::sync::mpsc::SyncSender<()>),
     /// Drop everything now.
     Stop,
+}
+
+/// How a node that stops sends its clients away.
+#[derive(Debug, Clone, Copy)]
+pub struct Farewell {
+    /// By when all of them are told, one after the other, in monotonic milliseconds.
+    pub told_ms: u64,
+    /// From when somebody takes those who come back, in monotonic milliseconds.
+    pub back_ms: u64,
+    /// Over how many milliseconds they come.
+    pub spread_ms: u64,
 }
 
 /// Which connections are meant.

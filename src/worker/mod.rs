@@ -49,7 +49,7 @@ use crate::ws::Engine;
 use channels::{Channels, Slot};
 use connection::Connection;
 use delivering::Delivering;
-use mailbox::{Control, Inbound};
+use mailbox::{Control, Farewell, Inbound};
 
 /// What a worker works with.
 pub struct Outfit {
@@ -71,7 +71,7 @@ pub struct Outfit {
 struct Worker {
     outfit: Outfit,
     inbound: Inbound,
-    /// Turns true when the node stops: HTTP connections then end after their request.
+    /// Turns true when nobody new comes in any more: HTTP connections then end after their request.
     draining: watch::Sender<bool>,
     state: RefCell<State>,
 }
@@ -92,6 +92,8 @@ struct State {
     recheck_at_ms: Option<u64>,
     /// When they were looked at last.
     rechecked_ms: u64,
+    /// The node stops.
+    farewell: Option<Farewell>,
     /// Connections whose outbox was full when an event came.
     overflowed: Vec<Slot>,
     /// Who watches; mostly nobody.
@@ -150,6 +152,7 @@ impl Worker {
             deadlines: BinaryHeap::new(),
             recheck_at_ms: None,
             rechecked_ms: 0,
+            farewell: None,
             overflowed: Vec::new(),
             taps: Vec::new(),
             engine: Engine::new(outfit.terms.limits.message_bytes),
@@ -185,7 +188,8 @@ impl Worker {
                         self.watch(tap);
                         let _ = reply.send(());
                     }
-                    Control::Drain { until_ms } => self.drain(until_ms),
+                    Control::Drain(farewell) => self.drain(farewell),
+                    Control::Finish => drop(self.draining.send_replace(true)),
                     // Whoever asked may have given up.
                     Control::List { wanted, reply } => {
                         let _ = reply.send(self.list(&wanted));

@@ -10,12 +10,11 @@ use slab::Slab;
 use super::channels::Slot;
 use super::connection::{Connection, Flow, Flushed, Gone, Life};
 use super::event_stream::Addressed;
+use super::mailbox::Farewell;
 use super::{Next, State, Worker, sight};
-use crate::clock::{Moment, millis};
+use crate::clock::Moment;
 use crate::config::{Limits, Slow};
-use crate::limits::{
-    DRAIN_PER_MS, RECHECK_EVERY_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX, TURN_WRITES_MAX,
-};
+use crate::limits::{RECHECK_EVERY_MS, TURN_BYTES_MAX, TURN_EVENTS_MAX, TURN_WRITES_MAX};
 use crate::protocol::{ChannelKey, Close};
 use crate::session::Input;
 use crate::stopwatch;
@@ -252,33 +251,38 @@ impl Worker {
         }
     }
 
-    /// Plans the end of every connection, spread until `until_ms`.
-    pub(super) fn drain(&self, until_ms: u64) {
+    /// Plans the end of every connection.
+    pub(super) fn drain(&self, farewell: Farewell) {
         let now = self.outfit.services.clock.now();
         let mut state = self.state.borrow_mut();
+        state.farewell = Some(farewell);
         let slots: Vec<Slot> = state
             .connections
             .iter()
             .map(|(slot, _)| slot as Slot)
             .collect();
-        // A part of the grace period is left for the closing handshakes.
-        let most_ms = until_ms.saturating_sub(now.mono_ms) / 10 * 8;
-        let span_ms = (slots.len() as u64 / DRAIN_PER_MS).min(most_ms);
-        let count = slots.len().max(1) as u64;
+        let span_ms = farewell.told_ms.saturating_sub(now.mono_ms);
+        // Between those of the other workers.
+        let workers = self.outfit.router.mailboxes().len();
+        let all = (slots.len() * workers).max(1) as u64;
         for (nth, slot) in slots.into_iter().enumerate() {
-            let at_ms = now.mono_ms + span_ms * nth as u64 / count;
+            let before = (nth * workers + self.outfit.index) as u64;
+            let at_ms = now.mono_ms + span_ms * before / all;
             self.input(&mut state, slot, Input::Drain { at_ms }, now);
         }
-        self.draining.send_replace(true);
-        self.inbound.wake();
     }
 
     /// How long a client should stay away, in milliseconds: spread, so that not all come at once.
     pub(super) fn retry_after_ms(&self, state: &mut State, close: Close) -> u64 {
-        let grace_ms = millis(self.outfit.services.config().server.shutdown_grace);
         match close {
             _ if !close.reconnect() => 0,
-            Close::ShuttingDown => 500 + state.roll(grace_ms.clamp(500, 5_000)),
+            Close::ShuttingDown => {
+                let now_ms = self.outfit.services.clock.now().mono_ms;
+                let (back_ms, spread_ms) = state
+                    .farewell
+                    .map_or((0, 500), |farewell| (farewell.back_ms, farewell.spread_ms));
+                back_ms.saturating_sub(now_ms) + 500 + state.roll(spread_ms)
+            }
             Close::TokenExpired => 0,
             Close::Resync => state.roll(1_000),
             _ => 1_000 + state.roll(2_000),
