@@ -31,21 +31,48 @@ const INTERNAL = [
   ...['phase', 'position', 'stage', 'shut', 'hurry', 'leave', 'enter', 'listen'],
 ];
 
+/**
+ * Short names for these and for private members, the same from build to build. Members of different classes may
+ * have the same one, as long as no file knows both: the fewer names there are, the better they pack.
+ */
+function shortNames() {
+  const files = readdirSync(at('src')).map((file) => readFileSync(at('src', file), 'utf8'));
+  const places = new Map(INTERNAL.map((name) => [name, { everywhere: true, files: new Set() }]));
+  const uses = new Map();
+  files.forEach((text, file) => {
+    for (const [name] of text.matchAll(/(?<![\w'"$])[_a-z]\w*/g)) {
+      if (/^_[a-z]/.test(name) && name !== '_meta' && !places.has(name)) places.set(name, { files: new Set() });
+      if (!places.has(name)) continue;
+      places.get(name).files.add(file);
+      uses.set(name, (uses.get(name) ?? 0) + 1);
+    }
+  });
+  const letters = [...'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ$'];
+  const free = [...letters, ...letters.flatMap((one) => letters.map((two) => one + two))].filter((name) => !/^(as|do|if|in|is|of|on|to|up)$/.test(name));
+  const short = {};
+  const meet = (one, other) => one.everywhere || other.everywhere || [...one.files].some((file) => other.files.has(file));
+  for (const name of [...uses.keys()].sort((a, b) => uses.get(b) - uses.get(a) || (a < b ? -1 : 1))) {
+    const taken = new Set(Object.keys(short).filter((other) => meet(places.get(name), places.get(other))).map((other) => short[other]));
+    short[name] = free.find((one) => !taken.has(one));
+  }
+  return short;
+}
+
 const common = {
   bundle: true,
   minify: true,
   target: 'es2022',
   charset: 'utf8',
   legalComments: 'none',
-  // Private members; the names stay the same from build to build.
   mangleProps: new RegExp(`^(_[a-z].*|${INTERNAL.join('|')})$`),
   reserveProps: /^_meta$/,
+  mangleCache: shortNames(),
   write: false,
   absWorkingDir: here,
   tsconfigRaw: { compilerOptions: { useDefineForClassFields: false } },
 };
 
-const TERSER = { module: true, ecma: 2022, compress: { passes: 3 } };
+const TERSER = { module: true, ecma: 2022, compress: { passes: 3, reduce_funcs: false, lhs_constants: false } };
 
 async function scripts() {
   const one = async (entry, options) => {

@@ -77,6 +77,9 @@ export declare class JWTManager {
 	private _listeners;
 	private _waiting;
 	private _unlock?;
+	/** The application is asked; whether it ever answered. */
+	private _asking?;
+	private _isAsked;
 	/** What localStorage does not take. */
 	private _memory;
 	private constructor();
@@ -114,7 +117,12 @@ export declare class JWTManager {
 	 * token is that nobody asked for here cannot be told but by the two clocks.
 	 */
 	private _session;
+	/** The application's token: asked for once at a time, and not waited for for ever. */
+	private _ask;
 	private _fetch;
+	private get _key();
+	/** At what is stored. */
+	private _look;
 	private _read;
 	private _write;
 }
@@ -198,7 +206,6 @@ export declare class FanfareSocket {
 	on(type: string, handler: Handler): () => void;
 	off(type: string, handler: Handler): void;
 	private _url;
-	private _listen;
 	private _open;
 	/** How to connect: by a WebSocket, unless those do not pass where requests do. */
 	private _way;
@@ -244,7 +251,6 @@ export declare class Notifications {
 	private _heard;
 	/** Counts users: what was asked for an earlier one is not taken. */
 	private _era;
-	private _users;
 	constructor(_socket: FanfareSocket, _jwt?: JWTManager);
 	/** What is known now. */
 	get state(): InboxState;
@@ -252,8 +258,6 @@ export declare class Notifications {
 	onChange(listener: () => void): () => void;
 	/** Follows the user's notifications and loads the newest. */
 	start(): void;
-	/** `start`, and a way to give it up: `stop` when the last one has. */
-	use(): () => void;
 	stop(): void;
 	/** Loads what is shown anew. */
 	reload(): Promise<void>;

@@ -2,7 +2,8 @@
 
 import { FanfareError } from './types.js';
 
-const PATIENCE = 10_000;
+/** For an answer. */
+export const PATIENCE = 10_000;
 
 /** The answer's JSON, or a `FanfareError`; `code` is `offline` if there was no answer. */
 export async function request(

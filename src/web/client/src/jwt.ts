@@ -1,6 +1,6 @@
 // Who is signed in: keeps the tokens, renews them in time, once for all tabs.
 
-import { request } from './api.js';
+import { PATIENCE, request } from './api.js';
 import { claimsOf } from './claims.js';
 import { drive, Listeners } from './drive.js';
 import { onPage } from './page.js';
@@ -16,7 +16,6 @@ export interface JWTOptions {
   getToken?: () => Promise<string | null>;
 }
 
-const KEY = 'fanfare-session';
 /** So long before its end a token is not handed out any more: it has to arrive, too. */
 const ARRIVAL = 1_500;
 /** So long after the lock's owner wrote, other processes of the browser may still read what was there before. */
@@ -41,7 +40,7 @@ export class JWTManager {
           this._run(() => this._core.locked(this._read()));
         });
       // There may be no locks, or none for this page.
-      (async () => navigator.locks.request(KEY, work))().catch(work);
+      (async () => navigator.locks.request(this._key, work))().catch(work);
     },
     fetch: (session) => void this._fetch(session),
     store: (session) => this._write(session),
@@ -54,19 +53,24 @@ export class JWTManager {
   private _listeners = new Listeners<[user: User | null, anew: boolean]>();
   private _waiting: ((renewed: boolean) => void)[] = [];
   private _unlock?: () => void;
+  /** The application is asked; whether it ever answered. */
+  private _asking?: Promise<string | null>;
+  private _isAsked = false;
   /** What localStorage does not take. */
   private _memory: string | null = null;
 
   private constructor() {
-    this._run(() => this._core.stored(this._read()));
+    this._look();
     globalThis.addEventListener?.('storage', ({ key }) => {
-      if ((key ?? KEY) === KEY) this._run(() => this._core.stored(this._read()));
+      if ((key ?? this._key) === this._key) this._look();
     });
     onPage(() => this.hurry());
   }
 
   configure(options: JWTOptions): this {
     Object.assign(this._options, options);
+    // Another server's sessions are other ones.
+    this._look();
     return this;
   }
 
@@ -90,9 +94,13 @@ export class JWTManager {
 
   /** The token, renewed before if it has ended; null if nobody is signed in or it cannot be renewed now. */
   async getToken(): Promise<string | null> {
-    if (!this._core.session) {
-      const token = await this._options.getToken?.();
-      if (token && !this._core.session) this.setToken(token);
+    if (this._options.getToken && !(this._isAsked && this._core.session)) {
+      // Whoever is stored may not be who is signed in to the application by now.
+      const token = await this._ask().catch(() => {});
+      if (token) {
+        this._isAsked = true;
+        this.setToken(token);
+      } else if (token === null) this.forget();
     }
     const { session } = this._core;
     if (session && session.until - Math.min(ARRIVAL, (session.until - session.from) / 8) < Date.now()) await this.refresh(session.token);
@@ -126,15 +134,13 @@ export class JWTManager {
 
   /** Goes on with a token that the application has got itself. */
   setToken(token: string, refreshToken?: string): void {
-    const session = this._session({ token, refreshToken });
-    this._run(() => this._core.signedIn(session));
+    this._run(() => this._core.signedIn(this._session({ token, refreshToken })));
   }
 
   /** Whether the server takes the token. */
   async verify(token = this._core.session?.token): Promise<boolean> {
-    if (!token) return false;
     try {
-      return !!(await request('GET', `${this.baseUrl}/api/auth/wallet`, token)).valid;
+      return !!token && (await request('GET', `${this.baseUrl}/api/auth/wallet`, token)).valid;
     } catch (error) {
       if ((error as FanfareError).status === 401) return false;
       throw error;
@@ -178,41 +184,63 @@ export class JWTManager {
     return { token, refreshToken, user: user ?? { id: userId ?? sub, wallet, nickname }, from, until };
   }
 
-  private async _fetch({ refreshToken, user }: Session): Promise<void> {
+  /** The application's token: asked for once at a time, and not waited for for ever. */
+  private _ask(): Promise<string | null> {
+    return (this._asking ??= Promise.race([
+      (async () => this._options.getToken!())(),
+      new Promise<never>((_, fail) => setTimeout(fail, PATIENCE)),
+    ]).finally(() => (this._asking = undefined)));
+  }
+
+  private async _fetch({ refreshToken, user, until }: Session): Promise<void> {
     const from = Date.now();
     let final = false;
     try {
       let answer;
-      if (this._options.getToken) answer = { token: await this._options.getToken() };
-      else if (refreshToken) {
+      if (this._options.getToken) {
+        answer = { token: await this._ask() };
         final = true;
-        answer = await this._post('refresh', { refreshToken });
-      } else answer = await this._post('wallet', { wallet: user.wallet });
-      if (!answer.token) throw (final = true);
-      const session = this._session({ user, refreshToken, ...answer }, from);
+      } else {
+        // Without a refresh token it is good until its end, whatever is said to its wallet.
+        final = !!refreshToken || until < from;
+        if (refreshToken) answer = await this._post('refresh', { refreshToken });
+        else if (user.wallet) answer = await this._post('wallet', { wallet: user.wallet });
+      }
+      if (!answer?.token) throw true;
+      const session = this._session({ refreshToken, ...answer }, from);
       this._run(() => this._core.renewed(session, this._read()));
     } catch (error) {
-      const { status = 0 } = error as FanfareError;
+      const status = (error as FanfareError | undefined)?.status;
       const refused = final && (error === true || status === 400 || status === 401);
       this._run((now) => this._core.failed(now, refused, this._read()));
     }
   }
 
+  private get _key(): string {
+    return `fanfare-session${this.baseUrl}`;
+  }
+
+  /** At what is stored. */
+  private _look(): void {
+    this._run(() => this._core.stored(this._read()));
+  }
+
   private _read(): Session | null {
     try {
-      return JSON.parse(this._memory ?? localStorage.getItem(KEY)!);
+      const session = JSON.parse(this._memory ?? localStorage.getItem(this._key)!);
+      if (session.user.id) return session;
     } catch {
       // Not there, not allowed, or none of ours.
-      return null;
     }
+    return null;
   }
 
   private _write(session: Session | null): void {
     const text = session && JSON.stringify(session);
     this._memory = null;
     try {
-      if (text) localStorage.setItem(KEY, text);
-      else localStorage.removeItem(KEY);
+      if (text) localStorage.setItem(this._key, text);
+      else localStorage.removeItem(this._key);
     } catch {
       // Then this tab alone knows.
       this._memory = text;

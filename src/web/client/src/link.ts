@@ -153,7 +153,8 @@ export class Link {
 
   /** Whoever was signed in is not any more. */
   signedOut(reason = 'signed out'): void {
-    if (this.phase !== 'idle') this._end('idle', 1000, reason);
+    if (this.phase === 'idle') this._refuse(reason);
+    else this._end('idle', 1000, reason);
   }
 
   /** Nobody is signed in: `token` will tell when somebody is. */
@@ -317,6 +318,7 @@ export class Link {
   }
 
   private _open(now: number): void {
+    this._bye = undefined;
     this._until = now + OPEN_PATIENCE;
     this._phase('opening');
     this._do('open', this._isStale);
@@ -326,10 +328,15 @@ export class Link {
     this._do('close');
     this._drop();
     const error = { code: 'stopped', message: reason };
-    for (const { command } of this._queue.splice(0)) this._fail(command, 'stopped', reason);
+    this._refuse(reason);
     for (const member of this._each()) this._answer(member, undefined, error);
     this._do('report', 'closed', { code, reason });
     this._phase(phase);
+  }
+
+  /** What waits is not sent. */
+  private _refuse(reason: string): void {
+    for (const { command } of this._queue.splice(0)) this._fail(command, 'stopped', reason);
   }
 
   private _lost(now: number, probed: boolean): void {
@@ -354,7 +361,7 @@ export class Link {
 
   private _greeted(frame: Frame, now: number): void {
     const { userId } = frame.data;
-    if (!this._on || this.phase === 'stopped') return;
+    if (!this.isTrying) return;
     // Another tab has connected anew for all of them.
     if (this.phase === 'open') this._drop();
     this._refusals = 0;

@@ -23,7 +23,6 @@ export class Notifications {
   private _heard = 0;
   /** Counts users: what was asked for an earlier one is not taken. */
   private _era = 0;
-  private _users = 0;
 
   constructor(
     private _socket: FanfareSocket,
@@ -62,15 +61,6 @@ export class Notifications {
     );
     this._subscription = this._socket.subscribe('notifications', (frame) => this._hear(frame));
     if (this._jwt.user) void this.reload();
-  }
-
-  /** `start`, and a way to give it up: `stop` when the last one has. */
-  use(): () => void {
-    this._users++;
-    this.start();
-    return () => {
-      if (!--this._users) this.stop();
-    };
   }
 
   stop(): void {
@@ -154,12 +144,16 @@ export class Notifications {
   /** The answer, unless somebody else has signed in meanwhile. */
   private async _ask(method: string, rest: string, body?: unknown): Promise<any> {
     const { _era: era, _jwt: jwt } = this;
-    const token = await jwt.getToken();
-    const ask = (token: string | null) => request(method, `${jwt.baseUrl}/api/user/notifications${rest}`, token, body);
-    const answer = await ask(token).catch(async (error) => {
+    let token: string | null;
+    const ask = async () => {
+      token = await jwt.getToken();
+      // Nothing is done to what is another one's.
+      return era === this._era && request(method, `${jwt.baseUrl}/api/user/notifications${rest}`, token, body);
+    };
+    const answer = await ask().catch(async (error) => {
       // The server knows more of this token than the clock here: once, with another.
       if (error.status !== 401 || !token || !(await jwt.refresh(token))) throw error;
-      return ask(await jwt.getToken());
+      return ask();
     });
     return era === this._era ? answer : null;
   }

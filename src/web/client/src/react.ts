@@ -4,9 +4,24 @@
 import { useEffect, useRef, useSyncExternalStore } from 'react';
 import { EMPTY, type Channel, type FanfareSocket, type Frame, type InboxState, type Notifications, type Phase } from './index.js';
 
+/** Components that follow them. */
+const followers = new WeakMap<Notifications, number>();
+
+function count(notifications: Notifications, change: number): number {
+  const number = (followers.get(notifications) ?? 0) + change;
+  followers.set(notifications, number);
+  return number;
+}
+
 /** The user's notifications, followed while a component uses them. */
 export function useNotifications(notifications: Notifications): InboxState {
-  useEffect(() => notifications.use(), [notifications]);
+  useEffect(() => {
+    count(notifications, 1);
+    notifications.start();
+    return () => {
+      if (!count(notifications, -1)) notifications.stop();
+    };
+  }, [notifications]);
   return useSyncExternalStore(
     (listener) => notifications.onChange(listener),
     () => notifications.state,

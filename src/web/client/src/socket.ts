@@ -83,6 +83,20 @@ export class FanfareSocket {
       isTrying: () => this._link.isTrying,
     });
     this._link.leads = this._tabs.leads;
+    let last = this._jwt.user?.id;
+    this._jwt.onChange((user, anew) => {
+      const id = user?.id;
+      // What was asked as somebody is not sent as somebody else, by no tab.
+      if (last && id !== last) this._run(() => this._link.signedOut());
+      last = id ?? last;
+      if (!this._off) return;
+      this._tabs.enter();
+      if (id) void this._jwt.getToken().then((token) => {
+        if (!token || token === this._used) return;
+        if (this._link.phase === 'open') this._used = token;
+        this._run((now) => this._link.token(token, now, anew));
+      });
+    });
   }
 
   /** `idle`, `waiting` (for the next attempt), `opening`, `open` or `stopped` (the server wants no more of this client). */
@@ -101,7 +115,18 @@ export class FanfareSocket {
 
   /** Connects, and stays connected until `disconnect`; needs somebody signed in, and waits for that. */
   connect(): void {
-    this._off ??= this._listen();
+    this._off ??= onPage(
+      () => this._run((now) => this._link.wake(now)),
+      // A page that sleeps must not keep the others from the socket.
+      () => this._tabs.leave(),
+      () => {
+        this._tabs.enter();
+        this._run((now) => {
+          this._link.wake(now);
+          this._link.moved(now, this._tabs.leads);
+        });
+      },
+    );
     this._tabs.enter();
     this._run((now) => this._link.connect(now));
   }
@@ -187,48 +212,18 @@ export class FanfareSocket {
     return `${base.replace(/^http/, 'ws')}/ws`;
   }
 
-  private _listen(): () => void {
-    // A page that sleeps must not keep the others from the socket.
-    const sleep = () => this._tabs.leave();
-    const rise = () => {
-      this._tabs.enter();
-      this._run((now) => this._link.wake(now));
-      this._run((now) => this._link.moved(now, this._tabs.leads));
-    };
-    const page = onPage(() => this._run((now) => this._link.wake(now)), sleep, rise);
-    let who = this._jwt.user?.id;
-    const user = this._jwt.onChange((user, anew) => {
-      if (who !== user?.id) {
-        // What was asked as somebody is not sent as somebody else, by no tab.
-        if (who) this._run(() => this._link.signedOut());
-        who = user?.id;
-        this._tabs.leave();
-        this._tabs.enter();
-      }
-      if (user) void this._jwt.getToken().then((token) => {
-        if (!token || token === this._used) return;
-        if (this._link.phase === 'open') this._used = token;
-        this._run((now) => this._link.token(token, now, anew));
-      });
-    });
-    return () => {
-      page();
-      user();
-    };
-  }
-
   private async _open(fresh: boolean, opening: number): Promise<void> {
-    if (!this._tabs.leads) return this._tabs.hello();
-    const { _jwt: jwt } = this;
-    const renewed = !fresh || (await jwt.refresh(this._used));
+    const { _jwt: jwt, _tabs: tabs } = this;
+    const renewed = !fresh || !tabs.leads || (await jwt.refresh(this._used));
     const token = renewed ? await jwt.getToken() : null;
-    const wire = token && (await this._way(token));
-    if (opening !== this._opening || !this._tabs.leads) return;
-    if (wire) {
+    const wire = token && tabs.leads && (await this._way(token));
+    if (opening !== this._opening) return;
+    if (!jwt.user) this._run(() => this._link.noToken());
+    else if (!tabs.leads) tabs.hello();
+    else if (wire) {
       this._used = token!;
-      this._tabs.open(wire);
-    } else if (jwt.user) throw new FanfareError('offline');
-    else this._run(() => this._link.noToken());
+      tabs.open(wire);
+    } else throw new FanfareError('offline');
   }
 
   /** How to connect: by a WebSocket, unless those do not pass where requests do. */

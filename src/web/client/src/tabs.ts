@@ -37,7 +37,7 @@ export class Tabs {
   /** Attempts in which no WebSocket said anything, since one did. */
   shut = 0;
   private _me = `fanfare-tab-${Math.random()}`;
-  private _group!: string;
+  private _group?: string;
   private _hub = new Hub();
   private _wire?: Pick<Wire, 'send' | 'close'>;
   private _channel?: BroadcastChannel;
@@ -62,10 +62,12 @@ export class Tabs {
     }
   }
 
-  /** Takes part from now on. */
+  /** Takes part from now on, in the group that it is of by now. */
   enter(): void {
+    const group = this._name();
+    if (this._channel && group !== this._group) this.leave();
     if (this.leads || this._channel) return;
-    this._channel = new BroadcastChannel(this._group = this._name());
+    this._channel = new BroadcastChannel((this._group = group));
     this._channel.onmessage = ({ data }) => this._hear(data);
     // Held for as long as this tab lives: so the others know when it does not.
     this._life ??= navigator.locks.request(this._me, () => new Promise<void>(() => {}));
@@ -165,7 +167,7 @@ export class Tabs {
         this._owner.moved();
       });
     navigator.locks
-      .request(this._group, steal ? { steal } : { signal: seeking.signal }, hold)
+      .request(this._group!, steal ? { steal } : { signal: seeking.signal }, hold)
       // Given up, or taken by another tab.
       .catch(() => {})
       .then(() => {

@@ -38,7 +38,10 @@ export class FakeServer {
   streams = 0;
   /** `limits.commands_per_second`. */
   pace = Infinity;
-  /** What clients have published, and as whom. */
+  /** `auth.wallet_proof`, and how often a wallet came. */
+  wantsProof = false;
+  signIns = 0;
+  /** What clients have published or asked for, and as whom. */
   said: { user: string; event: any }[] = [];
   private issued = 0;
 
@@ -59,7 +62,18 @@ export class FakeServer {
 
   fetch(method: string, path: string, token: string | null, body: any): { status: number; body: any } | null {
     if (this.isDown) return null;
-    if (path === '/api/auth/wallet' && method === 'POST') return { status: 200, body: this.issue(body.wallet.slice(2)) };
+    if (path === '/api/auth/wallet' && method === 'POST') {
+      this.signIns++;
+      if (this.wantsProof) return { status: 401, body: { error: 'Wallet signature required', code: 'signature_required' } };
+      return { status: 200, body: this.issue(body.wallet.slice(2)) };
+    }
+    if (path === '/api/user/notifications') {
+      if (!token) return { status: 401, body: { error: 'Authentication required', code: 'unauthorized' } };
+      const { userId, exp, jti } = this.claims(token);
+      if (exp * 1_000 <= this.world.now || this.revoked.has(jti)) return { status: 401, body: { error: 'Token expired', code: 'token_expired' } };
+      if (method === 'PATCH') this.said.push({ user: userId, event: { n: Number(body.notificationId) } });
+      return { status: 200, body: { notifications: [], unreadCount: 0, nextCursor: null } };
+    }
     if (path === '/api/auth/wallet') {
       const { userId, exp } = this.claims(token!);
       return exp * 1_000 > this.world.now ? { status: 200, body: { valid: true, userId } } : { status: 401, body: { error: 'Token expired', code: 'token_expired' } };

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { JWTManager } from '../src/jwt.js';
+import { Notifications } from '../src/notifications.js';
 import { FanfareSocket } from '../src/socket.js';
 import { FakeServer } from './server.js';
 import { World, type Tab } from './world.js';
@@ -16,6 +17,9 @@ const USERS = ['ann', 'bob'];
 class Page {
   jwt: JWTManager = new (JWTManager as any)();
   socket = new FanfareSocket({ jwt: this.jwt });
+  inbox = new Notifications(this.socket, this.jwt);
+  /** Who is signed in, or was last. */
+  who?: string;
   /** Events that were somebody else's. */
   mixedUp: string[] = [];
   heard = 0;
@@ -28,6 +32,8 @@ class Page {
       this.last = _meta.channel;
       if (_meta.channel !== `notifications_${this.user}`) this.mixedUp.push(`${this.user} was shown ${_meta.channel}`);
     });
+    this.who = this.user;
+    this.jwt.onChange((user) => (this.who = user?.id ?? this.who));
     this.socket.connect();
   }
 
@@ -50,12 +56,13 @@ async function run(seed: number) {
   };
   const living = () => pages.filter(({ tab }) => !tab.isDead);
   const within = (page: Page, work: () => unknown) => world.run(page.tab, work);
-  /** By their numbers: who was signed in when it was published. */
+  /** By their numbers: whose it was. */
   const said: (string | undefined)[] = [];
   const say = (page: Page) =>
     within(page, () => {
-      const n = said.push(page.user) - 1;
-      page.socket.publish('post_1', { type: 'said', n }).catch(() => {});
+      const n = said.push(page.who) - 1;
+      const done = random() < 0.7 ? page.socket.publish('post_1', { type: 'said', n }) : page.inbox.markRead(`${n}`);
+      done.catch(() => {});
     });
   const enter = (page: Page, user: string) =>
     within(page, () => {
@@ -75,8 +82,14 @@ async function run(seed: number) {
       enter(one, pick(USERS));
       if (random() < 0.5) say(one);
     } else if (dice < 0.78) within(one, () => void one.jwt.logout());
-    else if (dice < 0.83) for (const socket of [...server.sockets.keys()]) server.cut(socket);
-    else if (dice < 0.86) {
+    else if (dice < 0.8) {
+      // Away for a moment, or sent away.
+      if (random() < 0.5) within(one, () => one.socket.disconnect());
+      else for (const socket of [...server.sockets.keys()]) server.close(socket, 4300, 'revoked', false, 0);
+      say(one);
+    } else if (dice < 0.83) within(one, () => one.socket.connect());
+    else if (dice < 0.85) for (const socket of [...server.sockets.keys()]) server.cut(socket);
+    else if (dice < 0.87) {
       server.isDown = true;
       for (const socket of [...server.sockets.keys()]) server.cut(socket);
     } else if (dice < 0.92) server.isDown = false;
@@ -88,6 +101,7 @@ async function run(seed: number) {
   await world.pass(1_000);
   const user = pick(USERS);
   enter(pick(living()), user);
+  for (const page of living()) within(page, () => page.socket.connect());
   await world.pass(60_000);
   server.publish(`notifications_${user}`, { type: 'notification' });
   await world.pass(5_000);
