@@ -15,6 +15,8 @@ const $ = (id) => document.getElementById(id);
 /** Samples as objects, oldest first; `next` is the number of the one to ask for. */
 let samples = [];
 let next = 0;
+/** The last figures, and when they came. */
+let figures;
 let token = sessionStorage.getItem(KEY) ?? '';
 let timer;
 
@@ -22,6 +24,7 @@ let timer;
 
 const count = (value) => Math.round(value).toLocaleString('en-GB');
 const several = (number, what) => `${count(number)} ${what}${number === 1 ? '' : 's'}`;
+const clock = (at) => new Date(at).toLocaleTimeString('en-GB');
 const rate = (value) => (value < 10 ? value.toFixed(1) : count(value));
 const percent = (value) => `${value.toFixed(value < 10 ? 1 : 0)} %`;
 function bytes(value) {
@@ -31,6 +34,7 @@ function bytes(value) {
   return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 function micros(value) {
+  if (value >= 1_000_000) return `${(value / 1_000_000).toFixed(1)} s`;
   return value < 1_000 ? `${Math.round(value)} µs` : `${(value / 1_000).toFixed(value < 10_000 ? 1 : 0)} ms`;
 }
 
@@ -51,7 +55,7 @@ const CHARTS = [
   { title: 'Authentication failures a minute', format: rate, series: [['refused', perSecond('authFailuresTotal', 60)], ['server faults', perSecond('errorsTotal', 60)]] },
   { title: 'Queues', format: count, series: [['events before workers', level('queuedEvents')], ['writes before the store', level('queuedWrites')]] },
   { title: 'Answers of Redis', format: micros, needs: 'redis', series: [['p50', measured('redisP50')], ['p99', measured('redisP99')]] },
-  { title: 'Store', format: bytes, base: 1024, series: [['used', level('storeBytes')]] },
+  { title: 'Store', format: bytes, without: 'redis', base: 1024, series: [['used', level('storeBytes')]] },
   { title: 'Memory', format: bytes, base: 1024, series: [['resident', level('residentBytes')]] },
   { title: 'CPU, of one core', format: percent, series: [['user and system', perSecond('cpuMillisecondsTotal', 0.1)]] },
 ];
@@ -90,21 +94,22 @@ function drawing(name, attributes) {
 
 for (const chart of CHARTS) {
   chart.now = element('div', { className: 'now' });
+  chart.moment = element('time');
   chart.svg = drawing('svg', { viewBox: '0 0 720 100', preserveAspectRatio: 'none', role: 'img' });
-  chart.top = element('span', { className: 'top' });
+  chart.top = element('span', { className: 'top', ariaHidden: 'true' });
   chart.lines = chart.series.map(() => drawing('path', { class: 'series' }));
   chart.cross = drawing('line', { class: 'cross', y1: 0, y2: 100 });
   for (const y of [0, 50, 100]) chart.svg.append(drawing('line', { class: 'grid', x1: 0, x2: 720, y1: y, y2: y }));
   chart.svg.append(...chart.lines, chart.cross);
   chart.times = ['', '', 'now'].map((textContent) => element('span', { textContent }));
-  const times = element('div', { className: 'times' }, ...chart.times);
+  const times = element('div', { className: 'times', ariaHidden: 'true' }, ...chart.times);
   const plot = element('div', { className: 'plot' }, chart.svg, chart.top);
   plot.onpointermove = (event) => {
     const box = chart.svg.getBoundingClientRect();
     point(chart, Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)));
   };
   plot.onpointerleave = () => show(chart, chart.values?.length - 1);
-  chart.article = element('article', { hidden: !!chart.needs }, element('h2', { textContent: chart.title }), chart.now, plot, times);
+  chart.article = element('article', { hidden: !!chart.needs }, element('h2', {}, chart.title, ' ', chart.moment), chart.now, plot, times);
   $('charts').append(chart.article);
 }
 
@@ -117,16 +122,14 @@ const lists = TABLES.map(([title]) => {
 /** The values of one moment, and when that was unless it is the last. */
 function show(chart, index) {
   const values = chart.values?.[index];
-  const spans = chart.series.map(([name], n) => {
-    const value = values?.of[n];
-    return element('span', {}, element('b', { textContent: value == null ? '–' : chart.format(value) }), name);
-  });
-  chart.now.replaceChildren(...spans);
-  if (values && index < chart.values.length - 1) {
-    spans[spans.length - 1].append(`, ${new Date(values.at).toLocaleTimeString('en-GB')}`);
-  } else {
-    chart.svg.setAttribute('aria-label', `${chart.title}: ${spans.map((span) => span.textContent).join(', ')}`);
-  }
+  const told = chart.series.map(([name], n) => [name, values?.of[n] == null ? null : chart.format(values.of[n])]);
+  // The spaces are for those who hear it or copy it.
+  chart.now.replaceChildren(...told.flatMap(([name, value]) => [element('span', {}, element('b', { textContent: value ?? '–' }), ' ', name), ' ']));
+  const isLast = !values || index === chart.values.length - 1;
+  chart.moment.textContent = isLast ? '' : clock(values.at);
+  if (!isLast) return;
+  const words = told.map(([name, value]) => (value === null ? `${name} not measured` : `${value} ${name}`));
+  chart.svg.setAttribute('aria-label', `${chart.title}, ${chart.times[2].textContent}: ${words.join(', ')}`);
 }
 
 /** `where` from 0 (the left end) to 1 (now). */
@@ -158,52 +161,52 @@ function draw(chart) {
   chart.span = minutes * 60_000;
   chart.times[0].textContent = `−${minutes} min`;
   chart.times[1].textContent = `−${minutes / 2} min`;
+  chart.times[2].textContent = isStale() ? `at ${clock(chart.end)}` : 'now';
   chart.values = samples.map((now, n) => ({ at: now.at, of: chart.series.map(([, value]) => value(now, samples[n - 1])) }));
   const top = roof(Math.max(0, ...chart.values.flatMap(({ of }) => of)), chart.base);
   chart.top.textContent = chart.format(top);
   chart.lines.forEach((line, n) => {
-    let path = '';
-    for (const { at, of } of chart.values) {
-      if (of[n] == null) continue;
-      const x = 720 * (1 - (chart.end - at) / chart.span);
-      path += `${path ? 'L' : 'M'}${x.toFixed(1)} ${(100 - (100 * of[n]) / top).toFixed(1)}`;
-    }
-    line.setAttribute('d', path);
+    const points = chart.values
+      .filter(({ of }) => of[n] != null)
+      .map(({ at, of }) => `${(720 * (1 - (chart.end - at) / chart.span)).toFixed(1)} ${(100 - (100 * of[n]) / top).toFixed(1)}`);
+    const isPoint = points.length === 1;
+    line.classList.toggle('point', isPoint);
+    line.setAttribute('d', points.length ? `M${points.join('L')}${isPoint ? 'h0' : ''}` : '');
   });
   show(chart, chart.values.length - 1);
 }
 
-function fill(list, counts) {
+function fill(list, title, counts) {
   const entries = Object.entries(counts ?? {}).sort((a, b) => b[1] - a[1]);
   if (!entries.length) {
     list.replaceChildren(element('p', { className: 'none', textContent: 'none' }));
     return;
   }
-  const rows = entries.slice(0, ROWS).map(([name, number]) =>
-    element('tr', {}, element('td', { textContent: name, title: name }), element('td', { textContent: count(number) })),
-  );
+  const rows = entries.slice(0, ROWS).map(([name, number]) => [name, count(number)]);
   const more = entries.length - rows.length;
   const rest = more > 0 ? [element('p', { className: 'none', textContent: `and ${count(more)} more` })] : [];
-  list.replaceChildren(element('table', {}, element('tbody', {}, ...rows)), ...rest);
+  list.replaceChildren(table(title, rows), ...rest);
 }
 
-function fillRows(list, rows) {
-  const cells = ([name, value]) => element('tr', {}, element('td', { textContent: name, title: name }), element('td', { textContent: value, title: value }));
-  list.replaceChildren(element('table', {}, element('tbody', {}, ...rows.map(cells))));
+function table(title, rows) {
+  const cells = ([name, value]) => element('tr', {}, head(name), element('td', { textContent: value, title: value }));
+  return element('table', { ariaLabel: title }, element('tbody', {}, ...rows.map(cells)));
 }
+
+const head = (name) => element('th', { scope: 'row', textContent: name, title: name });
 
 /** The Redis in detail, if there is one. */
 function describeRedis({ server }) {
   const { redis } = server;
   $('redis').hidden = !redis;
-  for (const chart of CHARTS) if (chart.needs) chart.article.hidden = !server[chart.needs];
+  for (const { article, needs, without } of CHARTS) article.hidden = !!(needs && !server[needs]) || !!(without && server[without]);
   if (!redis) return;
   const servers = redis.servers.flatMap((one) => [
     [one.server, one.role],
     ['memory', bytes(one.usedBytes) + (one.maxBytes ? ` of ${bytes(one.maxBytes)}` : ', no limit')],
     ['evicted keys', count(one.evictedKeys)],
   ]);
-  fillRows($('redis-rows'), [...REDIS.map(([name, value]) => [name, value(server)]), ...servers]);
+  $('redis-rows').replaceChildren(table('Redis', [...REDIS.map(([name, value]) => [name, value(server)]), ...servers]));
 }
 
 function describe(stats) {
@@ -212,16 +215,35 @@ function describe(stats) {
   const states = [
     ['broker', server.broker.state, server.broker.reason],
     ['store', server.store.state, server.store.reason],
-  ].map(([name, state, reason]) => [`${name} ${state}${reason ? `: ${reason}` : ''}`, state === 'up']);
-  if (server.draining) states.push(['draining', false]);
-  for (const alert of server.alerts) states.push([`alert: ${alert.replaceAll('_', ' ')}`, false]);
-  $('states').replaceChildren(
-    ...states.map(([textContent, isGood]) => {
-      const item = element('li', { textContent });
-      item.dataset.state = isGood ? 'good' : 'bad';
-      return item;
-    }),
-  );
+  ].map(([name, state, reason]) => [`${name} ${state}${reason ? `: ${reason}` : ''}`, { up: 'good', unknown: 'unknown' }[state] ?? 'bad']);
+  if (server.draining) states.push(['draining', 'bad']);
+  for (const alert of server.alerts) states.push([`alert: ${alert.replaceAll('_', ' ')}`, 'bad']);
+  const items = states.map(([textContent, state]) => {
+    const item = element('li', { textContent });
+    item.dataset.state = state;
+    return item;
+  });
+  // It is read out whenever it is written: only if there is something new.
+  if ($('states').textContent !== items.map((item) => item.textContent).join('')) $('states').replaceChildren(element('ul', { ariaLabel: 'State' }, ...items));
+}
+
+/** The figures without what only an answer can tell: how it is now. */
+function withoutState({ server, ...rest }) {
+  return { ...rest, server: { ...server, broker: { state: 'unknown' }, store: { state: 'unknown' }, draining: false, alerts: [] } };
+}
+
+const isStale = () => 'stale' in document.body.dataset;
+
+/** Draws what is known; `isNow` if the server has just told it. */
+function showAll(isNow) {
+  if (isNow) delete document.body.dataset.stale;
+  else document.body.dataset.stale = '';
+  const stats = isNow ? figures.stats : withoutState(figures.stats);
+  describe(stats);
+  describeRedis(stats);
+  CHARTS.forEach(draw);
+  TABLES.forEach(([title, counts], n) => fill(lists[n], title, counts(stats)));
+  $('updated').textContent = `as of ${clock(figures.at)}`;
 }
 
 // ---- who is connected: asked when somebody wants to know, not every five seconds
@@ -244,18 +266,28 @@ async function list(after) {
   try {
     const { connections, next } = await ask(`/connections?${query}`);
     if (mine !== following) return;
-    const cells = ({ userId, address, connectedAt, transport, channels, connectionId }) =>
-      [userId, address, new Date(connectedAt).toLocaleString('en-GB'), transport, count(channels), connectionId].map((textContent) => element('td', { textContent, title: textContent }));
+    const cells = ({ userId, address, connectedAt, transport, channels, connectionId }) => [
+      head(userId),
+      ...[address, new Date(connectedAt).toLocaleString('en-GB'), transport, count(channels), connectionId].map((textContent) => element('td', { textContent, title: textContent })),
+    ];
     const rows = connections.map((one) => element('tr', {}, ...cells(one)));
     if (after) $('roster-rows').append(...rows);
     else $('roster-rows').replaceChildren(...rows);
     const shown = $('roster-rows').children.length;
+    // The button goes: who pressed it goes on with what it brought.
+    if (!next && document.activeElement === $('roster-more')) {
+      if (rows[0]) rows[0].tabIndex = -1;
+      (rows[0] ?? $('roster-table')).focus();
+    }
     told(shown ? `${count(shown)} shown${next ? '' : ', no more'}` : 'Nobody fits.');
     $('roster-table').hidden = !shown;
     $('roster-more').hidden = !next;
     $('roster-more').onclick = () => void list(next);
   } catch (error) {
-    if (mine === following) told(error.message);
+    if (mine !== following) return;
+    told(error.message);
+    // What is there answers another question.
+    if (!after) for (const id of ['roster-table', 'roster-more']) $(id).hidden = true;
   }
 }
 
@@ -267,18 +299,22 @@ $('roster-filter').onsubmit = (event) => {
 
 // ---- asking
 
+function fail() {
+  throw new Error('The server cannot be reached.');
+}
+
 async function ask(path) {
   const answer = await fetch(path, {
     cache: 'no-store',
     headers: token ? { Authorization: `Bearer ${token}` } : {},
     signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
-  });
+  }).catch(fail);
   if (answer.status === 401) throw Object.assign(new Error('The token is missing or wrong.'), { isToken: true });
   if (!answer.ok) {
     const { error } = await answer.json().catch(() => ({}));
     throw new Error(error ? `${error}.` : `${path} was answered ${answer.status}.`);
   }
-  return answer.json();
+  return answer.json().catch(fail);
 }
 
 async function update() {
@@ -292,18 +328,22 @@ async function update() {
     samples = [...samples, ...fresh].slice(-HOUR_MS / hour.intervalMs);
     next = hour.next;
     pause = hour.intervalMs;
-    describe(stats);
-    describeRedis(stats);
-    CHARTS.forEach(draw);
-    TABLES.forEach(([, counts], n) => fill(lists[n], counts(stats)));
-    $('updated').textContent = `as of ${new Date().toLocaleTimeString('en-GB')}`;
+    figures = { stats, at: Date.now() };
+    showAll(true);
     $('notice').hidden = true;
     $('entry').hidden = true;
+    // A link cannot bring the token along.
+    $('raw').hidden = !!token;
   } catch (error) {
-    $('notice').textContent = error.isToken || error.message.endsWith('.') ? error.message : 'The server cannot be reached; trying again.';
+    if (figures) showAll(false);
+    const from = figures ? ` What is shown is from ${clock(figures.at)}.` : '';
+    const text = error.isToken ? error.message : `${error.message} Trying again.${from}`;
+    // It is read out whenever it is written.
+    if ($('notice').textContent !== text || $('notice').hidden) $('notice').textContent = text;
     $('notice').hidden = false;
     if (error.isToken) {
       $('entry').hidden = false;
+      $('raw').hidden = true;
       $('notice').hidden = !token;
       $('token').focus();
       return;

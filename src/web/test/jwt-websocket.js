@@ -10,15 +10,20 @@ const jwt = JWTManager.getInstance();
 // Of its own: what is in the log is what this page does.
 const socket = new FanfareSocket({ shared: false });
 const inbox = new Notifications(socket);
-/** Wanted channels: name -> { subscription, item, count }. */
+/** Wanted channels: key -> { subscription, item, count }. */
 const wanted = new Map();
 
 // ---- notices
 
 function complain(error) {
-  const { message, status, code } = error;
+  const { message, status, code, field } = error;
   const text = status ? `${message} (${status})` : code ? `${message} (${code})` : String(message ?? error);
   log('error', text);
+  if (field) {
+    $(field).setAttribute('aria-invalid', 'true');
+    $(`${field}-wrong`).textContent = text;
+    return;
+  }
   $('notice').textContent = text;
   $('notice').hidden = false;
 }
@@ -37,8 +42,100 @@ const on = (id, type, work) =>
       await work();
     } catch (error) {
       complain(error);
+      // After a change somebody has left the field already: that is theirs to decide.
+      if (error.field && type !== 'change') $(error.field).focus();
     }
   });
+
+// ---- fields: a mistake in one is told beside it until it is mended
+
+const mistake = (field, message) => Object.assign(new Error(message), { field });
+
+/** What the text of a field says; each throws a mistake. */
+const read = {
+  channel() {
+    const text = $('channel').value.trim();
+    const expected = 'expected a key such as post_42, or an object such as {"type":"post","postId":"42"}.';
+    if (!text) throw mistake('channel', `Channel: nothing there; ${expected}`);
+    if (!text.startsWith('{')) return text;
+    const channel = parsed('channel', text, `Channel: not JSON; ${expected}`);
+    if (!channel.type || !(channel.id ?? channel.userId ?? channel.postId)) throw mistake('channel', `Channel: an object without a type or an id; ${expected}`);
+    return channel;
+  },
+  event() {
+    const expected = 'expected an object with a type, such as {"type":"post_liked","likes":7}.';
+    const event = parsed('event', $('event').value, `Event: not JSON; ${expected}`);
+    if (typeof event?.type !== 'string') throw mistake('event', `Event: JSON without a type; ${expected}`);
+    return event;
+  },
+  token() {
+    try {
+      return decoded($('token').value.trim());
+    } catch {
+      throw mistake('token', `Token: not a token; ${TOKEN_FORM}`);
+    }
+  },
+};
+
+function parsed(field, text, message) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw mistake(field, message);
+  }
+}
+
+function mend(field) {
+  if (!$(field).hasAttribute('aria-invalid')) return;
+  try {
+    // No token at all is not a wrong one.
+    if (field !== 'token' || $('token').value.trim()) read[field]();
+  } catch {
+    return;
+  }
+  $(field).removeAttribute('aria-invalid');
+  $(`${field}-wrong`).textContent = '';
+}
+
+for (const field of Object.keys(read)) $(field).addEventListener('input', () => mend(field));
+
+// ---- focus: a button that its own press disables or removes leaves it to a neighbour
+
+/** What somebody used last: after a press on nothing, nothing. */
+let held = null;
+const hold = ({ target }) => (held = target.closest('button, input, textarea, summary, [tabindex]'));
+document.addEventListener('focusin', hold);
+document.addEventListener('pointerdown', hold);
+
+const isUsable = (element) => element.isConnected && !element.disabled && !element.closest('[hidden]');
+
+/** The same button of the next row, else the nearest one in the row of buttons, else in the section, else that. */
+function neighbour(records) {
+  let from = held;
+  if (!held.isConnected) {
+    const removal = records.find(({ removedNodes }) => [...removedNodes].some((node) => node.contains(held)));
+    if (!removal) return null;
+    const buttons = (row) => [...row.querySelectorAll('button')];
+    const nth = buttons(held.closest('li')).indexOf(held);
+    const rows = [removal.nextSibling, removal.previousSibling, ...removal.target.children];
+    const same = rows.filter((row) => row?.isConnected).map((row) => buttons(row)[nth]);
+    if (same.length) return same[0];
+    from = removal.target;
+  }
+  const section = from.closest('section');
+  for (const group of [from.closest('.row') ?? section, section]) {
+    const buttons = [...group.querySelectorAll('button')].filter(isUsable);
+    const before = buttons.filter((one) => from.compareDocumentPosition(one) & Node.DOCUMENT_POSITION_PRECEDING);
+    if (buttons.length) return before.at(-1) ?? buttons[0];
+  }
+  section.tabIndex = -1;
+  return section;
+}
+
+new MutationObserver((records) => {
+  const { activeElement: active } = document;
+  if (held && !isUsable(held) && (active === held || active === document.body)) neighbour(records)?.focus();
+}).observe(document.querySelector('.steps'), { subtree: true, childList: true, attributeFilter: ['disabled', 'hidden'] });
 
 // ---- signing in
 
@@ -78,6 +175,8 @@ on('make-wallet', 'click', () => {
 
 // ---- the token
 
+const TOKEN_FORM = 'expected three parts of base64url with dots between them.';
+
 /** The parts of a token, not verified: the server does that. */
 function decoded(token) {
   const decode = (part) => {
@@ -85,7 +184,7 @@ function decoded(token) {
     return JSON.parse(new TextDecoder().decode(Uint8Array.from(binary, (c) => c.charCodeAt(0))));
   };
   const parts = token.split('.');
-  if (parts.length !== 3) throw new Error('a token has three parts');
+  if (parts.length !== 3) throw new Error(TOKEN_FORM);
   return { header: decode(parts[0]), claims: decode(parts[1]) };
 }
 
@@ -94,9 +193,10 @@ function showToken() {
   $('verified').textContent = '';
   try {
     $('decoded').textContent = token ? JSON.stringify(decoded(token), null, 2) : 'no token';
-  } catch (error) {
-    $('decoded').textContent = `This is not a token: ${error.message}`;
+  } catch {
+    $('decoded').textContent = `This is not a token; ${TOKEN_FORM}`;
   }
+  mend('token');
   showExpiry();
 }
 
@@ -129,7 +229,8 @@ async function showUser() {
 on('token', 'change', () => {
   const token = $('token').value.trim();
   showToken();
-  decoded(token);
+  if (!token) return;
+  read.token();
   jwt.setToken(token);
 });
 $('token').addEventListener('input', showToken);
@@ -189,33 +290,38 @@ socket.on('connected', () => {
 
 // ---- channels
 
-function channelAsWritten() {
-  const text = $('channel').value.trim();
-  if (!text) throw new Error('Name a channel first.');
-  return text.startsWith('{') ? JSON.parse(text) : text;
+function signButton(work) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.onclick = work;
+  return button;
+}
+
+/** What the sign means is told to those who hear the page, and as a tooltip. */
+function label(button, sign, text) {
+  button.textContent = sign;
+  button.title = text;
+  button.setAttribute('aria-label', text);
 }
 
 on('subscribe-form', 'submit', async () => {
-  const channel = channelAsWritten();
-  const name = keyOf(channel);
-  if (wanted.has(name)) return;
+  const channel = read.channel();
+  const key = keyOf(channel);
+  if (wanted.has(key)) return;
   const one = { count: 0, badge: document.createElement('span'), item: document.createElement('li') };
-  wanted.set(name, one);
+  wanted.set(key, one);
   one.subscription = socket.subscribe(channel, () => (one.badge.textContent = ` ${++one.count}`));
-  one.item.dataset.channel = name;
-  const leave = document.createElement('button');
-  leave.type = 'button';
-  leave.textContent = '✕';
-  leave.setAttribute('aria-label', `Unsubscribe from ${name}`);
+  one.item.dataset.channel = key;
   const drop = () => {
-    wanted.delete(name);
+    wanted.delete(key);
     one.item.remove();
   };
-  leave.onclick = () => {
+  const leave = signButton(() => {
     one.subscription.unsubscribe();
     drop();
-  };
-  one.item.append(name, one.badge, leave);
+  });
+  label(leave, '✕', `Unsubscribe from ${key}`);
+  one.item.append(key, one.badge, leave);
   $('subscriptions').append(one.item);
   await one.subscription.ready.catch((error) => {
     drop();
@@ -237,8 +343,8 @@ async function asBackend(path, body) {
 }
 
 on('publish-form', 'submit', async () => {
-  const channel = channelAsWritten();
-  const event = JSON.parse($('event').value);
+  const channel = read.channel();
+  const event = read.event();
   if ($('api-key').value.trim()) await asBackend('/api/publish', { channel, event });
   else await socket.publish(channel, event);
 });
@@ -254,30 +360,33 @@ function showInbox() {
   $('more').hidden = !nextCursor;
   $('read-all').disabled = !unreadCount;
   $('clear-read').disabled = !notifications.some(({ isRead }) => isRead);
-  $('inbox').replaceChildren(
-    ...notifications.map(({ id, title, message, isRead, createdAt }) => {
-      const item = document.createElement('li');
-      item.dataset.read = String(isRead);
-      const text = document.createElement('div');
-      const small = document.createElement('small');
-      small.textContent = `${message} · ${new Date(createdAt).toLocaleString()}`;
-      text.append(title, small);
-      const button = (sign, name, work) => {
-        const made = document.createElement('button');
-        made.type = 'button';
-        made.textContent = sign;
-        made.setAttribute('aria-label', `${name}: ${title}`);
-        made.onclick = () => work().catch(complain);
-        return made;
-      };
-      item.append(
-        text,
-        button(isRead ? '○' : '●', isRead ? 'Mark as unread' : 'Mark as read', () => inbox.markRead(id, !isRead)),
-        button('✕', 'Delete', () => inbox.remove(id)),
-      );
-      return item;
-    }),
-  );
+  const list = $('inbox');
+  const ids = new Set(notifications.map(({ id }) => id));
+  for (const [id, row] of rows) if (!ids.has(id) && rows.delete(id)) row.item.remove();
+  notifications.forEach((one, n) => {
+    const { item } = showRow(one);
+    if (list.children[n] !== item) list.insertBefore(item, list.children[n] ?? null);
+  });
+}
+
+/** The rows of the list by id. One stays as long as its notification: somebody may be on its buttons. */
+const rows = new Map();
+
+function showRow({ id, title, message, isRead, createdAt }) {
+  if (!rows.has(id)) {
+    const [item, text, small] = ['li', 'div', 'small'].map((tag) => document.createElement(tag));
+    const mark = signButton(() => inbox.markRead(id, item.dataset.read !== 'true').catch(complain));
+    const remove = signButton(() => inbox.remove(id).catch(complain));
+    small.textContent = `${message} · ${new Date(createdAt).toLocaleString()}`;
+    text.append(title, small);
+    label(remove, '✕', `Delete: ${title}`);
+    item.append(text, mark, remove);
+    rows.set(id, { item, mark });
+  }
+  const row = rows.get(id);
+  row.item.dataset.read = String(isRead);
+  label(row.mark, isRead ? '○' : '●', `${isRead ? 'Mark as unread' : 'Mark as read'}: ${title}`);
+  return row;
 }
 
 inbox.onChange(showInbox);
@@ -297,7 +406,7 @@ on('notify', 'click', () =>
 );
 on('revoke', 'click', () => {
   signedIn();
-  return asBackend('/api/auth/revoke', { jti: decoded($('token').value).claims.jti });
+  return asBackend('/api/auth/revoke', { jti: read.token().claims.jti });
 });
 
 $('publish-example').textContent =

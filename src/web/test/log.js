@@ -5,11 +5,11 @@ const LINES = 500;
 const $ = (id) => document.getElementById(id);
 
 let isPaused = false;
+/** Lines since the log was cleared, also those that it no longer has, and those that wait for the end of a pause. */
+let arrived = 0;
+let waiting = [];
 
 export function log(direction, text) {
-  if (isPaused) return;
-  const list = $('log');
-  const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
   const line = document.createElement('li');
   line.dataset.direction = direction;
   const time = document.createElement('time');
@@ -22,14 +22,27 @@ export function log(direction, text) {
   const what = document.createElement('span');
   what.textContent = withoutTokens(text);
   line.append(time, arrow, what);
-  line.hidden = !matches(line);
-  list.append(line);
+  arrived++;
+  waiting.push(line);
+  if (waiting.length > LINES) waiting.shift();
+  if (isPaused) count();
+  else append();
+}
+
+/** What waited becomes part of the log. */
+function append() {
+  const list = $('log');
+  const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+  for (const line of waiting) line.hidden = !matches(line);
+  list.append(...waiting.splice(0));
   while (list.childElementCount > LINES) list.firstElementChild.remove();
   count();
   if (isAtEnd) list.scrollTop = list.scrollHeight;
 }
 
 export function clearLog() {
+  arrived = 0;
+  waiting = [];
   $('log').replaceChildren();
   count();
 }
@@ -47,7 +60,12 @@ const matches = (line) => words().every((word) => line.textContent.toLowerCase()
 function count() {
   const lines = [...$('log').children];
   const shown = lines.filter((line) => !line.hidden).length;
-  $('log-count').textContent = shown === lines.length ? `${shown} lines` : `${shown} of ${lines.length} lines`;
+  const number = (value) => value.toLocaleString('en-GB');
+  const lost = arrived > lines.length;
+  let text = `${number(arrived)} line${arrived === 1 ? '' : 's'}`;
+  if (shown < lines.length) text = `${number(shown)} of ${number(lines.length)} lines${lost ? ` (${number(arrived)} in all)` : ''}`;
+  else if (lost) text = `${number(shown)} of ${text}`;
+  $('log-count').textContent = isPaused ? `${text}, paused` : text;
 }
 
 $('filter').addEventListener('input', () => {
@@ -57,6 +75,8 @@ $('filter').addEventListener('input', () => {
 $('pause-log').addEventListener('click', () => {
   isPaused = !isPaused;
   $('pause-log').setAttribute('aria-pressed', String(isPaused));
+  if (isPaused) count();
+  else append();
 });
 
 // ---- what passes
