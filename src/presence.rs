@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use crate::broker::{Broker, Error, Present, Publication};
 use crate::clock::Clock;
 use crate::config::Live;
+use crate::event_log::without_token;
 use crate::limits::PRESENCE_USERS_MAX;
 use crate::metrics::Counters;
 use crate::patience::{ANSWER_TIMEOUT, EVENT_TIMEOUT, within};
@@ -225,6 +226,7 @@ impl Shared {
     fn failed(&self, error: &Error, channel: &ChannelKey) {
         self.counters.errors.increment();
         if let Some(held_back) = self.warnings.warn(self.clock.now().mono_ms) {
+            let channel = without_token(channel.as_str());
             tracing::warn!(%error, %channel, held_back, "who is there could not be told");
         }
     }

@@ -86,9 +86,9 @@ fn pages_follow_each_other_without_a_hole() {
         }
     }
     assert_eq!(seen, ["6", "5", "4", "3", "2", "1", "0"]);
-    for bad in ["0", "101", "x"] {
+    for bad in ["limit=0", "limit=101", "limit=x", "unreadOnly=maybe"] {
         server
-            .as_user("u1", "GET", &format!("{PATH}?limit={bad}"), &Value::Null)
+            .as_user("u1", "GET", &format!("{PATH}?{bad}"), &Value::Null)
             .expect(400);
     }
 }
@@ -196,11 +196,36 @@ fn a_delete_that_names_its_notification_in_the_body_deletes_no_other() {
     for nonsense in [
         json!({"notificationId": ""}),
         json!({"notificationId": 1}),
+        json!({"notificationId": null}),
+        json!({"id": ""}),
+        json!({"ids": [ids[0]]}),
+        json!({"notificationIds": [ids[0]]}),
+        json!({"notificationIds": [], "id": ids[0]}),
         json!([]),
     ] {
         delete(&nonsense).expect(400);
     }
+    let with = |query: &str| {
+        let path = format!("{PATH}?{query}");
+        server.as_user("u1", "DELETE", &path, &Value::Null)
+    };
+    let id = ids[0].as_str().unwrap();
+    for query in ["ids=", "notificationIds="].map(|name| format!("{name}{id}")) {
+        assert_eq!(with(&query).expect(400).json()["code"], "invalid_body");
+    }
+    assert_eq!(
+        with("notificationId=").expect(400).json()["code"],
+        "missing_fields"
+    );
     assert_eq!(left(), 2);
+    let named = format!("notificationId={id}");
+    assert_eq!(with(&named).expect(200).json()["clearedCount"], 1);
+    assert_eq!(left(), 1);
+    let one = json!({"id": ids[1]});
+    assert_eq!(delete(&one).expect(200).json()["clearedCount"], 0);
+    assert_eq!(left(), 1);
+    add(&server, "u1", "3");
+    server.as_user("u1", "PATCH", PATH, &all).expect(200);
     let clear = json!({"clearAll": true});
     assert_eq!(delete(&clear).expect(200).json()["clearedCount"], 2);
     assert_eq!(left(), 0);
@@ -223,6 +248,11 @@ fn marking_and_deleting_count_what_is_left() {
     assert_eq!(change("PATCH", PATH, one), marked(3));
     let back = json!({"notificationId": ids[0], "isRead": false});
     assert_eq!(change("PATCH", PATH, back), marked(4));
+    // An id in a path may be escaped, every character of it.
+    let id = ids[0].as_str().unwrap().bytes();
+    let escaped: String = id.map(|byte| format!("%{byte:02x}")).collect();
+    let read = format!("{PATH}/{escaped}/read");
+    assert_eq!(change("PUT", &read, Value::Null), marked(3));
     let read = format!("{PATH}/{}/read", ids[0].as_str().unwrap());
     assert_eq!(change("PUT", &read, Value::Null), marked(3));
     let two = json!({"notificationIds": [ids[0], ids[1], "nobody's"]});

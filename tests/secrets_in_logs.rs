@@ -190,6 +190,7 @@ fn nothing_that_clients_bring_is_written_anywhere() {
         client.send(&json!({"type": token}));
         client.send(&json!({"type": "ping", "token": token}));
         client.send(&json!({"type": "subscribe", "channel": token}));
+        client.send(&json!({"type": "history", "channel": {"type": "post", "token": token}}));
         client.send(&json!({"type": "subscribe", "channel": "post_1", "recover": token}));
         client.send_text(token);
         client.send_binary(token.as_bytes());

@@ -4,8 +4,10 @@
 
 mod support;
 
-use serde_json::json;
-use support::Server;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::{Server, eventually};
 use tungstenite::Message;
 
 #[test]
@@ -157,10 +159,50 @@ fn too_many_commands_are_refused_and_a_hundred_refusals_are_the_end() {
         answered >= 10,
         "the burst is five seconds' worth: {answered}"
     );
-    assert_eq!(refused_in_a_row, 99);
+    assert_eq!(refused_in_a_row, 100);
     assert_eq!(client.expect_close(), (4303, "too many errors".to_string()));
     neighbour.send(&json!({"type": "ping"}));
     assert_eq!(neighbour.next(), json!({"type": "pong"}));
+    let log = server.event_log();
+    assert!(log.iter().all(|line| line["type"] != "error"), "{log:?}");
+}
+
+#[test]
+fn what_is_refused_is_a_line_in_the_event_log() {
+    let server = Server::start(&[]);
+    let mut client = server.connect("u1");
+    for (command, code, channel) in [
+        (
+            json!({"type": "subscribe", "channel": {"type": "feed", "userId": "u2"}}),
+            "access_denied",
+            json!("feed_u2"),
+        ),
+        (
+            json!({"type": "publish", "channel": "post_1", "event": {"type": "x"}}),
+            "access_denied",
+            json!("post_1"),
+        ),
+        (
+            json!({"type": "history", "channel": {"type": "post"}}),
+            "invalid_channel",
+            json!(r#"{"type":"post"}"#),
+        ),
+        (json!({"type": "dance"}), "unknown_type", Value::Null),
+        (json!(7), "invalid_format", Value::Null),
+    ] {
+        client.send(&command);
+        assert_eq!(client.next()["data"]["code"], code);
+        let mut line = Value::Null;
+        eventually("its line", Duration::from_secs(5), || {
+            let mut lines = server.event_log();
+            lines.retain(|line| line["type"] == "error");
+            line = lines.pop().unwrap_or_default();
+            line["data"]["reason"] == code && line["data"]["channel"] == channel
+        });
+        assert_eq!(line["data"]["userId"], "u1");
+    }
+    // Only what is no command at all is one of the errors there.
+    assert_eq!(server.stats()["errors"], 1);
 }
 
 #[test]

@@ -98,7 +98,9 @@ fn while_it_stops_it_serves_and_says_so_and_those_who_do_not_listen_are_not_wait
         .count();
     assert!(heard > 10, "{heard} of 40 were still there");
     // Who comes now is taken, and told.
-    server.connect("late").expect_disconnect(4100, "shutting down");
+    server
+        .connect("late")
+        .expect_disconnect(4100, "shutting down");
     let status = server.wait(Duration::from_secs(15));
     assert_eq!(status.code(), Some(0));
     let took = start.elapsed();

@@ -52,7 +52,7 @@ fn a_large_message_is_refused_however_much_of_it_was_sent() {
 #[test]
 fn frames_that_break_the_protocol_are_the_end() {
     let server = Server::start(&[]);
-    let cases: [(&str, Vec<u8>); 9] = [
+    let cases: [(&str, Vec<u8>); 10] = [
         ("not masked", vec![0x81, 1, b'x']),
         ("reserved bit", frame(0xc1, b"{}")),
         ("reserved opcode", frame(0x83, b"{}")),
@@ -63,6 +63,10 @@ fn frames_that_break_the_protocol_are_the_end() {
         (
             "new message in the middle of one",
             [frame(0x01, b"{"), frame(0x81, b"{}")].concat(),
+        ),
+        (
+            "close with a code that is never sent",
+            frame(0x88, &1005_u16.to_be_bytes()),
         ),
         (
             "not HTTP's turn any more",

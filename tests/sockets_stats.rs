@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Client, Server, eventually};
 
 #[test]
@@ -96,11 +96,17 @@ fn the_figures_are_exact_after_all_that_can_happen() {
                 .map(|line| &line["data"])
                 .collect::<Vec<_>>()
         };
-        let malformed = of("error");
-        malformed.len() == 2
-            && malformed
-                .iter()
-                .all(|data| data["reason"] == "invalid_format" && data["userId"] == "u0")
+        let refused = |user: &str, reason: &str, channel: Value| {
+            let is_of = |data: &&&Value| {
+                data["userId"] == user && data["reason"] == reason && data["channel"] == channel
+            };
+            of("error").iter().filter(is_of).count()
+        };
+        of("error").len() == 5
+            && refused("u0", "invalid_format", Value::Null) == 2
+            && refused("u1", "unknown_type", Value::Null) == 1
+            && refused("u0", "access_denied", json!("feed_u9")) == 1
+            && refused("u1", "access_denied", json!("post_1")) == 1
             && of("message")
                 .iter()
                 .any(|data| data["messageType"] == "dance")

@@ -76,11 +76,44 @@ fn a_refused_upgrade_leaves_the_connection_to_other_requests() {
         (good.as_str(), 101),
     ] {
         assert!(raw.send(request.as_bytes()));
-        assert_eq!(raw.reply().expect("an answer").status, status);
+        let reply = raw.reply().expect("an answer");
+        assert_eq!(reply.status, status);
+        if status == 426 {
+            assert_eq!(reply.header("sec-websocket-version"), Some("13"));
+            assert_eq!(reply.header("upgrade"), Some("websocket"));
+            assert_eq!(reply.header("connection"), Some("upgrade"));
+        }
     }
     assert!(raw.send(&frame(0x88, &1000_u16.to_be_bytes())));
     let frames = raw.frames(PATIENCE);
     assert_eq!(frames.last().map(|(first, _)| *first), Some(0x88));
+}
+
+/// As proxies in front of us add their own lines.
+#[test]
+fn an_upgrade_in_several_lines_is_one() {
+    let server = Server::start(&[]);
+    let head = handshake(&format!("/ws?token={}", server.token("u1")));
+    let repeated = "Connection: keep-alive\r\nConnection: Upgrade\r\n";
+    for (plain, list) in [
+        ("Connection: Upgrade\r\n", repeated),
+        ("Upgrade: websocket\r\n", "Upgrade: h2c, websocket\r\n"),
+        (
+            "Upgrade: websocket\r\n",
+            "Upgrade: h2c\r\nUpgrade: websocket\r\n",
+        ),
+    ] {
+        assert!(head.contains(plain), "{head}");
+        let mut all = head.replace(plain, list).into_bytes();
+        all.extend(frame(0x88, &1000_u16.to_be_bytes()));
+        for cut in [all.len(), 30] {
+            let (first, second) = all.split_at(cut);
+            let (status, accept, frames) = upgrade(&server, &[first, second]);
+            assert_eq!(status, 101, "{list}");
+            assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+            assert_eq!(frames, ["connected", "88"]);
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! Typed structures are not derived from the file, because serde stops at the first mistake and this
 //! program reports all of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::mistake::Mistake;
+use super::urls;
 
 /// One source, flattened: `limits.queue_bytes` -> value.
 #[derive(Debug, Default)]
@@ -37,8 +39,8 @@ pub(super) enum Value {
     Integer(i64),
     Boolean(bool),
     List(Vec<Value>),
-    /// Something that no setting is: what TOML calls it.
-    Foreign(&'static str),
+    /// Something that no setting is, as it is shown.
+    Foreign(String),
 }
 
 /// Where a value came from; the later variants are the stronger ones.
@@ -100,15 +102,10 @@ impl fmt::Display for Origin {
 }
 
 impl fmt::Display for Value {
-    /// As TOML has it, on one line and cut to a humane length.
+    /// As TOML has it, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN_CHARS: usize = 80;
         match self {
-            Self::Text(text) if text.chars().count() > SHOWN_CHARS => {
-                let start: String = text.chars().take(SHOWN_CHARS).collect();
-                write!(f, "{:?}", start + "…")
-            }
-            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Text(text) => write!(f, "{:?}", shown(text)),
             Self::Integer(number) => write!(f, "{number}"),
             Self::Boolean(value) => write!(f, "{value}"),
             Self::List(items) => {
@@ -118,8 +115,18 @@ impl fmt::Display for Value {
                 }
                 f.write_str("]")
             }
-            Self::Foreign(what) => write!(f, "(a {what})"),
+            Self::Foreign(text) => f.write_str(&shown(text)),
         }
+    }
+}
+
+/// A text without the password that a URL may have, cut to a humane length.
+fn shown(text: &str) -> Cow<'_, str> {
+    const SHOWN_CHARS: usize = 80;
+    let text = urls::without_credentials(text);
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text,
     }
 }
 
@@ -173,12 +180,12 @@ impl Value {
         match value.get_ref() {
             DeValue::String(text) => Self::Text(text.to_string()),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-                .map_or(Self::Foreign("number that is too large"), Self::Integer),
+                .map_or_else(|_| Self::Foreign(number.to_string()), Self::Integer),
             DeValue::Boolean(value) => Self::Boolean(*value),
             DeValue::Array(items) => Self::List(items.iter().map(Self::from_toml).collect()),
-            DeValue::Float(_) => Self::Foreign("number with a fraction"),
-            DeValue::Datetime(_) => Self::Foreign("date"),
-            DeValue::Table(_) => Self::Foreign("table"),
+            DeValue::Float(number) => Self::Foreign(number.to_string()),
+            DeValue::Datetime(date) => Self::Foreign(date.to_string()),
+            DeValue::Table(_) => Self::Foreign("(a table)".into()),
         }
     }
 }

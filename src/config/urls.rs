@@ -1,5 +1,7 @@
 //! The second pass for what looks like a URL: the public one, origins, Redis.
 
+use std::borrow::Cow;
+
 use url::{Host, Url};
 
 use super::AllowedOrigins;
@@ -74,6 +76,19 @@ pub(super) fn published_keys(value: &Value) -> Result<String, Fault> {
     Ok(url)
 }
 
+/// A text as it may be shown: without what stands where a URL has its user and password, well-formed or not.
+pub(super) fn without_credentials(text: &str) -> Cow<'_, str> {
+    let Some((before, rest)) = text.rsplit_once('@') else {
+        return text.into();
+    };
+    match before.split_once("//") {
+        Some((scheme, _)) => format!("{scheme}//***@{rest}").into(),
+        // The slashes, or all of `https://`, were forgotten.
+        None if before.contains(':') => format!("***@{rest}").into(),
+        None => text.into(),
+    }
+}
+
 /// Whether somebody between here and there could read and change what is said.
 pub(super) fn is_exposed(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else {
@@ -110,6 +125,7 @@ pub(super) fn origins(value: &Value) -> Result<AllowedOrigins, Fault> {
 /// `scheme://host[:port]`, lower case, without the scheme's own port (RFC 6454, section 6.2).
 fn origin(text: &str) -> Result<String, Fault> {
     let fault = |problem: &str| {
+        let text = without_credentials(text);
         let accepted = "a list of origins, such as [\"https://example.com\"], or [\"*\"]";
         Fault::new(format!("{text:?} {problem}"), accepted)
     };

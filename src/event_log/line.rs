@@ -155,11 +155,12 @@ impl Members<'_> {
         let Some(text) = text else {
             return;
         };
+        let text = without_token(text);
         let mut end = text.len().min(LONGEST_MEMBER);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        let text = &text[..token_at(text).map_or(end, |at| at.min(end))];
+        let text = &text[..end];
         self.name(name);
         // As nearly always; to the end, so that it is done many bytes at a time.
         let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
@@ -174,8 +175,13 @@ impl Members<'_> {
     }
 }
 
-/// Where what looks like a token begins: one of RFC 7519, or one for refreshing. Nobody means to put one into
-/// an id, a channel or a reason; the line ends there.
+/// A text up to what looks like a token. Nobody means to put one into an id, a channel or a reason, and
+/// whatever is written down of these ends there.
+pub fn without_token(text: &str) -> &str {
+    &text[..token_at(text).unwrap_or(text.len())]
+}
+
+/// Where what looks like a token begins: one of RFC 7519, or one for refreshing.
 fn token_at(text: &str) -> Option<usize> {
     if text.len() < SHORTEST_TOKEN {
         return None;

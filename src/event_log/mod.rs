@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 pub use gate::floor;
-pub use line::{Data, Kind};
+pub use line::{Data, Kind, without_token};
 pub use tally::{Loss, State};
 
 use crate::clock::Clock;

@@ -44,7 +44,7 @@ pub enum Beside {
     Allow(String),
     /// 408, 413: the rest of the body may still come, so the connection is of no more use.
     Close,
-    /// 426: an option of the connection (RFC 9110 section 7.8).
+    /// 426: to what, as an option of the connection (RFC 9110 sections 15.5.22 and 7.8).
     Upgrade,
     /// 429, 503
     RetryAfter(RetryAfter),
@@ -168,6 +168,11 @@ impl ApiError {
             "Connect with a WebSocket client",
         )
         .with(Beside::Upgrade)
+    }
+
+    /// 426: an upgrade that names no version of WebSockets, or another than ours.
+    pub fn invalid_upgrade_version(error: String) -> Self {
+        Self::new(StatusCode::UPGRADE_REQUIRED, "invalid_upgrade", error).with(Beside::Upgrade)
     }
 
     /// 429
@@ -327,8 +332,14 @@ mod tests {
 
     #[test]
     fn an_upgrade_is_asked_for_by_the_book() {
-        let response = ApiError::upgrade_required().into_response();
-        assert_eq!(response.headers()[UPGRADE], "websocket");
-        assert_eq!(response.headers()[CONNECTION], "upgrade");
+        for error in [
+            ApiError::upgrade_required(),
+            ApiError::invalid_upgrade_version("No version".into()),
+        ] {
+            let response = error.into_response();
+            assert_eq!(response.status(), StatusCode::UPGRADE_REQUIRED);
+            assert_eq!(response.headers()[UPGRADE], "websocket");
+            assert_eq!(response.headers()[CONNECTION], "upgrade");
+        }
     }
 }

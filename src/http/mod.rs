@@ -357,7 +357,7 @@ where
         operator: is_operator(&head),
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
-        id: id.map(str::to_owned),
+        id: id.map(routes::decoded).transpose()?,
         ip,
         body,
         trace,

@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Services;
 use super::errors::ApiError;
@@ -123,13 +123,22 @@ pub async fn read_one(services: &Services, call: &Call) -> Result<Reply, ApiErro
     .await
 }
 
-/// `DELETE`, with and without `?id=`
+/// The names under which a `DELETE` takes the one that it means, in the query and in the body.
+const ONE: [&str; 2] = ["id", "notificationId"];
+
+/// The names of more than one, which a `DELETE` does not take.
+const MANY: [&str; 2] = ["ids", "notificationIds"];
+
+/// `DELETE`, of one or of all that were read
 pub async fn delete(services: &Services, call: &Call) -> Result<Reply, ApiError> {
     let user_id = require_user(services, call).await?;
-    let id = match call.query("id") {
-        Some(id) => Some(id),
-        None => delete_body(call)?,
-    };
+    if MANY.iter().any(|name| call.query(name).is_some()) {
+        return Err(not_many());
+    }
+    // The body is looked at in any case: what it asks for in vain must be refused before anything is deleted.
+    let in_body = delete_body(call)?;
+    let in_query = ONE.iter().find_map(|name| call.query(name));
+    let id = in_query.or(in_body);
     let changed = match id {
         // An empty id is a mistake of the caller's, not a wish to clear everything.
         Some(id) if id.is_empty() => {
@@ -147,20 +156,30 @@ pub async fn delete(services: &Services, call: &Call) -> Result<Reply, ApiError>
 /// The id in a body, where the predecessor's browser client names the one it means; `{"clearAll":true}`
 /// or no body: none.
 fn delete_body(call: &Call) -> Result<Option<String>, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Body {
-        notification_id: Option<Value>,
-    }
     if matches!(call.body.trim_ascii(), b"" | b"null") {
         return Ok(None);
     }
-    let Some(id) = call.json::<Body>()?.notification_id else {
+    let mut body: Map<String, Value> = call.json()?;
+    if MANY.iter().any(|name| body.contains_key(*name)) {
+        return Err(not_many());
+    }
+    // Without a text it is a mistake, `null` too, and not a wish to clear everything.
+    let Some(id) = ONE.iter().find_map(|name| body.remove(*name)) else {
         return Ok(None);
     };
     text(Some(id)).map(Some).ok_or_else(|| {
-        ApiError::bad_request("invalid_body", "notificationId must be a non-empty string")
+        ApiError::bad_request(
+            "invalid_body",
+            "id or notificationId must be a non-empty string",
+        )
     })
+}
+
+fn not_many() -> ApiError {
+    ApiError::bad_request(
+        "invalid_body",
+        "DELETE takes one id at a time, or none for all that were read",
+    )
 }
 
 /// `DELETE /clear`
@@ -199,6 +218,17 @@ fn page_query(
     limit: Option<String>,
     cursor: Option<String>,
 ) -> Result<NotificationQuery, ApiError> {
+    let unread_only = unread_only.map(|text| text.to_ascii_lowercase());
+    let unread_only = match unread_only.as_deref() {
+        None | Some("" | "false" | "0" | "no") => false,
+        Some("true" | "1" | "yes") => true,
+        Some(_) => {
+            return Err(ApiError::bad_request(
+                "invalid_unread_only",
+                "unreadOnly must be true or false",
+            ));
+        }
+    };
     let limit = match limit.as_deref() {
         None | Some("") => DEFAULT_PAGE,
         Some(text) => text
@@ -219,7 +249,7 @@ fn page_query(
         ));
     }
     Ok(NotificationQuery {
-        unread_only: matches!(unread_only.as_deref(), Some("true" | "1")),
+        unread_only,
         limit,
         cursor: cursor.filter(|cursor| !cursor.is_empty()),
     })

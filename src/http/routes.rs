@@ -1,6 +1,9 @@
 //! Which path is what, and which methods it has: one table.
 
 use hyper::Method;
+use percent_encoding::percent_decode_str;
+
+use super::errors::ApiError;
 
 /// What is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +166,12 @@ pub fn allow(methods: &[Method]) -> String {
     names.join(", ")
 }
 
+/// What a segment says without its escapes: what is not UTF-8 names nothing.
+pub fn decoded(segment: &str) -> Result<String, ApiError> {
+    let text = percent_decode_str(segment).decode_utf8();
+    text.map(Into::into).map_err(|_| ApiError::no_route())
+}
+
 /// `Some(None)`: the path fits and captures nothing.
 fn capture<'a>(pattern: &str, path: &'a str) -> Option<Option<&'a str>> {
     let Some((before, after)) = pattern.split_once("{id}") else {
@@ -204,6 +213,15 @@ mod tests {
         ] {
             assert_eq!(found(nothing), None, "{nothing}");
         }
+    }
+
+    #[test]
+    fn a_segment_is_decoded_once() {
+        let told = |segment| decoded(segment).map_err(|error| error.code);
+        assert_eq!(told("n-1+"), Ok("n-1+".into()));
+        assert_eq!(told("%30%31%c3%A9%2F%2530"), Ok("01é/%30".into()));
+        assert_eq!(told("%3"), Ok("%3".into()));
+        assert_eq!(told("%ff"), Err("not_found"));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, RETRY_AFTER,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -142,10 +142,9 @@ pub fn consider<B>(services: &Services, peer: SocketAddr, request: &Request<B>) 
 }
 
 fn is_upgrade<B>(request: &Request<B>) -> bool {
-    let asks = || request.headers().get(UPGRADE);
     request.method() == Method::GET
         && matches!(request.uri().path(), "/ws" | "/")
-        && asks().is_some_and(|value| names(value, "websocket"))
+        && any_names(request.headers(), UPGRADE, "websocket")
 }
 
 /// An answer instead of a connection.
@@ -158,20 +157,19 @@ fn admit<B>(
 ) -> Result<(Response<Full<Bytes>>, Ticket), Refused> {
     let headers = request.headers();
     check(services, address, headers)?;
-    let mut response = create_response_with_body(request, Full::default).map_err(|error| {
-        let error = ApiError::bad_request("invalid_upgrade", error.to_string());
-        let mut response = error.into_response();
-        if headers
-            .get(SEC_WEBSOCKET_VERSION)
-            .is_none_or(|version| version != "13")
-        {
-            // RFC 6455 section 4.4: say which version is spoken.
-            *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
-            let version = HeaderValue::from_static("13");
-            response
-                .headers_mut()
-                .insert(SEC_WEBSOCKET_VERSION, version);
+    let mut response = switched(request).map_err(|error| {
+        let error = error.to_string();
+        let version = headers.get(SEC_WEBSOCKET_VERSION);
+        if version.is_some_and(|version| version == "13") {
+            let error = ApiError::bad_request("invalid_upgrade", error);
+            return Box::new(error.into_response());
         }
+        let mut response = ApiError::invalid_upgrade_version(error).into_response();
+        // RFC 6455 section 4.4: say which version is spoken.
+        let version = HeaderValue::from_static("13");
+        response
+            .headers_mut()
+            .insert(SEC_WEBSOCKET_VERSION, version);
         Box::new(response)
     })?;
     let [on_node, from_address] = permits(services, address)?;
@@ -214,6 +212,32 @@ fn admit<B>(
             stream: None,
         },
     ))
+}
+
+/// The 101. Of a list in several lines (RFC 9110 section 5.3) tungstenite reads the first only, and as
+/// `Upgrade` it takes no list at all: then it looks at a request that says the same plainly.
+fn switched<B>(request: &Request<B>) -> tungstenite::Result<Response<Full<Bytes>>> {
+    let headers = request.headers();
+    let has_one = |name| headers.get_all(name).iter().nth(1).is_none();
+    let is_plain = has_one(CONNECTION)
+        && has_one(UPGRADE)
+        && headers
+            .get(UPGRADE)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if is_plain {
+        return create_response_with_body(request, Full::default);
+    }
+    let mut plain = Request::new(());
+    *plain.method_mut() = request.method().clone();
+    *plain.version_mut() = request.version();
+    plain.headers_mut().clone_from(headers);
+    if any_names(headers, CONNECTION, "upgrade") {
+        let option = HeaderValue::from_static("Upgrade");
+        plain.headers_mut().insert(CONNECTION, option);
+    }
+    let protocol = HeaderValue::from_static("websocket");
+    plain.headers_mut().insert(UPGRADE, protocol);
+    create_response_with_body(&plain, Full::default)
 }
 
 /// Whether anybody may connect from there now.
@@ -312,6 +336,11 @@ pub(super) fn in_query<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
         .map(|(_, value)| value)
 }
 
+/// Whether a list, which may come in several lines, has this word.
+fn any_names(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+    headers.get_all(name).iter().any(|value| names(value, word))
+}
+
 /// Whether a comma-separated header value has this word, in any case.
 fn names(value: &HeaderValue, word: &str) -> bool {
     value.to_str().is_ok_and(|value| {
@@ -354,5 +383,43 @@ mod tests {
         assert_eq!(token("/ws", &[("authorization", "Basic x")]), None);
         assert!(offered(&request("/ws?token=q", &[protocol])).by_subprotocol);
         assert!(!offered(&request("/ws?token=q", &[header])).by_subprotocol);
+    }
+
+    #[test]
+    fn lists_may_come_in_several_lines_and_name_others() {
+        let is_switched = |lists: &[(&str, &str)]| {
+            let rest = [
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ];
+            let request = request("/ws", &[lists, &rest].concat());
+            is_upgrade(&request) && switched(&request).is_ok()
+        };
+        let (connection, upgrade) = (("connection", "Upgrade"), ("upgrade", "websocket"));
+        let (keep_alive, h2c) = (("connection", "keep-alive"), ("upgrade", "h2c"));
+        for good in [
+            &[connection, upgrade][..],
+            &[
+                ("connection", "keep-alive, upgrade"),
+                ("upgrade", "WebSocket"),
+            ],
+            &[keep_alive, connection, upgrade],
+            &[connection, keep_alive, upgrade],
+            &[connection, ("upgrade", "h2c, websocket")],
+            &[connection, h2c, upgrade],
+            &[keep_alive, connection, upgrade, h2c],
+        ] {
+            assert!(is_switched(good), "{good:?}");
+        }
+        for bad in [
+            &[upgrade][..],
+            &[connection],
+            &[connection, h2c],
+            &[keep_alive, upgrade],
+            &[keep_alive, ("connection", "close"), upgrade],
+            &[keep_alive, upgrade, h2c],
+        ] {
+            assert!(!is_switched(bad), "{bad:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::render;
 use super::{Observed, Snapshot};
+use crate::event_log::without_token;
 
 /// Channels and message types that are shown, the largest ones.
 const SHOWN: usize = 10;
@@ -43,8 +44,9 @@ fn list(title: &str, counts: &[(String, u64)], all: u64, text: &mut String) {
     let _ = write!(text, "  {title}:");
     for (n, (name, count)) in shown.iter().enumerate() {
         let comma = if n == 0 { "" } else { "," };
-        // Clients choose these names: nothing of them may move the cursor or begin a line.
-        let _ = write!(text, "{comma} {} {count}", name.escape_debug());
+        // Clients choose these names: nothing of them may move the cursor, begin a line or be a secret.
+        let name = without_token(name).escape_debug();
+        let _ = write!(text, "{comma} {name} {count}");
     }
     match all.saturating_sub(shown.len() as u64) {
         0 => text.push('\n'),
@@ -130,5 +132,19 @@ mod tests {
         assert!(lines[1].ends_with(", post_9 91, and 3990 more"));
         assert_eq!(lines[2], r"  message types: ping 4, a\u{1b}[2J\nb 1");
         assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn a_name_ends_where_a_token_begins() {
+        let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl";
+        let snapshot = Snapshot {
+            channels: vec![(format!("post_{jwt}"), 2)],
+            channel_count: 1,
+            messages_by_type: vec![(jwt[..32].into(), 1)],
+            ..Snapshot::default()
+        };
+        let text = text(&snapshot);
+        assert!(text.contains("  channels: post_ 2\n"), "{text}");
+        assert!(!text.contains("eyJ"), "{text}");
     }
 }

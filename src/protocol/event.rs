@@ -49,7 +49,7 @@ pub enum EventError {
     /// Not a JSON object.
     #[error("an event is a JSON object")]
     NotAnObject,
-    /// No member `type`, or one that is not a string.
+    /// No member `type`, or one that is not a string; of several, readers differ in which one counts.
     #[error("an event has a string \"type\"")]
     NoType,
     /// `_meta` is the server's to add.
@@ -84,7 +84,7 @@ impl Event {
         if top.has_meta {
             return Err(EventError::HasMeta);
         }
-        if !top.has_type {
+        if top.is_named != Some(true) {
             return Err(EventError::NoType);
         }
         Ok(Self {
@@ -162,7 +162,8 @@ fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
 struct TopLevel;
 
 struct Members {
-    has_type: bool,
+    /// If there is a `type`: whether it, or each of them, is a string.
+    is_named: Option<bool>,
     has_meta: bool,
 }
 
@@ -175,13 +176,13 @@ impl<'de> Visitor<'de> for TopLevel {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
         let mut members = Members {
-            has_type: false,
+            is_named: None,
             has_meta: false,
         };
         while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             if name == "type" {
                 let raw: &serde_json::value::RawValue = map.next_value()?;
-                members.has_type = is_string(raw.get());
+                members.is_named = Some(members.is_named != Some(false) && is_string(raw.get()));
             } else {
                 members.has_meta |= name == "_meta";
                 map.next_value::<IgnoredAny>()?;
@@ -248,6 +249,10 @@ mod tests {
         assert_eq!(parse("{}").unwrap_err(), EventError::NoType);
         assert_eq!(parse("{\"type\":1}").unwrap_err(), EventError::NoType);
         assert_eq!(parse(r#"{"type":"\ud800"}"#), Err(EventError::NoType));
+        for mixed in [r#"{"type":5,"type":"a"}"#, r#"{"type":"a","type":5}"#] {
+            assert_eq!(parse(mixed), Err(EventError::NoType), "{mixed}");
+        }
+        assert!(parse(r#"{"type":"a","type":"b"}"#).is_ok());
         assert!(parse(r#"{"type":"\u00e9\ud83c\udf89"}"#).is_ok());
         assert_eq!(
             parse("{\"type\":\"x\",\"_meta\":1}").unwrap_err(),

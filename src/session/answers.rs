@@ -168,6 +168,10 @@ impl Session {
                         effects.push(Effect::Leave(key));
                         effects.push(refused.send(id, Some(&channel)));
                     }
+                    Asked::Authorize(wish) => effects.push(refused.send_of(id, &wish.key)),
+                    Asked::Publish { key } | Asked::History { key } | Asked::Presence { key } => {
+                        effects.push(refused.send_of(id, &key));
+                    }
                     _ => effects.push(refused.send(id, None)),
                 }
             }

@@ -73,7 +73,14 @@ pub enum Effect {
     /// Send this text to the client.
     Send(String),
     /// Send this text, which says that something was refused; it counts as such.
-    SendError(String),
+    SendError {
+        /// The reply.
+        text: String,
+        /// Its code.
+        code: &'static str,
+        /// The channel that was asked for: its key, or what the client sent instead of one, if it is short.
+        channel: Option<Box<str>>,
+    },
     /// Note that a command came too fast; whether it was refused for it.
     TooFast {
         /// `false`: a dry run.

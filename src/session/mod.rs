@@ -16,10 +16,12 @@ mod wish;
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::clock::Moment;
 use crate::config::ChannelRule;
+use crate::protocol::command::channel_value;
 use crate::protocol::history::Unrecoverable;
 use crate::protocol::{ChannelKey, Close, Command, Position, Reply, Request, RequestId};
 
@@ -35,6 +37,10 @@ const HISTORY_EVENTS_MAX: usize = 100;
 /// Bytes of a client's own spelling of a channel that an error repeats. No right one is as long,
 /// unless the client adds members or spaces that nobody asked for.
 const ECHO_BYTES_MAX: usize = 1_024;
+
+/// Bytes of what is no channel that are told apart from the reply, and so logged: a token, which somebody
+/// may have put there by mistake, is longer.
+const NO_CHANNEL_BYTES_MAX: usize = 32;
 
 /// The state of one authenticated client.
 #[derive(Debug)]
@@ -113,6 +119,10 @@ const ACCESS_DENIED: Refused = Refused {
 const INVALID_CHANNEL: Refused = Refused {
     message: "Invalid channel",
     code: "invalid_channel",
+};
+const RATE_LIMITED: Refused = Refused {
+    message: "Too many messages",
+    code: "rate_limited",
 };
 
 impl Session {
@@ -238,14 +248,13 @@ impl Session {
         match verdict {
             Verdict::Pass => {}
             _ if terms.limits.dry_run => {}
-            Verdict::Refuse => {
-                let refused = Refused {
-                    message: "Too many messages",
-                    code: "rate_limited",
-                };
-                return effects.push(refused.send(id.as_ref(), None));
+            Verdict::Refuse | Verdict::GiveUp => {
+                effects.push(RATE_LIMITED.send(id.as_ref(), None));
+                if verdict == Verdict::GiveUp {
+                    self.end(Effect::Close(Close::TooManyErrors), effects);
+                }
+                return;
             }
-            Verdict::GiveUp => return self.end(Effect::Close(Close::TooManyErrors), effects),
         }
         match command {
             Err(error) => {
@@ -255,7 +264,11 @@ impl Session {
                     code,
                     channel: None,
                 };
-                effects.push(Effect::SendError(reply.encode(id.as_ref())));
+                effects.push(Effect::SendError {
+                    text: reply.encode(id.as_ref()),
+                    code,
+                    channel: None,
+                });
             }
             Ok(Command::Ping) => effects.push(Effect::Send(Reply::Pong.encode(id.as_ref()))),
             Ok(Command::Refresh { token }) => {
@@ -412,11 +425,44 @@ impl Recovery {
 
 impl Refused {
     fn send(&self, id: Option<&RequestId>, channel: Option<&RawValue>) -> Effect {
+        let channel = channel.filter(|channel| channel.get().len() <= ECHO_BYTES_MAX);
+        self.effect(id, channel, channel.and_then(asked_for))
+    }
+
+    /// For a channel that was found to be one, which the reply does not repeat.
+    fn send_of(&self, id: Option<&RequestId>, key: &ChannelKey) -> Effect {
+        self.effect(id, None, Some(key.as_str().into()))
+    }
+
+    fn effect(
+        &self,
+        id: Option<&RequestId>,
+        repeated: Option<&RawValue>,
+        channel: Option<Box<str>>,
+    ) -> Effect {
         let reply = Reply::Error {
             message: self.message,
             code: self.code,
-            channel: channel.filter(|channel| channel.get().len() <= ECHO_BYTES_MAX),
+            channel: repeated,
         };
-        Effect::SendError(reply.encode(id))
+        Effect::SendError {
+            text: reply.encode(id),
+            code: self.code,
+            channel,
+        }
     }
+}
+
+/// What a client calls a channel: the key, however long it may be, or else what it sent.
+fn asked_for(channel: &RawValue) -> Option<Box<str>> {
+    let value = channel_value(channel);
+    let key = value
+        .as_ref()
+        .and_then(|value| ChannelKey::resolve(value, None, ECHO_BYTES_MAX).ok());
+    if let Some(key) = key {
+        return Some(key.as_str().into());
+    }
+    let sent = value.as_ref().and_then(Value::as_str);
+    let sent = sent.unwrap_or_else(|| channel.get());
+    (sent.len() <= NO_CHANNEL_BYTES_MAX).then(|| sent.into())
 }

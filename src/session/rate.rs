@@ -18,7 +18,7 @@ pub enum Verdict {
     Pass,
     /// Say that it was too fast.
     Refuse,
-    /// Close: the client does not listen.
+    /// Say so, and close: the client does not listen.
     GiveUp,
 }
 

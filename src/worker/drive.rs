@@ -259,13 +259,8 @@ impl Worker {
             ..Data::default()
         };
         self.log(state, slot, Kind::Message, detail);
-        if let Err(error @ CommandError::Format) = &request.command {
+        if let Err(CommandError::Format) = &request.command {
             self.outfit.counters.malformed.increment();
-            let detail = Data {
-                reason: Some(error.code()),
-                ..Data::default()
-            };
-            self.log(state, slot, Kind::Error, detail);
         }
         self.input(state, slot, Input::Request(request), now);
     }

@@ -21,8 +21,21 @@ impl Worker {
         let router = &self.outfit.router;
         match effect {
             Effect::Send(text) => self.send(state, slot, &Frame::text(&text), now),
-            Effect::SendError(text) => {
+            Effect::SendError {
+                text,
+                code,
+                channel,
+            } => {
                 self.outfit.counters.error_replies.increment();
+                // Of those who send too fast there would be too many lines; `TooFast` counts them.
+                if code != "rate_limited" {
+                    let detail = Data {
+                        reason: Some(code),
+                        channel: channel.as_deref(),
+                        ..Data::default()
+                    };
+                    self.log(state, slot, Kind::Error, detail);
+                }
                 self.send(state, slot, &Frame::text(&text), now);
             }
             Effect::Acknowledge {

@@ -16,6 +16,7 @@ use super::event_stream::Addressed;
 use super::{State, Worker};
 use crate::broker::{Broker, Error};
 use crate::clock::Moment;
+use crate::event_log::without_token;
 use crate::limits::{CALL_TIMEOUT_MS, QUEUE_SHARE, REPLAY_BYTES, REPLAY_EVENTS_MAX};
 use crate::protocol::history::{Entry, Recovery, Unrecoverable};
 use crate::protocol::{ChannelKey, Close, Position};
@@ -218,6 +219,7 @@ impl Worker {
             // It was promised, and is not there any more; or nobody knows.
             Ok(_) => self.close(state, slot, Close::Resync, now),
             Err(error) => {
+                let channel = without_token(channel.as_str());
                 tracing::warn!(%error, %channel, "a replay could not go on");
                 self.close(state, slot, Close::Resync, now);
             }

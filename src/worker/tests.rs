@@ -301,8 +301,13 @@ fn a_failed_call_is_a_line_in_the_event_log() {
     );
     assert_eq!(hear(&mut client)["data"]["code"], "internal");
     assert_eq!(bench.services.counters.errors.value(), 1);
+    // What went wrong here, and whom it kept from what.
+    let errors = bench.errors();
     assert_eq!(
-        bench.errors(),
-        [json!({"reason": "internal", "message": "publish"})]
+        errors[0],
+        json!({"reason": "internal", "message": "publish"})
     );
+    let about = ["userId", "reason", "channel"].map(|name| errors[1][name].as_str().unwrap());
+    assert_eq!(about, ["u1", "internal", "live_1"]);
+    assert_eq!(errors.len(), 2);
 }

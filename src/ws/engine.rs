@@ -156,6 +156,10 @@ impl Engine {
         mut frame: &[u8],
         out: &mut Vec<u8>,
     ) -> Option<Received> {
+        if has_wrong_code(frame) {
+            self.lend(dialogue);
+            return Some(Received::Failed(Close::Protocol));
+        }
         let context = dialogue.context().unwrap_or(&mut self.idle);
         let memory = &mut Memory {
             input: &mut frame,
@@ -267,6 +271,26 @@ impl Dialogue {
         if self.may_send() {
             self.0 = None;
         }
+    }
+}
+
+/// Whether it is a close frame with a code that must not be sent (RFC 6455 section 7.4). tungstenite would
+/// answer it by itself, and nothing could be said before that.
+fn has_wrong_code(frame: &[u8]) -> bool {
+    if frame.first() != Some(&0x88) {
+        return false;
+    }
+    let mut cursor = Cursor::new(frame);
+    // What else may be wrong with a close frame, tungstenite finds.
+    let Ok(Some((header, 2..=125))) = FrameHeader::parse(&mut cursor) else {
+        return false;
+    };
+    match (header.mask, &frame[cursor.position() as usize..]) {
+        (Some(mask), [high, low, ..]) => {
+            let code = u16::from_be_bytes([high ^ mask[0], low ^ mask[1]]);
+            !CloseCode::from(code).is_allowed()
+        }
+        _ => false,
     }
 }
 

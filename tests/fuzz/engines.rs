@@ -1,11 +1,14 @@
 //! `ws::Engine` serves all connections of a worker by one machine; each has to be served as if it had one of its
-//! own, and as tungstenite itself would. From any bytes: what several peers send, in pieces.
+//! own, and as tungstenite itself would, but for a close with a code that must not be sent. From any bytes: what
+//! several peers send, in pieces.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 
 use fanfare::protocol::Close;
 use fanfare::ws::{Dialogue, Engine, Received};
 use tungstenite::error::{CapacityError, Error, ProtocolError};
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Message, Utf8Bytes};
 
@@ -115,13 +118,35 @@ fn take(engine: &mut Engine, dialogue: &mut Dialogue, mut input: &[u8], seen: &m
     }
 }
 
+/// Where a whole close frame begins whose code must not be sent: tungstenite would answer it by itself.
+fn wrong_close(input: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let mut cursor = Cursor::new(&input[at..]);
+        let (header, length) = FrameHeader::parse(&mut cursor).ok()??;
+        let begin = at + usize::try_from(cursor.position()).ok()?;
+        let end = begin.checked_add(usize::try_from(length).ok()?)?;
+        let payload = input.get(begin..end)?;
+        if let (0x88, Some(mask), [high, low, ..], ..=125) =
+            (input[at], header.mask, payload, payload.len())
+        {
+            let code = u16::from_be_bytes([high ^ mask[0], low ^ mask[1]]);
+            if !CloseCode::from(code).is_allowed() {
+                return Some(at);
+            }
+        }
+        at = end;
+    }
+}
+
 fn by_tungstenite(input: &[u8]) -> Seen {
+    let wrong = wrong_close(input);
     let config = WebSocketConfig::default()
         .write_buffer_size(0)
         .max_message_size(Some(MESSAGE_BYTES))
         .max_frame_size(Some(MESSAGE_BYTES));
     let mut context = WebSocketContext::new(Role::Server, Some(config));
-    let mut memory = Memory(input, Vec::new());
+    let mut memory = Memory(&input[..wrong.unwrap_or(input.len())], Vec::new());
     let mut said = Vec::new();
     let is_over = loop {
         let received = match context.read(&mut memory) {
@@ -136,6 +161,7 @@ fn by_tungstenite(input: &[u8]) -> Seen {
                 let _ = context.flush(&mut memory);
                 Received::Closing
             }
+            Err(Error::Io(_)) if wrong.is_some() => Received::Failed(Close::Protocol),
             Err(Error::Io(_)) => break false,
             Err(
                 Error::ConnectionClosed

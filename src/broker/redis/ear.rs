@@ -16,6 +16,7 @@ use super::line::Taken;
 use super::link::Routes;
 use super::{Redis, lock, wire};
 use crate::broker::NOTICE_BYTES_MAX;
+use crate::event_log::without_token;
 use crate::protocol::ChannelKey;
 
 /// Messages that wait to be heard. More are as good as lost on the way.
@@ -181,6 +182,7 @@ impl Redis {
     fn note_malformed(&self, channel: &ChannelKey) {
         self.figures.malformed.increment();
         if let Some(held_back) = self.warnings.warn(self.clock.now().mono_ms) {
+            let channel = without_token(channel.as_str());
             tracing::warn!(%channel, held_back, "what was published to Redis is no event");
         }
     }

@@ -11,6 +11,7 @@ use super::line::Healed;
 use super::server::Server;
 use super::{Redis, lock, wire};
 use crate::broker::{Delivery, Error};
+use crate::event_log::without_token;
 use crate::protocol::{ChannelKey, Position};
 use crate::stopwatch;
 
@@ -116,6 +117,7 @@ impl Redis {
                 }
             }
             Err(error) => {
+                let channel = without_token(channel.as_str());
                 tracing::debug!(%error, %channel, server = %server.address, "a channel could not be read");
                 entry.answer(Err(error));
             }

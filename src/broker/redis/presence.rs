@@ -13,6 +13,7 @@ use super::call::Call;
 use super::scripts::Script;
 use super::{Redis, lock};
 use crate::broker::{Error, Present};
+use crate::event_log::without_token;
 use crate::limits::PRESENCE_ENTRIES_MAX;
 use crate::protocol::ChannelKey;
 
@@ -123,6 +124,7 @@ impl Redis {
                 Ok(known) if known == count as u64 => {}
                 Ok(_) => self.tell_again(&channel).await,
                 Err(error) => {
+                    let channel = without_token(channel.as_str());
                     tracing::debug!(%error, %channel, "presence could not be renewed");
                     if error == Error::Unavailable {
                         return;
@@ -144,6 +146,7 @@ impl Redis {
                 call = call.arg(user_id.as_bytes());
             }
             if let Err(error) = self.link.call(&call).await {
+                let channel = without_token(channel.as_str());
                 tracing::debug!(%error, %channel, "presence could not be told again");
                 return;
             }

@@ -111,6 +111,51 @@ fn no_secret_is_ever_shown() {
     }
 }
 
+/// A URL that may not have a password is shown without it when it has one.
+#[test]
+fn no_mistake_repeats_the_password_of_a_url() {
+    for (text, shown) in [
+        (
+            "[channels.backend]\nurl = \"https://user:hunter2@app.example/x\"",
+            "\"https://***@app.example/x\"",
+        ),
+        (
+            "[channels.backend]\nurl = \"user:hunter2@app.example/x\"",
+            "\"***@app.example/x\"",
+        ),
+        (
+            "[alerts]\nwebhook_url = \"https://hunter2@h/a/fine/path\"",
+            "\"https://***@h/a/fine/path\"",
+        ),
+        (
+            "[alerts]\nwebhook_url = \"https://user:hunter2/@hunter2@h/\"",
+            "\"https://***@h/\"",
+        ),
+        (
+            "[traces]\notlp_url = \"http://user:hunter2@h:4318/v1/traces\"",
+            "\"http://***@h:4318/v1/traces\"",
+        ),
+        (
+            "[auth.issuers.x]\nissuer = \"i\"\naudience = \"a\"\njwks_url = \"https://:hunter2@h/j\"",
+            "\"https://***@h/j\"",
+        ),
+        (
+            "[server]\npublic_url = \"https://user:hunter2@h\"",
+            "\"https://***@h\"",
+        ),
+        (
+            "[server]\nallowed_origins = [\"https://user:hunter2@h\"]",
+            "[\"https://***@h\"]",
+        ),
+    ] {
+        let mistakes = toml(text).unwrap_err();
+        let printed = format!("{mistakes}{mistakes:?}");
+        assert!(!printed.contains("hunter2"), "{text}\n{printed}");
+        let value = format!(" = {shown}\n");
+        assert!(mistakes.to_string().contains(&value), "{text}\n{mistakes}");
+    }
+}
+
 /// Whatever is wrong around a secret, the text of the mistake does not repeat it.
 #[test]
 fn no_mistake_repeats_a_secret() {

@@ -113,10 +113,24 @@ fn every_bad_value_is_told_with_what_is_accepted() {
     ] {
         let mistake = mistake(key, value);
         assert_eq!(mistake.key, key);
-        assert_eq!(mistake.value, Some(format!("{value:?}")));
+        let shown = value.replace("u:p@", "***@");
+        assert_eq!(mistake.value, Some(format!("{shown:?}")));
         assert_eq!(mistake.origin, Some(Origin::Flag("--set")));
         let told = mistake.accepted.unwrap_or_default();
         assert!(told.contains(accepted), "{key}={value}: {told}");
+    }
+}
+
+#[test]
+fn a_value_of_another_kind_is_shown_as_it_was_written() {
+    for value in [
+        "1.5",
+        "9223372036854775808",
+        "0xffffffffffffffff",
+        "2026-12-24",
+    ] {
+        let mistakes = toml(&format!("[limits]\nqueue_bytes = {value}")).unwrap_err();
+        assert_eq!(mistakes.0[0].value.as_deref(), Some(value));
     }
 }
 

@@ -145,6 +145,21 @@ fn a_page_is_1_to_100() {
             .unwrap()
             .unread_only
     );
+    for (text, expected) in [
+        ("True", Ok(true)),
+        ("1", Ok(true)),
+        ("yes", Ok(true)),
+        ("FALSE", Ok(false)),
+        ("0", Ok(false)),
+        ("No", Ok(false)),
+        ("", Ok(false)),
+        ("on", Err("invalid_unread_only")),
+        ("true,", Err("invalid_unread_only")),
+    ] {
+        let query = page_query(Some(text.into()), None, None);
+        let unread_only = query.map(|query| query.unread_only);
+        assert_eq!(unread_only.map_err(|error| error.code), expected, "{text}");
+    }
     let first = page_query(None, None, Some(String::new())).unwrap();
     assert_eq!(first.cursor, None);
     for bad in ["c", "bogus", "00ab00ab00ab00ag", "00ab00ab00ab00ab0"] {

@@ -25,6 +25,8 @@ pub struct Bench {
     active: BTreeSet<ChannelKey>,
     /// Commands that came too fast: refused, and not.
     pub too_fast: (usize, usize),
+    /// Of every refusal its code, and the channel that it was about.
+    pub refusals: Vec<(&'static str, Option<Box<str>>)>,
     call_is_out: bool,
     ended: bool,
 }
@@ -48,6 +50,7 @@ impl Bench {
             joined: BTreeSet::new(),
             active: BTreeSet::new(),
             too_fast: (0, 0),
+            refusals: Vec::new(),
             call_is_out: false,
             ended: false,
         }
@@ -153,7 +156,13 @@ impl Bench {
                 );
                 serde_json::from_str::<serde_json::Value>(&text).unwrap();
             }
-            Effect::SendError(text) => {
+            Effect::SendError {
+                text,
+                code,
+                channel,
+            } => {
+                self.refusals.push((code, channel));
+                assert!(text.contains(&format!(r#""code":"{code}""#)), "{text}");
                 assert!(text.starts_with(r#"{"type":"error""#), "{text}");
                 serde_json::from_str::<serde_json::Value>(&text).unwrap();
             }
@@ -259,7 +268,7 @@ fn terms() -> Terms {
 /// An effect as a test writes it down: messages as they are, the rest in words.
 fn line(effect: &Effect) -> String {
     match effect {
-        Effect::Send(text) | Effect::SendError(text) | Effect::Acknowledge { text, .. } => {
+        Effect::Send(text) | Effect::SendError { text, .. } | Effect::Acknowledge { text, .. } => {
             text.clone()
         }
         Effect::TooFast { .. } => "TOO FAST".to_owned(),

@@ -150,6 +150,42 @@ fn a_channel_is_refused_in_the_words_and_the_spelling_of_the_client() {
 }
 
 #[test]
+fn a_refusal_says_which_channel_it_is_about() {
+    let mut bench = Bench::new();
+    let long = format!("post_{}", "x".repeat(60));
+    let quoted = format!("\"{long}\"");
+    let endless = format!("\"{}\"", "x".repeat(1_100));
+    for (channel, code, named) in [
+        (
+            r#"{"type":"feed","userId":"u2"}"#,
+            "access_denied",
+            Some("feed_u2"),
+        ),
+        (r#""room_8""#, "access_denied", Some("room_8")),
+        (r#""post_a\n""#, "invalid_channel", Some("post_a\n")),
+        (r#"{"id": 7}"#, "invalid_channel", Some(r#"{"id": 7}"#)),
+        (&quoted, "invalid_channel", Some(&long)),
+        (&endless, "invalid_channel", None),
+        (
+            r#""what-could-be-a-password-of-somebody""#,
+            "invalid_channel",
+            None,
+        ),
+    ] {
+        bench.ask(&format!(r#"{{"type":"subscribe","channel":{channel}}}"#));
+        let (said, about) = bench.refusals.pop().unwrap();
+        assert_eq!((said, about.as_deref()), (code, named), "{channel}");
+    }
+    bench.ask("nonsense");
+    assert_eq!(bench.refusals.pop(), Some(("invalid_format", None)));
+    // What fails later, too, though its reply does not repeat the channel.
+    bench.ask(r#"{"type":"history","channel":"post_1"}"#);
+    bench.answer(Answer::Failed { code: "internal" });
+    assert_eq!(bench.refusals, [("internal", Some("post_1".into()))]);
+    bench.finish();
+}
+
+#[test]
 fn every_spelling_of_a_channel_is_the_same_channel() {
     for (channel, key) in [
         (r#"{"type":"creator","id":"c1"}"#, "creator_c1"),

@@ -144,7 +144,11 @@ fn too_many_commands_are_refused_and_too_many_of_those_are_the_end() {
     for _ in 0..99 {
         assert_eq!(bench.reply(ping), refused);
     }
-    assert_eq!(bench.ask(ping), ["CLOSE 4303"]);
+    assert_eq!(
+        bench.ask(ping),
+        [refused, "CLOSE 4303"],
+        "every command is answered, the last one too"
+    );
     bench.finish();
 }
 
@@ -165,6 +169,6 @@ fn a_dry_run_counts_them_and_refuses_none() {
 fn what_is_no_command_counts_as_one() {
     let mut bench = Bench::with(|terms| terms.limits.commands_per_second = 2);
     let lines: Vec<String> = (0..110).flat_map(|_| bench.ask("nonsense")).collect();
-    assert_eq!(lines.len(), 110);
-    assert_eq!(lines[109], "CLOSE 4303");
+    assert_eq!(lines.len(), 111);
+    assert_eq!(lines[110], "CLOSE 4303");
 }

@@ -99,6 +99,38 @@ fn a_close_is_answered_with_its_code() {
 }
 
 #[test]
+fn a_close_with_a_code_that_must_not_be_sent_breaks_the_protocol() {
+    let close = |code: u16, mask: [u8; 4]| {
+        let payload = code.to_be_bytes().into_iter().chain(*b"why");
+        let masked = payload
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask);
+        [0x88, 0x85]
+            .into_iter()
+            .chain(mask)
+            .chain(masked)
+            .collect::<Vec<u8>>()
+    };
+    for mask in [[0; 4], [0x12, 0x34, 0x56, 0x78]] {
+        for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
+            for step in [1, 99] {
+                let (all, out) = receive(&close(code, mask), step);
+                assert_eq!(all, [Received::Failed(Close::Protocol)], "{code}");
+                assert!(out.is_empty(), "{code}: what is said about it comes later");
+            }
+        }
+        // Its length need not be written as short as it could be.
+        let long = [&[0x88, 0xfe, 0, 5], &close(1005, mask)[2..]].concat();
+        assert_eq!(receive(&long, 99).0, [Received::Failed(Close::Protocol)]);
+        for code in [1000, 1001, 1003, 1011, 3000, 4100, 4999] {
+            let (all, out) = receive(&close(code, mask), 99);
+            assert_eq!(all, [Received::Closing], "{code}");
+            assert_eq!(out[2..4], code.to_be_bytes(), "{code}");
+        }
+    }
+}
+
+#[test]
 fn after_our_close_nothing_may_be_sent_and_the_peers_reply_ends_it() {
     let (mut engine, mut dialogue) = (Engine::new(100), Dialogue::default());
     let mut out = Vec::new();
@@ -239,6 +271,12 @@ fn some_frames(dice: &mut Dice) -> Vec<u8> {
         let mut payload = vec![b'a' + dice.below(26) as u8; length];
         if dice.below(60) == 0 {
             payload.fill(0xff);
+        }
+        if kind == 0x8
+            && let Some(code) = payload.first_chunk_mut()
+        {
+            // What follows a wrong one is ours to say, not tungstenite's.
+            *code = 1000_u16.to_be_bytes();
         }
         let mut first = kind | if fin || !is_data { 0x80 } else { 0 };
         if dice.below(80) == 0 {
