@@ -304,6 +304,30 @@ impl Looking {
         kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
         wait(&mut self.0)
     }
+
+    /// Ctrl-C when a line has all of these: what passes is shown a moment later.
+    #[track_caller]
+    fn end_behind(mut self, last: &[&str]) -> String {
+        let stdout = BufReader::new(self.0.stdout.take().unwrap());
+        let (tx, printed) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines() {
+                let _ = tx.send(line.unwrap());
+            }
+        });
+        let mut lines: Vec<String> = Vec::new();
+        let is_last = |line: &String| last.iter().all(|part| line.contains(part));
+        while !lines.last().is_some_and(is_last) {
+            let Ok(line) = printed.recv_timeout(PATIENCE) else {
+                panic!("no line with {last:?} in {lines:#?}");
+            };
+            lines.push(line);
+        }
+        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
+        assert!(self.0.wait().unwrap().success());
+        lines.extend(printed);
+        lines.join("\n")
+    }
 }
 
 impl Drop for Looking {
@@ -354,7 +378,9 @@ fn a_tail_shows_what_passes_and_nothing_that_was_said() {
         server.stats()["activeConnections"] == 0
     });
 
-    let (of_ann, of_post, people) = (of_ann.end(), of_post.end(), people.end());
+    let of_ann = of_ann.end_behind(&["\"out\"", "\"close\""]);
+    let of_post = of_post.end_behind(&["bob", "liked", "\"offset\":2"]);
+    let people = people.end_behind(&["  out  ", "close"]);
     for output in [&of_ann, &of_post, &people] {
         for secret in ["geheim", "990123", &token[..24], "eyJ"] {
             assert!(!output.contains(secret), "{secret} in {output}");
@@ -373,7 +399,7 @@ fn a_tail_shows_what_passes_and_nothing_that_was_said() {
                 && (one["type"] == what || one["frame"] == what)
         })
     };
-    let of_own = frames(&of_own.end());
+    let of_own = frames(&of_own.end_behind(&["\"out\"", "subscribed"]));
     assert!(has(&of_own, "in", "ann", "subscribe"), "{of_own:#?}");
     assert!(has(&of_own, "out", "ann", "subscribed"), "{of_own:#?}");
     assert!(of_own.iter().all(|one| one["userId"] == "ann"));

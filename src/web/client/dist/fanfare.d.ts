@@ -105,7 +105,7 @@ export declare class JWTManager {
 	setToken(token: string, refreshToken?: string): void;
 	/** Whether the server takes the token. */
 	verify(token?: string | undefined): Promise<boolean>;
-	/** Signs out here at once; the server is told, and revokes the tokens and closes their sockets. */
+	/** Signs out here at once; the server, if it can be reached, is told, and revokes the tokens and closes their sockets. */
 	logout(): Promise<void>;
 	/** Signs out without telling the server; with a token, only if it is still that one. */
 	forget(token?: string): void;

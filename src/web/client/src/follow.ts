@@ -56,9 +56,11 @@ export class Follow {
     return [];
   }
 
-  /** The server refused the whole stream: who asked last is told. */
+  /** The server refused the whole stream: who asked last is told; if there are only too many of them, the last quarter. */
   refuse(code: string, message?: string): Frame[] {
-    return [...this._all].flatMap(([channel, { isIn }]) => (isIn ? [] : this._error({ type: 'error', data: { code, message, channel } })));
+    const asked = [...this._all].filter(([, { isIn }]) => !isIn);
+    const told = code === 'limit_reached' ? asked.slice(Math.floor(asked.length * 0.75)) : asked;
+    return told.flatMap(([channel]) => this._error({ type: 'error', data: { code, message, channel } }));
   }
 
   /** A message of the stream; what it is for who listens. */

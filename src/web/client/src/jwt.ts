@@ -147,7 +147,7 @@ export class JWTManager {
     }
   }
 
-  /** Signs out here at once; the server is told, and revokes the tokens and closes their sockets. */
+  /** Signs out here at once; the server, if it can be reached, is told, and revokes the tokens and closes their sockets. */
   async logout(): Promise<void> {
     const session = this._core.session;
     this.forget();

@@ -110,3 +110,13 @@ test('a message is one however it is cut', () => {
     assert.deepEqual(messages, [{ type: 'a', n: 1 }, { type: 'b' }]);
   }
 });
+
+test('of too many channels those fit that were asked for first', () => {
+  const follow = new Follow();
+  for (let n = 0; n < 120; n++) follow.ask({ type: 'subscribe', id: n, channel: `post_${n}` });
+  const refused: unknown[] = [];
+  while (follow.query.split('&').length > 90) refused.push(...follow.refuse('limit_reached').map(({ id }) => id));
+  assert.ok(follow.query.startsWith('channel=post_0&channel=post_1&'));
+  assert.ok(refused.length < 60, `${refused.length}`);
+  assert.deepEqual([...refused].sort(), [...Array(120).keys()].slice(120 - refused.length).sort());
+});
