@@ -53,7 +53,7 @@ const CHARTS = [
   { title: 'From publication to the sockets', format: micros, series: [['p50', measured('deliveryP50')], ['p90', measured('deliveryP90')], ['p99', measured('deliveryP99')]] },
   { title: 'Wait of an event for its worker', format: micros, series: [['p50', level('latencyP50')], ['p90', level('latencyP90')], ['p99', level('latencyP99')]] },
   { title: 'Authentication failures a minute', format: rate, series: [['refused', perSecond('authFailuresTotal', 60)], ['server faults', perSecond('errorsTotal', 60)]] },
-  { title: 'Queues', format: count, series: [['events before workers', level('queuedEvents')], ['writes before the store', level('queuedWrites')]] },
+  { title: 'Queues', format: count, series: [['for workers', level('queuedEvents')], ['for the store', level('queuedWrites')]] },
   { title: 'Answers of Redis', format: micros, needs: 'redis', series: [['p50', measured('redisP50')], ['p99', measured('redisP99')]] },
   { title: 'Store', format: bytes, without: 'redis', base: 1024, series: [['used', level('storeBytes')]] },
   { title: 'Memory', format: bytes, base: 1024, series: [['resident', level('residentBytes')]] },
