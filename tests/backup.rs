@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,6 +23,16 @@ fn good(output: Output) -> String {
 fn refused(output: &Output) -> (i32, String) {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code().unwrap(), said)
+}
+
+/// A server that has stopped, one notification of Ann's in its database, and a backup of that.
+fn stopped_with_backup() -> (Server, PathBuf) {
+    let mut server = Server::start(&[]);
+    server.notify("ann", "kept");
+    server.terminate();
+    let file = server.data_dir().with_file_name("good.backup");
+    good(server.fanfare(&["backup", file.to_str().unwrap()]));
+    (server, file)
 }
 
 /// How many of ann's notifications are.
@@ -163,12 +173,8 @@ fn without_a_server_the_database_itself_is_copied_and_moves_to_another_folder() 
 
 #[test]
 fn nonsense_and_cut_off_files_are_refused_and_change_nothing() {
-    let mut server = Server::start(&[]);
-    server.notify("ann", "kept");
-    server.terminate();
+    let (mut server, whole) = stopped_with_backup();
     let home = server.data_dir().parent().unwrap().to_owned();
-    let whole = home.join("whole.backup");
-    good(server.fanfare(&["backup", whole.to_str().unwrap()]));
     let bytes = std::fs::read(&whole).unwrap();
     let database = server.data_dir().join("fanfare.redb");
     for (name, content) in [
@@ -203,12 +209,8 @@ fn nonsense_and_cut_off_files_are_refused_and_change_nothing() {
 
 #[test]
 fn a_damaged_or_empty_database_is_told_and_a_backup_takes_its_place() {
-    let mut server = Server::start(&[]);
-    server.notify("ann", "kept");
-    server.terminate();
-    let file = server.data_dir().with_file_name("good.backup");
+    let (mut server, file) = stopped_with_backup();
     let file = file.to_str().unwrap();
-    good(server.fanfare(&["backup", file]));
     let database = server.data_dir().join("fanfare.redb");
     let whole = std::fs::read(&database).unwrap();
     // Of a new file nearly everything in the first pages is in use; redb panics where it finds these.
@@ -241,12 +243,8 @@ fn a_damaged_or_empty_database_is_told_and_a_backup_takes_its_place() {
 #[test]
 fn what_root_restores_belongs_to_the_owner_of_what_was_there() {
     use std::os::unix::fs::{MetadataExt, chown};
-    let mut server = Server::start(&[]);
-    server.notify("ann", "kept");
-    server.terminate();
-    let file = server.data_dir().with_file_name("good.backup");
+    let (server, file) = stopped_with_backup();
     let file = file.to_str().unwrap();
-    good(server.fanfare(&["backup", file]));
     let database = server.data_dir().join("fanfare.redb");
     if chown(&database, Some(65_534), Some(65_534)).is_err() {
         println!("only root can give a file away: not looked at");

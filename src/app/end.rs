@@ -20,12 +20,11 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl App {
-    /// Ends all connections, spread over the grace period, and then what is `accepting`.
+    /// Ends all connections, spread over the grace period; what is `accepting` goes on as long as is planned.
     pub(super) async fn drain(&self, accepting: impl Future<Output = io::Error>) {
         let grace_ms = millis(self.services.config().server.shutdown_grace);
         let now_ms = self.clock.now().mono_ms;
-        let is_alone = self.backend.embedded().is_some();
-        let plan = Plan::of(self.router.load(), grace_ms, is_alone);
+        let plan = Plan::of(self.router.load(), grace_ms, !self.backend.is_shared());
         self.tell_workers(|| Control::Drain(plan.farewell(now_ms)));
         // Over early if it cannot accept any more.
         let _ = tokio::time::timeout(Duration::from_millis(plan.open_ms), accepting).await;

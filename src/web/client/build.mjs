@@ -48,7 +48,9 @@ function shortNames() {
     }
   });
   const letters = [...'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ$'];
-  const free = [...letters, ...letters.flatMap((one) => letters.map((two) => one + two))].filter((name) => !/^(as|do|if|in|is|of|on|to|up)$/.test(name));
+  const free = [...letters, ...letters.flatMap((one) => letters.map((two) => one + two))]
+    // Members that have such a name already.
+    .filter((name) => !/^(at|id|ok|on|to|up)$/.test(name));
   const short = {};
   const meet = (one, other) => one.everywhere || other.everywhere || [...one.files].some((file) => other.files.has(file));
   for (const name of [...uses.keys()].sort((a, b) => uses.get(b) - uses.get(a) || (a < b ? -1 : 1))) {
